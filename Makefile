@@ -1,0 +1,58 @@
+# Every target is a line or two that calls a tool; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check proto fmt lint types arch unit model contract sim integration e2e clean pin
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) bash scripts/setup.sh $(VENV)
+
+setup: $(VENV)/.installed ## Make .venv with everything pinned (done by the others on demand)
+
+demo: setup ## Run a real job, kill a worker and the kernel in mid-run, and see it finish (DIR=... for other input)
+	@$(BIN)/python scripts/demo.py --dir "$(or $(DIR),.)"
+
+test: setup ## Run the whole test suite
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
+
+check: setup ## Contracts, generated code, format, lint, types, architecture: all must be clean
+	@$(MAKE) --no-print-directory lint types arch
+	@bash scripts/check_proto.sh $(BIN)
+
+proto: setup ## Regenerate libs/protogen from proto/
+	@bash scripts/gen_protos.sh $(BIN) libs/protogen
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w proto
+
+lint: setup ## Ruff, format check
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .
+
+types: setup ## mypy strict
+	@$(BIN)/mypy libs/stretto_core libs/stretto_sdk libs/stretto_cli services tests scripts
+
+arch: setup ## Import contracts between layers and services
+	@$(BIN)/lint-imports
+
+unit: setup ## Unit tests
+	@$(BIN)/python -m pytest -q tests/unit
+model: setup ## Property and model tests of the deciders
+	@$(BIN)/python -m pytest -q tests/model
+contract: setup ## One suite per port, every adapter
+	@$(BIN)/python -m pytest -q tests/contract
+sim: setup ## The simulator (SEEDS=n for more seeds)
+	@$(BIN)/python -m pytest -q tests/simulation
+integration: setup ## Real PostgreSQL, real gRPC
+	@$(BIN)/python -m pytest -q tests/integration
+e2e: setup ## Real processes, killed and stopped on purpose
+	@$(BIN)/python -m pytest -q tests/e2e
+
+pin: setup ## Recompute constraints.txt from pyproject.toml
+	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile --universal --no-header --all-extras --group dev pyproject.toml -o constraints.txt -q
+
+clean: ## Remove what was built or cached
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The `stretto` command; starts services as processes, never imports them."""

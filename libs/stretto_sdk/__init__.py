@@ -1,0 +1,1 @@
+"""The public Python face: Client, Worker, task context."""

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Lints the contracts and fails when the committed generated code is not what they generate.
+# $1: directory of the virtual environment's programs.
+set -euo pipefail
+bin=$1
+"$bin/buf" lint proto
+"$bin/buf" format -d --exit-code proto >/dev/null || { echo "proto/: run make fmt" >&2; exit 1; }
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+bash scripts/gen_protos.sh "$bin" "$fresh"
+diff -r -q -x __pycache__ "$fresh/stretto" libs/protogen/stretto || {
+    echo "libs/protogen is not what proto/ generates: run make proto" >&2
+    exit 1
+}

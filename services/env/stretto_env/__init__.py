@@ -1,0 +1,1 @@
+"""The environment service (later): leases sandboxes, containers and browsers to attempts."""

@@ -1,0 +1,1 @@
+"""The kernel: records every state change, dispatches work, keeps timers."""

@@ -1,0 +1,1 @@
+"""The worker: leases attempts from the kernel and executes them."""
