@@ -27,7 +27,7 @@ proto: setup ## Regenerate libs/protogen from proto/
 	@bash scripts/gen_protos.sh $(BIN) libs/protogen
 
 fmt: setup ## Format the code
-	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w proto
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w --path proto/stretto
 
 lint: setup ## Ruff, format check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .

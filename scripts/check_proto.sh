@@ -3,8 +3,8 @@
 # $1: directory of the virtual environment's programs.
 set -euo pipefail
 bin=$1
-"$bin/buf" lint proto
-"$bin/buf" format -d --exit-code proto >/dev/null || { echo "proto/: run make fmt" >&2; exit 1; }
+"$bin/buf" lint
+"$bin/buf" format -d --exit-code --path proto/stretto >/dev/null || { echo "proto/: run make fmt" >&2; exit 1; }
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 bash scripts/gen_protos.sh "$bin" "$fresh"

@@ -7,8 +7,7 @@ out=$2
 rm -rf "$out/stretto"
 mkdir -p "$out"
 mapfile -t protos < <(cd proto && find stretto -name '*.proto' | LC_ALL=C sort)
-PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc -I proto \
-    -I "$("$bin/python" -c 'import pathlib, google.rpc; print(pathlib.Path(list(google.rpc.__path__)[0]).parents[1])')" \
+PATH="$bin:$PATH" "$bin/python" -m grpc_tools.protoc -I proto -I "$bin/../googleapis" \
     --python_out="$out" --grpc_python_out="$out" \
     --mypy_out=quiet:"$out" --mypy_grpc_out=quiet:"$out" "${protos[@]}"
 find "$out/stretto" -type d -exec sh -c ': > "$1/__init__.py"' _ {} \;

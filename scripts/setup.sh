@@ -21,4 +21,8 @@ if ! "$python" -m venv "$venv" 2>/dev/null; then
 fi
 "$venv/bin/python" -m pip install -q --disable-pip-version-check "pip>=25.1"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[server]' --group dev
+# The one contract of others that ours import, where buf and protoc find it.
+mkdir -p "$venv/googleapis/google/rpc"
+cp "$("$venv/bin/python" -c 'import pathlib, google.rpc; print(pathlib.Path(list(google.rpc.__path__)[0]) / "status.proto")')" \
+    "$venv/googleapis/google/rpc/"
 touch "$venv/.installed"
