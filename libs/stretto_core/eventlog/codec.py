@@ -1,0 +1,157 @@
+"""Between events and stored bytes: the envelope, stable type names, upcasters.
+
+Pure. Bodies are protobuf messages, named in the envelope by their full protobuf name, encoded
+deterministically. Stored bytes are never re-serialised: an upcaster gets a decoded copy and
+returns the message that replaces it in folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from stretto.common.v1.principal_pb2 import Principal
+from stretto.eventlog.v1 import recorded_event_pb2 as pb
+
+from stretto_core.errors import Internal
+from stretto_core.eventlog.chain import chain_hash
+from stretto_core.eventlog.recorded import NewEvent, Recorded, StreamHead
+from stretto_core.ids import EventId, Namespace, StreamId
+
+Upcaster = Callable[[Message], Message]
+"""Turns a decoded message of an old type into its successor; must not change its argument."""
+
+_NS_PER_S = 1_000_000_000
+
+
+class UnreadableEvent(Internal):
+    """Stored bytes that this version cannot decode: a newer writer, or a damaged log."""
+
+    reason = "UNREADABLE_EVENT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Who and what caused the events of one command; the same for all of them.
+
+    request_digest: 32 bytes, required with request_id.
+    causation_id: the event id of the fact they follow from; "" for a call from outside.
+    traceparent: W3C trace context; "" without tracing.
+    """
+
+    namespace: Namespace
+    principal: Principal
+    request_id: str = ""
+    request_digest: bytes = b""
+    causation_id: str = ""
+    correlation_id: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A stored event taken apart; the envelope's body is as stored, `recorded.event` is upcast."""
+
+    envelope: pb.RecordedEvent
+    recorded: Recorded[Message] = field(repr=False)
+
+
+class Codec:
+    """Encodes and decodes the events of a set of message types.
+
+    types: the message classes that may be stored or read.
+    upcasters: old full protobuf name -> function; applied until a name without one is reached.
+    """
+
+    def __init__(
+        self, types: Iterable[type[Message]], upcasters: Mapping[str, Upcaster] | None = None
+    ) -> None:
+        self._types = {message.DESCRIPTOR.full_name: message for message in types}
+        self._upcasters = dict(upcasters or {})
+        unknown = self._upcasters.keys() - self._types.keys()
+        assert not unknown, f"upcasters for types that cannot be decoded: {sorted(unknown)}"
+
+    def encode(
+        self,
+        event: Message,
+        *,
+        stream: StreamId,
+        head: StreamHead,
+        event_id: EventId,
+        time_ns: int,
+        cause: Cause,
+    ) -> NewEvent:
+        """Return `event` as the next one of `stream` after `head`.
+
+        time_ns: UTC nanoseconds, not before the head's. The new head is the result's version,
+        chain hash and this time (`next_head`).
+        """
+        name = event.DESCRIPTOR.full_name
+        assert name in self._types and name not in self._upcasters, f"{name} is not written"
+        assert time_ns >= head.time_ns, "event times of a stream never go back"
+        seconds, nanos = divmod(time_ns, _NS_PER_S)
+        envelope = pb.RecordedEvent(
+            stream=stream,
+            version=head.version + 1,
+            event_id=event_id,
+            type=name,
+            time=Timestamp(seconds=seconds, nanos=nanos),
+            namespace=cause.namespace,
+            principal=cause.principal,
+            request_id=cause.request_id,
+            causation_id=cause.causation_id,
+            correlation_id=cause.correlation_id,
+            request_digest=cause.request_digest,
+            traceparent=cause.traceparent,
+            digest_alg=pb.DIGEST_ALG_SHA256,
+            previous_hash=head.chain_hash,
+            body=event.SerializeToString(deterministic=True),
+        )
+        stored_bytes = envelope.SerializeToString(deterministic=True)
+        return NewEvent(
+            stream=stream,
+            version=head.version + 1,
+            event_id=event_id,
+            type=name,
+            stored_bytes=stored_bytes,
+            chain_hash=chain_hash(head.chain_hash, stored_bytes),
+        )
+
+    def decode(self, stored_bytes: bytes) -> Decoded:
+        """Return the event in `stored_bytes`, upcast. Raises UnreadableEvent."""
+        try:
+            envelope = pb.RecordedEvent.FromString(stored_bytes)
+        except DecodeError as error:
+            raise UnreadableEvent("the stored bytes are not a recorded event") from error
+        return Decoded(
+            envelope,
+            Recorded(
+                event=self._body(envelope),
+                version=envelope.version,
+                time_ns=envelope.time.seconds * _NS_PER_S + envelope.time.nanos,
+                request_id=envelope.request_id,
+                request_digest=envelope.request_digest,
+            ),
+        )
+
+    def _body(self, envelope: pb.RecordedEvent) -> Message:
+        place = {"stream": envelope.stream, "version": str(envelope.version)}
+        message_type = self._types.get(envelope.type)
+        if message_type is None:
+            raise UnreadableEvent("unknown event type", type=envelope.type, **place)
+        try:
+            event: Message = message_type.FromString(envelope.body)
+        except DecodeError as error:
+            raise UnreadableEvent(
+                "the body does not decode", type=envelope.type, **place
+            ) from error
+        while (upcast := self._upcasters.get(event.DESCRIPTOR.full_name)) is not None:
+            event = upcast(event)
+        return event
+
+
+def next_head(event: NewEvent, time_ns: int) -> StreamHead:
+    """Return the stream's head after `event`, encoded with `time_ns`."""
+    return StreamHead(event.version, event.chain_hash, time_ns)
