@@ -187,3 +187,13 @@ class EventLog(Protocol):
     async def close(self) -> None:
         """Free connections and threads; subscriptions end. Does not release an ownership."""
         ...
+
+
+def cut_page(found: Sequence[StoredEvent], *, limit: int, bytes_max: int) -> Page:
+    """Return the page that `limit` and `bytes_max` leave of up to `limit` + 1 events found."""
+    bytes_count = 0
+    for index, event in enumerate(found[:limit]):
+        bytes_count += len(event.stored_bytes)
+        if bytes_count > bytes_max and index > 0:
+            return Page(tuple(found[:index]), more=True)
+    return Page(tuple(found[:limit]), more=len(found) > limit)
