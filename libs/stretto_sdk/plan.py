@@ -1,0 +1,176 @@
+"""Builds a plan in Python: tasks that refer to each other as objects instead of by name.
+
+    >>> plan = Plan("sums")
+    >>> numbers = plan.task("numbers", executor="python", function="tasks:numbers")
+    >>> total = plan.task(
+    ...     "total", executor="python", function="tasks:total",
+    ...     after=[numbers], inputs={"numbers": numbers.output("/list")},
+    ... )
+    >>> plan.output = total.output()
+
+The builder only writes the JSON form of stretto_sdk.plan_form; that module reads and checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from stretto.run.v1.plan_pb2 import TaskGraph
+
+from stretto_sdk.plan_form import RunForm, parse_run
+
+Span = str | timedelta
+"""A span of time: "500ms", "30s", "1m30s", "2h", or a timedelta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a value comes from; made by Plan.input, Task.output and Task.subtree_outputs."""
+
+    form: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """A task and everything spawned below it, as a dependency."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task of a plan: what later tasks depend on and read from."""
+
+    name: str
+
+    @property
+    def subtree(self) -> Subtree:
+        """The task and all it spawns: `after=[listing.subtree]`."""
+        return Subtree(self.name)
+
+    def output(self, pointer: str = "") -> Binding:
+        """Return its output, or the part a JSON Pointer names: `a.output("/n")`."""
+        return Binding({"from": "task", "task": self.name, "pointer": pointer})
+
+    def subtree_outputs(self, pointer: str = "") -> Binding:
+        """Return what all it spawned yielded, a list in spawn order; needs `after=[a.subtree]`."""
+        return Binding({"from": "subtree", "task": self.name, "pointer": pointer})
+
+
+@dataclass(slots=True)
+class Plan:
+    """A task graph under construction, with the run's name, labels and policies.
+
+    >>> plan = Plan("hello", failure_policy="fail_fast", run_timeout="5m")
+    >>> greet = plan.task("greet", executor="process", argv=["echo", "hello"])
+    >>> plan.output = greet.output()
+
+    failure_policy: "continue" (independent branches finish) or "fail_fast".
+    output: what the run yields; None yields null.
+    """
+
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    output: Binding | None = None
+    failure_policy: str | None = None
+    run_timeout: Span | None = None
+    cancel_grace: Span | None = None
+    clean_up_timeout: Span | None = None
+    task_count_max: int | None = None
+    growing: bool = False
+    slice_timeout: Span | None = None
+    _tasks: list[dict[str, object]] = field(default_factory=list, repr=False)
+
+    @staticmethod
+    def input(pointer: str = "") -> Binding:
+        """Return the run's input, or the part a JSON Pointer names: `plan.input("/directory")`."""
+        return Binding({"from": "input", "pointer": pointer})
+
+    def task(  # noqa: PLR0913 - the fields of a task, each by its name
+        self,
+        name: str,
+        *,
+        executor: str,
+        arguments: Mapping[str, object] | None = None,
+        after: Iterable[Task | Subtree | str] = (),
+        inputs: Mapping[str, object] | None = None,
+        join: str | Mapping[str, object] | None = None,
+        retry: Mapping[str, object] | None = None,
+        timeouts: Mapping[str, Span] | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        required_labels: Mapping[str, str] | None = None,
+        preferred_labels: Mapping[str, str] | None = None,
+        on_failure: str | None = None,
+        clean_up: bool = False,
+        may_spawn: bool = False,
+        **more_arguments: Any,
+    ) -> Task:
+        """Add a task and return it. Keywords it does not know are arguments of the executor.
+
+        >>> plan = Plan()
+        >>> count = plan.task("count", executor="process", argv=["wc", "-l", "README.md"],
+        ...                   retry={"max_attempts": 5}, timeouts={"attempt": "30s"})
+        >>> report = plan.task("report", executor="python", function="tasks:report",
+        ...                    after=[count], inputs={"text": count.output(), "limit": 10})
+
+        after: tasks, subtrees (`task.subtree`) or names. inputs: bindings, or plain JSON values.
+        Mistakes are found by `to_proto` and `Client.start`, all at once.
+        """
+        form = {
+            "name": name,
+            "executor": executor,
+            "arguments": {**(arguments or {}), **more_arguments} or None,
+            "after": [_dependency_form(each) for each in after],
+            "inputs": {key: _binding_form(value) for key, value in (inputs or {}).items()},
+            "join": join,
+            "retry": retry,
+            "timeouts": timeouts,
+            "queue": queue,
+            "priority": priority,
+            "required_labels": required_labels,
+            "preferred_labels": preferred_labels,
+            "on_failure": on_failure,
+            "clean_up": clean_up,
+            "may_spawn": may_spawn,
+        }
+        self._tasks.append({key: value for key, value in form.items() if value is not None})
+        return Task(name)
+
+    def to_form(self) -> dict[str, object]:
+        """Return the plan as the dict a plan file would hold."""
+        form = {
+            "name": self.name,
+            "labels": self.labels,
+            "tasks": list(self._tasks),
+            "output": None if self.output is None else dict(self.output.form),
+            "failure_policy": self.failure_policy,
+            "run_timeout": self.run_timeout,
+            "cancel_grace": self.cancel_grace,
+            "clean_up_timeout": self.clean_up_timeout,
+            "task_count_max": self.task_count_max,
+            "growing": self.growing,
+            "slice_timeout": self.slice_timeout,
+        }
+        return {key: value for key, value in form.items() if value is not None}
+
+    def to_run(self) -> RunForm:
+        """Return the checked run form. Raises InvalidArgument with every mistake."""
+        return parse_run(self.to_form())
+
+    def to_proto(self) -> TaskGraph:
+        """Return the task graph. Raises InvalidArgument with every mistake."""
+        return self.to_run().graph
+
+
+def _dependency_form(dependency: Task | Subtree | str) -> object:
+    if isinstance(dependency, Subtree):
+        return {"task": dependency.task, "scope": "subtree"}
+    return dependency.name if isinstance(dependency, Task) else dependency
+
+
+def _binding_form(value: object) -> Mapping[str, object]:
+    return value.form if isinstance(value, Binding) else {"from": "literal", "value": value}
