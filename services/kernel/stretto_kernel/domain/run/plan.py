@@ -1,0 +1,249 @@
+"""The plan as the rules read it: frozen values made from recorded protobuf, nothing left out.
+
+Reading never checks and never fills in: `plan_check` and `plan_defaults` did so before the plan was
+recorded, so that a later default never changes what an old stream means. Spans are nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+from stretto.common.v1.payload_pb2 import Payload
+from stretto.run.v1 import plan_pb2 as pb
+from stretto_core.clock import NS_PER_S
+from stretto_core.ids import TaskName
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """An edge: the task waited for, and whether everything spawned below it counts too."""
+
+    task: TaskName
+    subtree: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """When dependencies are met. `count` is 0 but for N_SUCCEEDED and ANY_SUCCEEDED (1)."""
+
+    kind: pb.JoinKind.ValueType
+    count: int
+    cancels_rest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """The value itself."""
+
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """A part of the run's input, by JSON Pointer."""
+
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """A part of a task's output, by JSON Pointer."""
+
+    task: TaskName
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
+class SubtreeOutputs:
+    """Outputs of everything spawned below a task, in spawn order, a JSON Pointer into each."""
+
+    task: TaskName
+    pointer: str
+
+
+Binding = Literal | RunInput | TaskOutput | SubtreeOutputs
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how often to try again. `jitter` is the share of a wait that varies, 0 to 1."""
+
+    max_attempts: int
+    initial_interval_ns: int
+    max_interval_ns: int
+    coefficient: float
+    jitter: float
+    non_retryable_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in time of one task; None = off."""
+
+    queue_ns: int | None
+    attempt_ns: int | None
+    heartbeat_ns: int
+    task_ns: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task; names are full names inside the run."""
+
+    name: TaskName
+    executor: str
+    arguments_json: str
+    dependencies: tuple[Dependency, ...]
+    join: Join
+    inputs: tuple[tuple[str, Binding], ...]
+    retry: Retry
+    timeouts: Timeouts
+    queue: str
+    priority: int
+    required_labels: Labels
+    preferred_labels: Labels
+    failure_ignored: bool
+    clean_up: bool
+    may_spawn: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """What holds for the whole run."""
+
+    growing: bool
+    slice_timeout_ns: int
+    output: Binding | None
+    fails_fast: bool
+    run_timeout_ns: int | None
+    cancel_grace_ns: int
+    clean_up_timeout_ns: int
+    task_count_max: int
+
+
+def read_policies(graph: pb.TaskGraph) -> Policies:
+    """Return the run-wide part of a recorded plan."""
+    return Policies(
+        growing=graph.growing,
+        slice_timeout_ns=duration_ns(graph.slice_timeout),
+        output=_read_binding(graph.output, None) if graph.HasField("output") else None,
+        fails_fast=graph.failure_policy == pb.FAILURE_POLICY_FAIL_FAST,
+        run_timeout_ns=_optional_ns(graph, "run_timeout"),
+        cancel_grace_ns=duration_ns(graph.cancel_grace),
+        clean_up_timeout_ns=duration_ns(graph.clean_up_timeout),
+        task_count_max=graph.task_count_max,
+    )
+
+
+def read_tasks(specs: Iterable[pb.TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks of a recorded slice."""
+    return [_read_task(spec, TaskName(spec.name), None) for spec in specs]
+
+
+def read_spawned(
+    specs: Iterable[pb.TaskSpec], spawner: TaskSpec, siblings: Iterable[TaskName]
+) -> list[TaskSpec]:
+    """Return spawned tasks under their full names.
+
+    A name in a dependency or binding means a sibling when there is one of that child part (in
+    this slice or in `siblings`, full names of earlier ones), else a task by its full name.
+    A child of a clean-up task is a clean-up task.
+    """
+    specs = list(specs)
+    full_names = {spec.name: child_name(spawner.name, spec.name) for spec in specs}
+    prefix_length = len(spawner.name) + 1
+    for sibling in siblings:
+        full_names.setdefault(sibling[prefix_length:], sibling)
+    return [
+        _read_task(spec, full_names[spec.name], full_names, clean_up=spawner.clean_up)
+        for spec in specs
+    ]
+
+
+def child_name(spawner: TaskName, child_part: str) -> TaskName:
+    """Return the full name of a spawned task."""
+    return TaskName(f"{spawner}/{child_part}")
+
+
+def duration_ns(duration: Duration) -> int:
+    """Return a span in nanoseconds."""
+    return duration.seconds * NS_PER_S + duration.nanos
+
+
+def _optional_ns(message: pb.TaskGraph | pb.Timeouts, field: str) -> int | None:
+    return duration_ns(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
+
+
+_Names = dict[str, TaskName] | None
+
+
+def _full(name: str, names: _Names) -> TaskName:
+    return names.get(name, TaskName(name)) if names is not None else TaskName(name)
+
+
+def _read_task(
+    spec: pb.TaskSpec, name: TaskName, names: _Names, *, clean_up: bool = False
+) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        executor=spec.executor,
+        arguments_json=spec.arguments_json,
+        dependencies=tuple(
+            Dependency(_full(edge.task, names), edge.scope == pb.DEPENDENCY_SCOPE_SUBTREE)
+            for edge in spec.dependencies
+        ),
+        join=_read_join(spec.join),
+        inputs=tuple((key, _read_binding(spec.inputs[key], names)) for key in sorted(spec.inputs)),
+        retry=_read_retry(spec.retry),
+        timeouts=_read_timeouts(spec.timeouts),
+        queue=spec.queue,
+        priority=spec.priority,
+        required_labels=tuple(sorted(spec.required_labels.items())),
+        preferred_labels=tuple(sorted(spec.preferred_labels.items())),
+        failure_ignored=spec.on_failure == pb.ON_FAILURE_IGNORE,
+        clean_up=spec.clean_up or clean_up,
+        may_spawn=spec.may_spawn,
+    )
+
+
+def _read_join(rule: pb.JoinRule) -> Join:
+    count = 1 if rule.kind == pb.JOIN_KIND_ANY_SUCCEEDED else rule.count
+    return Join(rule.kind, count, rule.rest == pb.JOIN_REST_CANCELLED)
+
+
+def _read_binding(binding: pb.Binding, names: _Names) -> Binding:
+    match binding.WhichOneof("source"):
+        case "run_input":
+            return RunInput(binding.run_input.pointer)
+        case "task_output":
+            ref = binding.task_output
+            return TaskOutput(_full(ref.task, names), ref.pointer)
+        case "subtree_outputs":
+            subtree = binding.subtree_outputs
+            return SubtreeOutputs(_full(subtree.task, names), subtree.pointer)
+        case _:
+            return Literal(binding.literal)
+
+
+def _read_retry(policy: pb.RetryPolicy) -> Retry:
+    return Retry(
+        max_attempts=policy.max_attempts,
+        initial_interval_ns=duration_ns(policy.initial_interval),
+        max_interval_ns=duration_ns(policy.max_interval),
+        coefficient=policy.coefficient,
+        jitter=policy.jitter,
+        non_retryable_reasons=tuple(policy.non_retryable_reasons),
+    )
+
+
+def _read_timeouts(timeouts: pb.Timeouts) -> Timeouts:
+    return Timeouts(
+        queue_ns=_optional_ns(timeouts, "queue"),
+        attempt_ns=_optional_ns(timeouts, "attempt"),
+        heartbeat_ns=duration_ns(timeouts.heartbeat),
+        task_ns=_optional_ns(timeouts, "task"),
+    )

@@ -1,0 +1,83 @@
+"""Every refusal of the run decider, code and reason side by side."""
+
+from __future__ import annotations
+
+from stretto_core.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
+
+
+class RunNotFound(NotFound):
+    """No such run."""
+
+    reason = "NOT_FOUND"
+
+
+class TaskNotFound(NotFound):
+    """The run has no such task."""
+
+    reason = "NOT_FOUND"
+
+
+class RequestIdReused(AlreadyExists):
+    """The request id was used by another request: mint a new one."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class RequestIdLimit(Exhausted):
+    """The stream remembers its most request ids: try again later."""
+
+    reason = "REQUEST_ID_LIMIT"
+
+
+class RunClosed(FailedPrecondition):
+    """The run has ended, or is ending in a way that rules this out: metadata `state` says how."""
+
+    reason = "RUN_CLOSED"
+
+
+class LeaseLost(FailedPrecondition):
+    """The presented epoch is not current (metadata `current_epoch`): stop work, drop the result."""
+
+    reason = "LEASE_LOST"
+
+
+class NotLeasable(FailedPrecondition):
+    """The task is held, ended or not ready, or its run does not dispatch."""
+
+    reason = "NOT_LEASABLE"
+
+
+class ResultConflict(AlreadyExists):
+    """Another outcome was accepted under this epoch; the first stands."""
+
+    reason = "RESULT_CONFLICT"
+
+
+class PlanSealed(FailedPrecondition):
+    """The plan takes no further slices."""
+
+    reason = "PLAN_SEALED"
+
+
+class TaskLimit(Exhausted):
+    """The run holds its most tasks (metadata `task_count_max`)."""
+
+    reason = "TASK_LIMIT"
+
+
+class SpawnNotAllowed(FailedPrecondition):
+    """The task's spec does not say `may_spawn`."""
+
+    reason = "SPAWN_NOT_ALLOWED"
+
+
+class TaskConflict(AlreadyExists):
+    """A task of that name has another spec."""
+
+    reason = "TASK_CONFLICT"
+
+
+class HoldLimit(Exhausted):
+    """The run bears its most holds."""
+
+    reason = "HOLD_LIMIT"

@@ -1,0 +1,225 @@
+"""The folded state of one run: one owned mutable value, changed in place by `evolve` alone.
+
+Every change of an event costs the tasks it reaches and nothing more: counts are kept per phase,
+joins count, and run-wide facts are one value here from which task states are derived. A `branch`
+looks ahead without touching this state, a `clone` goes its own way for exploration; both copy a
+task record when they first change it. Instants are UTC nanoseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from google.protobuf.message import Message
+from stretto.common.v1.failure_pb2 import Failure
+from stretto.common.v1.payload_pb2 import Payload
+from stretto_core.clock import NS_PER_S
+from stretto_core.ids import Namespace, RequestId, RunId, TaskName
+
+from stretto_kernel.domain.run.holds import Holds
+from stretto_kernel.domain.run.plan import Policies
+from stretto_kernel.domain.run.task import PHASE_COUNT, Leased, Open, Phase, TaskRecord
+
+REQUESTS_MAX = 100_000
+REQUEST_KEPT_NS = 24 * 3600 * NS_PER_S
+
+RunEvent = Message
+"""A fact of a run's stream: one of the messages of stretto/run/v1/events.proto."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the run was started with. `request_digest` keeps its request id its own for ever."""
+
+    request_id: RequestId
+    request_digest: bytes
+    started_ns: int
+    policies: Policies
+    input: Payload | None
+    labels: dict[str, str]
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Ordinary tasks are asked to stop and none starts; `stamp` is the version that began it.
+
+    cancelled: somebody asked for it; then `reason` is theirs, and the run ends CANCELLED.
+    grace_over: leases of ordinary tasks that were still open are revoked.
+    """
+
+    stamp: int
+    cancelled: bool
+    reason: str
+    since_ns: int
+    grace_ns: int
+    grace_over: bool = False
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the grace is over."""
+        return self.since_ns + self.grace_ns
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningUp:
+    """Every ordinary task has ended and clean-up tasks may run.
+
+    timed_out: the clean-up's time is up; what was left of it is given up, its leases revoked.
+    """
+
+    since_ns: int
+    timed_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The terminal fact: RunSucceeded, RunFailed, RunCancelled or RunKilled."""
+
+    event: RunEvent
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What changed since it was last asked: task names, and whether a run-wide fact came.
+
+    After a run-wide fact (hold, cancel, fail-fast, end ...) every offer, lease, signal and timer of
+    the run may have changed, not only those of the tasks named.
+    """
+
+    tasks: tuple[TaskName, ...]
+    run_wide: bool
+
+
+class _Overlay(dict[TaskName, TaskRecord]):
+    """Records changed on a branch; the others are read through. Only lookup by name is whole."""
+
+    __slots__ = ("_under",)
+
+    def __init__(self, under: dict[TaskName, TaskRecord]) -> None:
+        super().__init__()
+        self._under = under
+
+    def __missing__(self, name: TaskName) -> TaskRecord:
+        return self._under[name]
+
+
+@dataclass(slots=True, eq=False)
+class RunState:
+    """One run. `version` 0: not started.
+
+    tasks: by full name, in the order they came to be.
+    counts, clean_up_counts: ordinary and clean-up tasks per phase number.
+    open_tasks, leased_tasks: indexes by phase (values unused); on a branch only what changed there.
+    failure: the first failure of an ordinary task, or of the run itself, that decides its end.
+    """
+
+    run_id: RunId
+    namespace: Namespace
+    version: int = 0
+    time_ns: int = 0
+    start: Start | None = None
+    tasks: dict[TaskName, TaskRecord] = field(default_factory=dict)
+    task_count: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * PHASE_COUNT)
+    clean_up_counts: list[int] = field(default_factory=lambda: [0] * PHASE_COUNT)
+    clean_up_tasks: list[TaskName] = field(default_factory=list)
+    open_tasks: dict[TaskName, None] = field(default_factory=dict)
+    leased_tasks: dict[TaskName, None] = field(default_factory=dict)
+    slice_count: int = 0
+    slice_ns: int = 0
+    sealed: bool = False
+    holds: Holds = field(default_factory=Holds)
+    stopping: Stopping | None = None
+    cleaning_up: CleaningUp | None = None
+    end: RunEnd | None = None
+    failure: Failure | None = None
+    clean_up_failure: Failure | None = None
+    requests: dict[RequestId, tuple[bytes, int]] = field(default_factory=dict)
+    touched_tasks: dict[TaskName, None] = field(default_factory=dict)
+    run_touched: bool = False
+    owner: object = field(default_factory=object)
+
+    @property
+    def policies(self) -> Policies:
+        """The run-wide part of the plan; only of a started run."""
+        assert self.start is not None, "the run has not started"
+        return self.start.policies
+
+    def edit(self, name: TaskName) -> TaskRecord:
+        """Return the record to change, this state's own, and note that it was touched."""
+        record = self.tasks[name]
+        if record.owner is not self.owner:
+            record = record.copy(self.owner)
+            self.tasks[name] = record
+        self.touched_tasks[name] = None
+        return record
+
+    def move(self, record: TaskRecord, phase: Phase) -> None:
+        """Put an edited record into a phase and keep counts and indexes true."""
+        counts = self.clean_up_counts if record.spec.clean_up else self.counts
+        before = record.phase
+        counts[before.number] -= 1
+        counts[phase.number] += 1
+        if isinstance(before, Leased):
+            del_index = self.leased_tasks
+            del_index.pop(record.name, None)
+        elif isinstance(before, Open):
+            self.open_tasks.pop(record.name, None)
+        if isinstance(phase, Leased):
+            self.leased_tasks[record.name] = None
+        elif isinstance(phase, Open):
+            self.open_tasks[record.name] = None
+        record.phase = phase
+
+    def take_touched(self) -> Touched:
+        """Return what `evolve` touched since the last call, and forget it."""
+        touched = Touched(tuple(self.touched_tasks), self.run_touched)
+        self.touched_tasks = {}
+        self.run_touched = False
+        return touched
+
+    def branch(self) -> RunState:
+        """Return a state to look ahead on, at a cost that does not depend on the run's size.
+
+        This state must not change while the branch is in use.
+        """
+        ahead = _shallow(self)
+        ahead.owner = object()
+        ahead.tasks = _Overlay(self.tasks)
+        ahead.counts = list(self.counts)
+        ahead.clean_up_counts = list(self.clean_up_counts)
+        ahead.clean_up_tasks = list(self.clean_up_tasks)
+        ahead.open_tasks = {}
+        ahead.leased_tasks = {}
+        ahead.touched_tasks = {}
+        return ahead
+
+    def clone(self) -> RunState:
+        """Return an equal state that shares task records until either changes one."""
+        twin = self.branch()
+        twin.tasks = dict(self.tasks)
+        twin.open_tasks = dict(self.open_tasks)
+        twin.leased_tasks = dict(self.leased_tasks)
+        twin.touched_tasks = dict(self.touched_tasks)
+        twin.requests = dict(self.requests)
+        self.owner = object()  # The records are shared from now on: this state copies on write too.
+        return twin
+
+
+def new_run(run_id: RunId, namespace: Namespace) -> RunState:
+    """Return the state before the first event."""
+    return RunState(run_id, namespace)
+
+
+_State = TypeVar("_State", bound=RunState)
+_FIELD_NAMES = tuple(each.name for each in fields(RunState))
+
+
+def _shallow(state: RunState) -> RunState:
+    copy = RunState.__new__(RunState)
+    for name in _FIELD_NAMES:
+        setattr(copy, name, getattr(state, name))
+    return copy
