@@ -127,7 +127,7 @@ class MemoryOwnedLog:
     def __init__(self, store: MemoryStore, faults: AppendFaults) -> None:
         self._store = store
         self._faults = faults
-        self._lost = False
+        self._released = False
         store.owner_epoch += 1
         store.held_by = self
         self._owner_epoch = store.owner_epoch
@@ -139,6 +139,7 @@ class MemoryOwnedLog:
 
     async def append(self, events: Sequence[NewEvent]) -> tuple[int, ...]:
         """See `OwnedLog.append`."""
+        self._refuse_when_released()
         fault = self._faults.plan_append(self._owner_epoch, events)
         await _pass(fault.before_s)
         if fault.kind is Fault.REFUSED:
@@ -158,6 +159,7 @@ class MemoryOwnedLog:
 
     async def settle(self, events: Sequence[NewEvent]) -> Settlement:
         """See `OwnedLog.settle`."""
+        self._refuse_when_released()
         fault = self._faults.plan_settle()
         await _pass(fault.before_s)
         if fault.kind is not Fault.NONE:
@@ -178,6 +180,7 @@ class MemoryOwnedLog:
 
     async def probe(self) -> None:
         """See `OwnedLog.probe`."""
+        self._refuse_when_released()
         fault = self._faults.plan_settle()
         await _pass(fault.before_s)
         if fault.kind is not Fault.NONE:
@@ -188,12 +191,17 @@ class MemoryOwnedLog:
 
     async def release(self) -> None:
         """See `OwnedLog.release`."""
+        self._released = True
         self.abandon()
 
     def abandon(self) -> None:
         """Stop holding the partition without a word, as a killed process does."""
         if self._store.held_by is self:
             self._store.held_by = None
+
+    def _refuse_when_released(self) -> None:
+        if self._released:
+            raise PartitionMoved("the partition was released", partition=self._store.partition)
 
     def _append_late(self, owner_epoch: int, events: tuple[NewEvent, ...]) -> None:
         try:

@@ -105,7 +105,10 @@ class OwnedLog(Protocol):
         ...
 
     async def release(self) -> None:
-        """Give the partition up so that another process may own it at once. Idempotent."""
+        """Give the partition up so that another process may own it at once. Idempotent.
+
+        Every later call of the others raises PartitionMoved.
+        """
         ...
 
 

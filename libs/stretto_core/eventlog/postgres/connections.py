@@ -1,0 +1,94 @@
+"""Connections: the writer's own, and the library's pool for everyone who reads.
+
+Sizes and times are in the names. TCP keepalives make a vanished client's session lock end within
+half a minute; timeouts bound what a statement may wait for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from eventsourcing.postgres import PostgresDatastore
+from psycopg import IsolationLevel
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+
+from stretto_core.eventlog.postgres.schema import THIS_BACKEND, PartitionSchema
+
+WriterSession = psycopg.Connection[TupleRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresOptions:
+    """How to use the server.
+
+    lock_timeout_s: an append waits so long for the table's lock, then nothing is stored.
+    statement_timeout_s: the server gives up a statement of the writer after this.
+    acquire_wait_ms: how long a new owner waits for a dead one's session to end.
+    backend_end_wait_ms: how long a settlement waits for the lost append's backend to end.
+    poll_interval_s: subscribers look at the log this often besides being notified.
+    """
+
+    connect_timeout_s: int = 5
+    lock_timeout_s: int = 5
+    statement_timeout_s: int = 30
+    acquire_wait_ms: int = 1_000
+    backend_end_wait_ms: int = 5_000
+    reader_threads: int = 4
+    poll_interval_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The server process behind a session, told apart from a later one with the same id."""
+
+    pid: int
+    started: str
+
+
+def connection_parameters(dsn: str, options: PostgresOptions) -> dict[str, Any]:
+    """Return the parameters of every connection to `dsn` (a URL or key=value text)."""
+    parameters = dict(conninfo_to_dict(dsn))
+    parameters.setdefault("connect_timeout", options.connect_timeout_s)
+    parameters.setdefault("application_name", "stretto")
+    parameters.update(keepalives=1, keepalives_idle=5, keepalives_interval=5, keepalives_count=3)
+    return parameters
+
+
+def open_session(dsn: str, options: PostgresOptions) -> tuple[WriterSession, Backend]:
+    """Return a dedicated connection in autocommit mode, and the backend that serves it."""
+    session = psycopg.connect(**connection_parameters(dsn, options), autocommit=True)
+    # The append function compares the epoch after it has the lock, and must see it as of then.
+    session.isolation_level = IsolationLevel.READ_COMMITTED
+    session.execute("SET default_transaction_isolation = 'read committed'")
+    session.execute(f"SET lock_timeout = '{options.lock_timeout_s}s'")
+    session.execute(f"SET statement_timeout = '{options.statement_timeout_s}s'")
+    row = session.execute(THIS_BACKEND).fetchone()
+    assert row is not None, "a session sees its own backend"
+    return session, Backend(pid=row[0], started=row[1])
+
+
+def open_datastore(dsn: str, names: PartitionSchema, options: PostgresOptions) -> PostgresDatastore:
+    """Return the library's datastore for one partition's readers; its pool grows on demand.
+
+    Room for the reader threads, and for one subscription: its LISTEN and its pulls.
+    """
+    parameters = connection_parameters(dsn, options)
+    datastore = PostgresDatastore(
+        dbname=parameters.pop("dbname", None) or "",
+        host=parameters.pop("host", None) or "",
+        port=parameters.pop("port", None) or "",
+        user=parameters.pop("user", None) or "",
+        password=parameters.pop("password", None) or "",
+        connect_timeout=options.connect_timeout_s,
+        pool_size=1,
+        max_overflow=options.reader_threads + 2,
+        lock_timeout=options.lock_timeout_s,
+        schema=names.name,
+        originator_id_type="text",
+    )
+    assert isinstance(datastore.pool.kwargs, dict)
+    datastore.pool.kwargs.update(parameters)
+    return datastore

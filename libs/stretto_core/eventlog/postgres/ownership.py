@@ -1,0 +1,69 @@
+"""The right to append to one partition in PostgreSQL, for the loop: one thread runs the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from stretto_core.eventlog.port import PartitionMoved, Settlement
+from stretto_core.eventlog.postgres.owner_session import OwnerSession
+from stretto_core.eventlog.recorded import NewEvent
+
+R = TypeVar("R")
+
+
+class PostgresOwnedLog:
+    """One ownership of one partition; made by `acquire`. See `OwnedLog` for every method."""
+
+    def __init__(self, session: OwnerSession) -> None:
+        self._session = session
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-writer")
+        self._released = False
+
+    @classmethod
+    async def acquire(cls, session: OwnerSession) -> PostgresOwnedLog:
+        """Own the partition through `session`. Raises PartitionHeld, StoreDown."""
+        owned = cls(session)
+        try:
+            await owned._in_thread(session.acquire)
+        except BaseException:
+            await owned.release()
+            raise
+        return owned
+
+    @property
+    def owner_epoch(self) -> int:
+        """The epoch the next append presents."""
+        return self._session.owner_epoch
+
+    @property
+    def session(self) -> OwnerSession:
+        """What the thread runs; a test looks up its server process there."""
+        return self._session
+
+    async def append(self, events: Sequence[NewEvent]) -> tuple[int, ...]:
+        """See `OwnedLog.append`."""
+        return await self._in_thread(lambda: self._session.append(events))
+
+    async def settle(self, events: Sequence[NewEvent]) -> Settlement:
+        """See `OwnedLog.settle`."""
+        return await self._in_thread(lambda: self._session.settle(events))
+
+    async def probe(self) -> None:
+        """See `OwnedLog.probe`."""
+        await self._in_thread(self._session.probe)
+
+    async def release(self) -> None:
+        """See `OwnedLog.release`; waits for a call under way."""
+        if not self._released:
+            self._released = True
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._session.close)
+            self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, call: Callable[[], R]) -> R:
+        if self._released:
+            raise PartitionMoved("the partition was released")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)

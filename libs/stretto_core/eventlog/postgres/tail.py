@@ -1,0 +1,248 @@
+"""Following one partition in PostgreSQL: one library subscription, shared by all who follow.
+
+Owns the subscription's supervision and a window of the newest events. The first follower starts
+it, the last one ends it. A follower behind the window reads the log itself until it meets the
+window; one that is slow only falls out of the window, and nothing is buffered for it. A
+notification is a hint, the position is the truth: the log is also looked at slowly besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+
+from eventsourcing.persistence import Notification, PersistenceError
+from eventsourcing.postgres import PostgresSubscription
+from psycopg.sql import SQL, Identifier
+
+from stretto_core.errors import Internal
+from stretto_core.eventlog.port import StoreDown
+from stretto_core.eventlog.postgres.recorder import PartitionRecorder
+from stretto_core.eventlog.recorded import Page, StoredEvent
+from stretto_core.ids import StreamId
+
+_WINDOW_EVENTS_MAX = 10_000
+_WINDOW_BYTES_MAX = 16 * 1024 * 1024
+_LISTEN_SLICE_S = 0.1
+_RESTART_DELAY_S = 0.05
+_RESTART_DELAY_S_MAX = 1.0
+
+ReadAfter = Callable[[int], Awaitable[Page]]
+
+
+class _Subscription(PostgresSubscription):
+    """The library's subscription, given out in batches, and polling besides listening."""
+
+    poll_interval_s = 2.0
+
+    def next_batch(self) -> list[Notification]:
+        """Wait for events and return all that were pulled together. Raises StopIteration."""
+        first = next(self)
+        rest = self._notifications[self._notifications_index :]
+        self._notifications_index = len(self._notifications)
+        return [first, *rest]
+
+    def _listen(self) -> None:
+        try:
+            with self._recorder.datastore.get_connection() as connection:
+                channel = Identifier(self._recorder.channel_name)
+                connection.execute(SQL("LISTEN {}").format(channel))
+                pull_at = time.monotonic()  # What committed before LISTEN took effect sent no hint.
+                while not self._has_been_stopped and not self._thread_error:
+                    notified = list(connection.notifies(timeout=_LISTEN_SLICE_S, stop_after=1))
+                    if notified or time.monotonic() >= pull_at:
+                        pull_at = time.monotonic() + self.poll_interval_s
+                        self._has_been_notified.set()
+                connection.execute("UNLISTEN *")  # It goes back to the pool.
+        except BaseException as error:
+            if self._thread_error is None:
+                self._thread_error = error
+            self.stop()
+
+
+class Tail:
+    """The newest events of one partition, and a wake-up when there are more.
+
+    read_after: reads the log's page after a position.
+    """
+
+    def __init__(
+        self, recorder: PartitionRecorder, read_after: ReadAfter, *, poll_interval_s: float
+    ) -> None:
+        self._recorder = recorder
+        self._read_after = read_after
+        self._poll_interval_s = poll_interval_s
+        self._loop = asyncio.get_running_loop()
+        self._followers = 0
+        self._follower: _Follower | None = None
+        self._window: deque[tuple[StoredEvent, ...]] = deque()
+        self._window_events = 0
+        self._window_bytes = 0
+        self._window_after: int | None = None  # None until the subscription has begun.
+        self._arrived = asyncio.Event()
+        self._failure: Exception | None = None
+        self._closed = False
+
+    async def follow(self, after_position: int) -> AsyncGenerator[tuple[StoredEvent, ...]]:
+        """Yield batches after a position: from the log until the window is met, then from it."""
+        self._followers += 1
+        try:
+            if self._follower is None:
+                self._follower = _Follower(self, self._recorder, self._poll_interval_s)
+            while not self._closed:
+                if self._failure is not None:
+                    raise Internal("following the log failed") from self._failure
+                arrived = self._arrived  # Before looking: none may arrive unseen in between.
+                batch = self._from_window(after_position)
+                if batch is None:
+                    batch = await self._from_log(after_position)
+                if not batch:
+                    await arrived.wait()
+                    continue
+                after_position = batch[-1].position
+                yield batch
+        finally:
+            self._followers -= 1
+            if self._followers == 0:
+                self._stop()
+
+    def close(self) -> None:
+        """End the subscription and every follower's loop."""
+        self._closed = True
+        self._stop()
+        self._wake()
+
+    def begin(self, position: int, follower: _Follower) -> None:
+        """From the subscription's thread: what follows comes after `position`, without a gap."""
+        self._loop.call_soon_threadsafe(self._begin, position, follower)
+
+    def publish(self, batch: tuple[StoredEvent, ...], follower: _Follower) -> None:
+        """From the subscription's thread: the next events."""
+        self._loop.call_soon_threadsafe(self._publish, batch, follower)
+
+    def fail(self, error: Exception, follower: _Follower) -> None:
+        """From the subscription's thread: it ended by a bug; every follower raises it."""
+        self._loop.call_soon_threadsafe(self._fail, error, follower)
+
+    def _begin(self, position: int, follower: _Follower) -> None:
+        if follower is self._follower:
+            self._window_after = position
+            self._wake()
+
+    def _fail(self, error: Exception, follower: _Follower) -> None:
+        if follower is self._follower:
+            self._failure = error
+            self._wake()
+
+    def _publish(self, batch: tuple[StoredEvent, ...], follower: _Follower) -> None:
+        if follower is not self._follower:
+            return  # Ended meanwhile; a later subscription makes its own window.
+        self._window.append(batch)
+        self._window_events += len(batch)
+        self._window_bytes += sum(len(event.stored_bytes) for event in batch)
+        while len(self._window) > 1 and (
+            self._window_events > _WINDOW_EVENTS_MAX or self._window_bytes > _WINDOW_BYTES_MAX
+        ):
+            gone = self._window.popleft()
+            self._window_after = gone[-1].position
+            self._window_events -= len(gone)
+            self._window_bytes -= sum(len(event.stored_bytes) for event in gone)
+        self._wake()
+
+    def _from_window(self, after_position: int) -> tuple[StoredEvent, ...] | None:
+        """Return the next batch, () when there is none yet, None when the window begins later."""
+        if self._window_after is None or after_position < self._window_after:
+            return None
+        found: tuple[StoredEvent, ...] = ()
+        for batch in reversed(self._window):  # Nearly always the last one or two.
+            if batch[-1].position <= after_position:
+                break
+            found = batch
+        if found and found[0].position <= after_position:
+            return tuple(event for event in found if event.position > after_position)
+        return found
+
+    async def _from_log(self, after_position: int) -> tuple[StoredEvent, ...]:
+        try:
+            return (await self._read_after(after_position)).events
+        except StoreDown:
+            await asyncio.sleep(_RESTART_DELAY_S_MAX / 2)
+            self._wake()
+            return ()
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    def _stop(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
+        self._window.clear()
+        self._window_events = self._window_bytes = 0
+        self._window_after = None
+        self._failure = None
+
+
+class _Follower:
+    """The thread that keeps one library subscription alive and hands its batches to the tail."""
+
+    def __init__(self, tail: Tail, recorder: PartitionRecorder, poll_interval_s: float) -> None:
+        self._tail = tail
+        self._recorder = recorder
+        self._poll_interval_s = poll_interval_s
+        self._stopped = threading.Event()
+        self._subscription: _Subscription | None = None
+        self._thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does within a fraction of a second."""
+        self._stopped.set()
+        if self._subscription is not None:
+            self._subscription.stop()
+
+    def _run(self) -> None:
+        position: int | None = None
+        delay_s = _RESTART_DELAY_S
+        while not self._stopped.is_set():
+            try:
+                if position is None:
+                    position = self._recorder.max_notification_id() or 0
+                    self._tail.begin(position, self)
+                for batch in self._batches(position):
+                    position = batch[-1].position
+                    delay_s = _RESTART_DELAY_S
+                    self._tail.publish(batch, self)
+            except PersistenceError:
+                # A lost connection ends the library's subscription: begin again where it was.
+                self._stopped.wait(delay_s)
+                delay_s = min(delay_s * 2, _RESTART_DELAY_S_MAX)
+            except Exception as error:
+                self._tail.fail(error, self)
+                return
+
+    def _batches(self, after_position: int) -> Iterator[tuple[StoredEvent, ...]]:
+        subscription = _Subscription(self._recorder, gt=after_position)
+        subscription.poll_interval_s = self._poll_interval_s
+        self._subscription = subscription
+        with subscription:
+            while not self._stopped.is_set():
+                try:
+                    batch = subscription.next_batch()
+                except StopIteration:
+                    return
+                yield tuple(map(_stored_event, batch))
+
+
+def _stored_event(notification: Notification) -> StoredEvent:
+    return StoredEvent(
+        position=notification.id,
+        stream=StreamId(str(notification.originator_id)),
+        version=notification.originator_version,
+        type=notification.topic,
+        stored_bytes=notification.state,
+    )

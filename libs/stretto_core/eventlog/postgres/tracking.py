@@ -1,0 +1,36 @@
+"""How far each follower of a partition is: the library's tracking records.
+
+A view updates its rows and its tracking record in one transaction: `insert_in` takes the view's
+own cursor.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from eventsourcing.persistence import IntegrityError, Tracking
+from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
+from psycopg import Cursor
+from psycopg.rows import DictRow
+
+from stretto_core.eventlog.postgres.schema import TRACKING_TABLE
+
+
+class TrackingRecorder(PostgresTrackingRecorder):
+    """Records the positions of one partition's followers."""
+
+    def __init__(self, datastore: PostgresDatastore) -> None:
+        super().__init__(datastore, tracking_table_name=TRACKING_TABLE)
+
+    def save(self, name: str, position: int) -> None:
+        """Record that `name` is done up to `position`; an older position changes nothing."""
+        with suppress(IntegrityError):
+            self.insert_tracking(Tracking(name, position))
+
+    def insert_in(self, cursor: Cursor[DictRow], name: str, position: int) -> None:
+        """Record it in the caller's transaction.
+
+        Raises the library's IntegrityError when `name` is that far already: another process does
+        the same work; roll back.
+        """
+        self._insert_tracking(cursor, Tracking(name, position))

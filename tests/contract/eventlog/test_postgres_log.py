@@ -1,0 +1,284 @@
+"""What only a real PostgreSQL can show: lost and late commits, fencing, lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+
+import psycopg
+import pytest
+from stretto_core.eventlog.port import (
+    AppendUnknown,
+    PartitionMoved,
+    SettledAs,
+    StoreDown,
+)
+from stretto_core.eventlog.postgres.connections import PostgresOptions
+from stretto_core.eventlog.postgres.log import PostgresLog
+from stretto_core.eventlog.postgres.ownership import PostgresOwnedLog
+from stretto_core.eventlog.postgres.schema import PartitionSchema
+from stretto_core.eventlog.recorded import StoredEvent
+from stretto_core.ids import Partition
+
+from tests.contract.eventlog.conftest import OpenPostgresLog
+from tests.contract.eventlog.events import StreamWriter
+from tests.waiting import until
+
+DEADLINE_S = 20
+
+
+@contextmanager
+def table_locked(dsn: str, partition: Partition, mode: str) -> Iterator[psycopg.Connection]:
+    """Hold a lock on the events table from another session, so that appends stand still."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(PartitionSchema(partition).statement(f"LOCK TABLE {{events}} IN {mode}"))
+        yield connection
+        connection.rollback()
+
+
+async def owned(log: PostgresLog) -> PostgresOwnedLog:
+    writer = await log.acquire()
+    assert isinstance(writer, PostgresOwnedLog)
+    return writer
+
+
+def backend_pid(writer: PostgresOwnedLog) -> int:
+    backend = writer.session.backend
+    assert backend is not None
+    return backend.pid
+
+
+def activity(dsn: str, pid: int) -> tuple[str | None, str | None] | None:
+    """Return what a server process waits for and its state; None when it is gone."""
+    with psycopg.connect(dsn, autocommit=True) as watcher:
+        query = "SELECT wait_event_type, state FROM pg_stat_activity WHERE pid = %s"
+        return watcher.execute(query, (pid,)).fetchone()
+
+
+async def until_waiting_for_a_lock(dsn: str, pid: int) -> None:
+    await until(lambda: activity(dsn, pid) == ("Lock", "active"))
+
+
+def end_backend(dsn: str, pid: int) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+async def test_a_commit_whose_answer_is_lost_is_settled_as_committed(
+    open_postgres_log: OpenPostgresLog, log_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    stream = StreamWriter("one")
+    group = stream.take(3)
+    recorder = writer.session.recorder
+    insert = recorder.insert_events
+
+    def insert_then_cut(events, **kwargs):  # type: ignore[no-untyped-def]
+        insert(events, **kwargs)
+        end_backend(log_database, backend_pid(writer))
+        kwargs["session"].execute("SELECT 1")  # The connection is gone where the answer was due.
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "insert_events", insert_then_cut)
+        with pytest.raises(AppendUnknown):
+            await writer.append(group)
+    settlement = await writer.settle(group)
+    assert settlement.outcome is SettledAs.COMMITTED
+    assert tuple(e.position for e in (await log.read_all()).events) == settlement.positions
+    await writer.append(stream.take(1))
+    await writer.release()
+
+
+async def test_an_append_cut_before_its_commit_is_settled_as_not_committed(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    group = StreamWriter("one").take(3)
+    pid = backend_pid(writer)
+    with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
+        append = asyncio.create_task(writer.append(group))
+        await until_waiting_for_a_lock(log_database, pid)
+        end_backend(log_database, pid)
+        with pytest.raises(AppendUnknown):
+            await append
+    assert (await writer.settle(group)).outcome is SettledAs.NOT_COMMITTED
+    assert (await log.read_all()).events == ()
+    await writer.append(group)
+    await writer.release()
+
+
+async def test_a_commit_that_lands_after_the_cut_is_settled_as_committed(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    group = StreamWriter("one").take(3)
+    pid = backend_pid(writer)
+    with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
+        append = asyncio.create_task(writer.append(group))
+        await until_waiting_for_a_lock(log_database, pid)
+        cut_socket(writer)
+        with pytest.raises(AppendUnknown):
+            await append
+        assert (await log.read_all()).events == ()
+    # The server works on: it learns that nobody listens only when it answers.
+    await until(lambda: activity(log_database, pid) is None)
+    settlement = await writer.settle(group)
+    assert settlement.outcome is SettledAs.COMMITTED
+    assert tuple(e.position for e in (await log.read_all()).events) == settlement.positions
+    await writer.release()
+
+
+async def test_a_lost_append_that_still_runs_is_ended_before_it_is_judged(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    group = StreamWriter("one").take(3)
+    pid = backend_pid(writer)
+    with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
+        append = asyncio.create_task(writer.append(group))
+        await until_waiting_for_a_lock(log_database, pid)
+        cut_socket(writer)
+        with pytest.raises(AppendUnknown):
+            await append
+        settle = asyncio.create_task(writer.settle(group))
+        await until(lambda: activity(log_database, pid) is None)
+    assert (await settle).outcome is SettledAs.NOT_COMMITTED
+    assert (await log.read_all()).events == ()
+    await writer.append(group)
+    await writer.release()
+
+
+def cut_socket(writer: PostgresOwnedLog) -> None:
+    """Break the client's end of the connection under a call that waits for its answer."""
+    import socket  # noqa: PLC0415
+
+    connection = writer.session.connection
+    assert connection is not None
+    with socket.socket(fileno=connection.fileno()) as end:
+        end.shutdown(socket.SHUT_RDWR)
+        end.detach()
+
+
+async def test_the_epoch_fences_an_owner_whose_session_lock_was_lost(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    first, second = await open_postgres_log(), await open_postgres_log()
+    old = await owned(first)
+    await old.append(StreamWriter("one").take(1))
+    # The old owner lives on behind a connection that keeps its epoch but not the session's lock.
+    connection = old.session.connection
+    assert connection is not None
+    connection.execute("SELECT pg_advisory_unlock_all()")
+    new = await owned(second)
+    assert new.owner_epoch > old.owner_epoch
+    with pytest.raises(PartitionMoved):
+        await old.probe()
+    with pytest.raises(PartitionMoved):
+        await old.append(StreamWriter("two").take(1))
+    # Settling tells the truth, but does not give the partition back.
+    assert (await old.settle(StreamWriter("two").take(1))).outcome is SettledAs.NOT_COMMITTED
+    with pytest.raises(PartitionMoved):
+        await old.append(StreamWriter("two").take(1))
+    await new.append(StreamWriter("two").take(1))
+    await old.release()
+    await new.release()
+
+
+async def test_an_append_that_gets_no_lock_in_time_stores_nothing(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    group = StreamWriter("one").take(1)
+    with table_locked(log_database, log.partition, "SHARE MODE"), pytest.raises(StoreDown):
+        await writer.append(group)
+    assert (await log.read_all()).events == ()
+    await writer.append(group)
+    await writer.release()
+
+
+async def test_followers_survive_the_loss_of_every_connection(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log, other = await open_postgres_log(), await open_postgres_log()
+    writer = await owned(other)
+    stream = StreamWriter("one")
+    await writer.append(stream.take(2))
+    seen: list[StoredEvent] = []
+    async with asyncio.timeout(DEADLINE_S), aclosing(log.subscribe()) as live:
+        async for batch in live:
+            seen.extend(batch)
+            if len(seen) == 2:
+                _end_all_backends_except(log_database, backend_pid(writer))
+                await writer.append(stream.take(2))
+            if len(seen) == 4:
+                break
+    assert [event.version for event in seen] == [1, 2, 3, 4]
+    await writer.release()
+
+
+def _end_all_backends_except(dsn: str, kept: int) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)",
+            (kept,),
+        )
+
+
+async def test_a_follower_finds_what_no_notification_told_of(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await owned(log)
+    await writer.append(StreamWriter("one").take(1))
+    async with asyncio.timeout(DEADLINE_S), aclosing(log.subscribe()) as live:
+        assert len(await anext(live)) == 1
+        with psycopg.connect(log_database, autocommit=True) as silent:
+            silent.execute(
+                PartitionSchema(log.partition).statement(
+                    "INSERT INTO {events} (originator_id, originator_version, topic, state)"
+                    " VALUES ('silent', 1, 't', '')"
+                )
+            )
+        assert [event.stream for event in await anext(live)] == ["silent"]
+    await writer.release()
+
+
+async def test_processes_that_start_together_make_the_tables_once(
+    log_database: str,
+) -> None:
+    partition = Partition("p9001")
+    options = PostgresOptions(reader_threads=1)
+    async with asyncio.timeout(DEADLINE_S):
+        logs = await asyncio.gather(
+            *(PostgresLog.open(log_database, partition, options=options) for _ in range(4))
+        )
+    keys = [await log.lease_keys() for log in logs]
+    assert keys == [keys[0]] * 4
+    for log in logs:
+        await log.close()
+
+
+async def test_closing_leaves_no_thread(log_database: str) -> None:
+    before = set(threading.enumerate())
+    log = await PostgresLog.open(log_database, Partition("p9002"))
+    writer = await log.acquire()
+    await writer.append(StreamWriter("one").take(1))
+    async with aclosing(log.subscribe()) as live:
+        await anext(live)
+    await writer.release()
+    await log.close()
+    await until(
+        lambda: (
+            not any(
+                thread.name.startswith("log-") for thread in set(threading.enumerate()) - before
+            )
+        )
+    )
