@@ -8,6 +8,7 @@ seed decides them; time passes only through the running loop. Nothing here uses 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 
@@ -47,6 +48,7 @@ class MemoryStore:
         self._tracking: dict[str, int] = {}
         self._last_position = 0
         self._appended = asyncio.Event()
+        self.context = contextvars.copy_context()
         key = lease_key or hashlib.sha256(f"lease key of {partition}".encode()).digest()
         self._keys = LeaseKeys(key)
 
@@ -148,7 +150,12 @@ class MemoryOwnedLog:
             raise AppendUnknown("planned fault: lost before the store acted")
         if fault.kind is Fault.LATE:
             asyncio.get_running_loop().call_later(
-                fault.late_s, self._append_late, self._owner_epoch, tuple(events)
+                fault.late_s,
+                self._append_late,
+                self._owner_epoch,
+                tuple(events),
+                # In the store's hands by now: it happens even if the caller's process dies.
+                context=self._store.context,
             )
             raise AppendUnknown("planned fault: the append is still on its way")
         positions = self._store.append(self._owner_epoch, events)
