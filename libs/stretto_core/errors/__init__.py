@@ -21,15 +21,29 @@ class Refusal(Exception):
 
     message: one sentence for a person.
     reason: the stable UPPER_SNAKE word a program switches on; defaults to the class attribute.
+    retry_delay_ms: when the same call may be tried again (RetryInfo); defaults to the class's
+        `default_retry_delay_ms`, where None says that trying again does not help.
     metadata: the dynamic parts of the message, as strings (keys lowerCamel or snake, no secrets).
     """
 
     reason: ClassVar[str] = "UNKNOWN"
+    default_retry_delay_ms: ClassVar[int | None] = None
 
-    def __init__(self, message: str, /, *, reason: str | None = None, **metadata: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        /,
+        *,
+        reason: str | None = None,
+        retry_delay_ms: int | None = None,
+        **metadata: str,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason_word = reason or type(self).reason
+        self.retry_delay_ms = (
+            type(self).default_retry_delay_ms if retry_delay_ms is None else retry_delay_ms
+        )
         self.metadata = metadata
 
     def __str__(self) -> str:
@@ -41,14 +55,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One wrong field of a request: `field` is its path (`plan.tasks[3].name`), `description` says why."""
+    """One wrong field of a request: its path (`plan.tasks[3].name`), and why it is wrong."""
 
     field: str
     description: str
 
 
 class InvalidArgument(Refusal):
-    """Wrong whatever the state: fix the request, never retry it. Every violation is reported at once."""
+    """Wrong whatever the state: fix it, never retry. All violations are reported at once."""
 
     reason = "INVALID_ARGUMENT"
 
@@ -61,7 +75,7 @@ class InvalidArgument(Refusal):
         reason: str | None = None,
         **metadata: str,
     ) -> None:
-        super().__init__(message, reason=reason, **metadata)
+        super().__init__(message, reason=reason, retry_delay_ms=None, **metadata)
         self.violations = tuple(violations)
 
 
@@ -84,9 +98,14 @@ class FailedPrecondition(Refusal):
 
 
 class Conflict(Refusal):
-    """A race was lost: read again and decide again."""
+    """A race was lost: read again and decide again.
+
+    A subclass for a compare-and-set mismatch sets `default_retry_delay_ms = None`: sending the same
+    call again cannot help.
+    """
 
     reason = "VERSION_CONFLICT"
+    default_retry_delay_ms: ClassVar[int | None] = 50
 
 
 class OutOfRange(Refusal):
@@ -125,34 +144,15 @@ class Internal(Refusal):
     reason = "INTERNAL"
 
 
-class _Retryable(Refusal):
-    """Carries RetryInfo: when the caller may try again."""
-
-    default_retry_delay_ms: ClassVar[int] = 100
-
-    def __init__(
-        self,
-        message: str,
-        /,
-        *,
-        retry_delay_ms: int | None = None,
-        reason: str | None = None,
-        **metadata: str,
-    ) -> None:
-        super().__init__(message, reason=reason, **metadata)
-        self.retry_delay_ms = (
-            type(self).default_retry_delay_ms if retry_delay_ms is None else retry_delay_ms
-        )
-
-
-class Exhausted(_Retryable):
+class Exhausted(Refusal):
     """A limit is reached (queue, quota, size): back off as told."""
 
     reason = "RESOURCE_EXHAUSTED"
-    default_retry_delay_ms = 1_000
+    default_retry_delay_ms: ClassVar[int | None] = 1_000
 
 
-class Unavailable(_Retryable):
-    """This call, this moment: draining, store down, owner moving. Retry with the same request_id."""
+class Unavailable(Refusal):
+    """This call, this moment: draining, store down, owner moving. Retry, same request_id."""
 
     reason = "UNAVAILABLE"
+    default_retry_delay_ms: ClassVar[int | None] = 100

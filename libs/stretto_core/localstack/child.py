@@ -23,7 +23,7 @@ from stretto_core.localstack.account import Account
 
 LOG_BYTES_MAX = 16 << 20
 LOG_TAIL_BYTES = 2_000
-READY_POLL_S = 0.01
+READY_POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
 
 

@@ -1,0 +1,202 @@
+"""Refusals to google.rpc.Status and back; the only place that knows grpc.StatusCode.
+
+Every status carries exactly one ErrorInfo (domain `stretto.dev`); the other details follow from the
+refusal's class and metadata, see `_details`. The whole fits the 8 KiB of trailing metadata that any
+gRPC client accepts: long texts are cut and surplus violations counted. Source: google/rpc/*.proto,
+AIP-193.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from stretto_core.errors import (
+    ERROR_DOMAIN,
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    Exhausted,
+    FailedPrecondition,
+    FieldViolation,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Refusal,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+DETAILS_KEY = "grpc-status-details-bin"
+MESSAGE_CHARS_MAX = 1_000
+METADATA_CHARS_MAX = 256
+VIOLATIONS_MAX = 32
+STATUS_BYTES_MAX = 4_096  # With its text in grpc-message and base64, below 8 KiB.
+
+_CODES: dict[type[Refusal], grpc.StatusCode] = {
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    Conflict: grpc.StatusCode.ABORTED,
+    OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Internal: grpc.StatusCode.INTERNAL,
+}
+_CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_CLASSES: dict[int, type[Refusal]] = {
+    **{code.value[0]: kind for kind, code in _CODES.items()},
+    # Whoever cut the call, its outcome is unknown and the same request may be sent again.
+    grpc.StatusCode.CANCELLED.value[0]: Unavailable,
+    grpc.StatusCode.UNKNOWN.value[0]: Internal,
+    grpc.StatusCode.DATA_LOSS.value[0]: Internal,
+}
+
+
+def code_of(refusal: Refusal) -> grpc.StatusCode:
+    """Return the canonical code of a refusal's class; a class outside the hierarchy is our bug."""
+    for kind in type(refusal).__mro__:
+        if kind in _CODES:
+            return _CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def to_status(refusal: Refusal) -> status_pb2.Status:
+    """Return what is sent for a refusal: in trailing metadata, or as one item of a batch."""
+    status = status_pb2.Status(
+        code=code_of(refusal).value[0], message=refusal.message[:MESSAGE_CHARS_MAX]
+    )
+    for detail in _details(refusal):
+        status.details.append(_packed(detail))
+    if status.ByteSize() > STATUS_BYTES_MAX:
+        # What a program needs stays: the reason and when to retry.
+        del status.details[1 if refusal.retry_delay_ms is None else 2 :]
+    return status
+
+
+def from_status(status: status_pb2.Status) -> Refusal:
+    """Return the refusal a status stands for: an instance of its canonical class, with its reason.
+
+    Details that are unknown or unreadable are ignored. Without RetryInfo, `retry_delay_ms` is None.
+    """
+    kind = _CLASSES.get(status.code, Internal)
+    reason, metadata = kind.reason, dict[str, str]()
+    retry_delay_ms: int | None = None
+    violations: list[FieldViolation] = []
+    for detail in status.details:
+        match _unpacked(detail):
+            case error_details_pb2.ErrorInfo() as info:
+                reason, metadata = info.reason, dict(info.metadata)
+            case error_details_pb2.RetryInfo() as retry:
+                retry_delay_ms = retry.retry_delay.ToMilliseconds()
+            case error_details_pb2.BadRequest() as bad:
+                violations = [FieldViolation(v.field, v.description) for v in bad.field_violations]
+    refusal = kind(status.message)
+    refusal.reason_word = reason
+    refusal.metadata = metadata
+    refusal.retry_delay_ms = retry_delay_ms
+    if isinstance(refusal, InvalidArgument):
+        refusal.violations = tuple(violations)
+    return refusal
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
+    """Return the refusal behind a failed call, also when gRPC itself failed it, without details."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return from_status(status_pb2.Status.FromString(value))
+            except DecodeError:
+                break
+    return from_status(
+        status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
+    )
+
+
+def trailing(refusal: Refusal) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:
+    """Return what ends a call with a refusal: code, message, trailing metadata."""
+    status = to_status(refusal)
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    return _CODE_BY_NUMBER[status.code], status.message, details
+
+
+def _details(refusal: Refusal) -> Iterator[Message]:
+    metadata = {key: value[:METADATA_CHARS_MAX] for key, value in refusal.metadata.items()}
+    subject = metadata.get("subject", "")
+    description = refusal.message[:METADATA_CHARS_MAX]
+    reason = refusal.reason_word
+    surplus_count = 0
+    if isinstance(refusal, InvalidArgument):
+        surplus_count = len(refusal.violations) - VIOLATIONS_MAX
+    if surplus_count > 0:
+        metadata["violations_left_out"] = str(surplus_count)
+    yield error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
+    if refusal.retry_delay_ms is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(refusal.retry_delay_ms)
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+    match refusal:
+        case InvalidArgument(violations=violations) if violations:
+            yield error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=violation.field[:METADATA_CHARS_MAX],
+                        description=violation.description[:METADATA_CHARS_MAX],
+                    )
+                    for violation in violations[:VIOLATIONS_MAX]
+                ]
+            )
+        case FailedPrecondition():
+            precondition = error_details_pb2.PreconditionFailure.Violation(
+                type=reason, subject=subject, description=description
+            )
+            yield error_details_pb2.PreconditionFailure(violations=[precondition])
+        case AlreadyExists() | NotFound() if "resource_name" in metadata:
+            yield error_details_pb2.ResourceInfo(
+                resource_type=metadata.get("resource_type", ""),
+                resource_name=metadata["resource_name"],
+                description=description,
+            )
+        case Exhausted():
+            quota = error_details_pb2.QuotaFailure.Violation(
+                subject=subject, description=description
+            )
+            yield error_details_pb2.QuotaFailure(violations=[quota])
+
+
+def _packed(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+_DETAIL_TYPES: tuple[type[Message], ...] = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.RetryInfo,
+    error_details_pb2.BadRequest,
+)
+
+
+def _unpacked(detail: any_pb2.Any) -> Message | None:
+    name = detail.TypeName()
+    for kind in _DETAIL_TYPES:
+        if name == kind.DESCRIPTOR.full_name:
+            message = kind()
+            try:
+                detail.Unpack(message)
+            except DecodeError:
+                return None
+            return message
+    return None
