@@ -1,1 +1,67 @@
-"""The public Python face: Client, Worker, task context."""
+"""The public Python face: Client, Plan, Worker and the errors.
+
+A client in five lines:
+
+    >>> async with Client() as client:
+    ...     plan = Plan("hello")
+    ...     plan.output = plan.task("hello", executor="process", argv=["echo", "hi"]).output()
+    ...     print(await client.result(await client.start(plan)))
+
+Importing this package loads nothing; each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stretto_sdk.client import Client
+    from stretto_sdk.errors import (
+        Refusal,
+        RunCancelled,
+        RunFailed,
+        RunKilled,
+        RunNotSucceeded,
+    )
+    from stretto_sdk.plan import Plan
+    from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
+
+__all__ = [
+    "Client",
+    "Event",
+    "Failure",
+    "Plan",
+    "Refusal",
+    "Run",
+    "RunCancelled",
+    "RunFailed",
+    "RunKilled",
+    "RunNotSucceeded",
+    "RunState",
+    "Task",
+    "TaskState",
+]
+
+_HOMES = {
+    "Client": "client",
+    "Event": "runs",
+    "Failure": "runs",
+    "Plan": "plan",
+    "Refusal": "errors",
+    "Run": "runs",
+    "RunCancelled": "errors",
+    "RunFailed": "errors",
+    "RunKilled": "errors",
+    "RunNotSucceeded": "errors",
+    "RunState": "runs",
+    "Task": "runs",
+    "TaskState": "runs",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"stretto_sdk.{home}"), name)

@@ -1,0 +1,71 @@
+"""Exit statuses of the command, and the one place where an error becomes a sentence and a status.
+
+A person never sees a stack trace: what was refused says what to do, and what is our bug says so
+(with STRETTO_DEBUG=1 it shows the trace).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import ParamSpec, TypeVar
+
+import typer
+from stretto_core.errors import DeadlineExceeded, Internal, Refusal, Unavailable
+
+from stretto_cli.printing import complain
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+class ExitStatus(IntEnum):
+    """What `stretto` exits with; `stretto --help` lists them."""
+
+    SUCCESS = 0
+    FAILED = 1  # The run did not succeed, or the chain is broken.
+    USAGE = 2  # The request is wrong: a flag, a file, a plan, an unknown run.
+    UNREACHABLE = 3  # No suite answers.
+    BUG = 4  # Ours.
+    INTERRUPTED = 130
+
+
+def status_of(refusal: Refusal) -> ExitStatus:
+    """Return the exit status that a refused call means."""
+    if isinstance(refusal, Unavailable | DeadlineExceeded):
+        return ExitStatus.UNREACHABLE
+    return ExitStatus.BUG if isinstance(refusal, Internal) else ExitStatus.USAGE
+
+
+def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
+    """Make a command end by a sentence on stderr and an exit status, whatever goes wrong in it."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        try:
+            return command(*args, **kwargs)
+        except Refusal as refusal:
+            complain(refusal.message)
+            raise typer.Exit(status_of(refusal)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`); the interpreter must not flush again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitStatus.SUCCESS) from None
+        except OSError as error:
+            complain(str(error))
+            raise typer.Exit(ExitStatus.USAGE) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if os.environ.get("STRETTO_DEBUG"):
+                raise
+            complain(f"this is a bug in stretto: {type(error).__name__}: {error}")
+            complain("run it again with STRETTO_DEBUG=1 to see where")
+            raise typer.Exit(ExitStatus.BUG) from None
+
+    return run

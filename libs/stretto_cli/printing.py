@@ -1,0 +1,112 @@
+"""What the command writes: tables for people, JSON for programs, complaints on stderr.
+
+Standard output carries only what was asked for, so that `--json` can be piped; progress and
+complaints go to standard error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+_COLOURS = {
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "CANCELLED": "yellow",
+    "KILLED": "yellow",
+    "CANCELLING": "yellow",
+    "PAUSED": "yellow",
+    "RUNNING": "cyan",
+    "READY": "green",
+    "ready": "green",
+    "backing_off": "red",
+    "starting": "yellow",
+}
+
+
+def complain(message: str) -> None:
+    """Write one complaint to standard error."""
+    err.print(f"[bold red]stretto:[/] {escape(message)}")
+
+
+def note(message: str) -> None:
+    """Write one remark to standard error."""
+    err.print(escape(message))
+
+
+def print_json(value: object) -> None:
+    """Write a value as indented JSON."""
+    print_line(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def print_json_line(value: object) -> None:
+    """Write a value as JSON on one line."""
+    print_line(json.dumps(plain(value), ensure_ascii=False))
+
+
+def print_line(text: str) -> None:
+    """Write a line as it is, without markup or wrapping."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table without borders; cells may hold markup."""
+    table = Table(box=None, pad_edge=False, header_style="bold dim")
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="ignore")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table, soft_wrap=False, overflow="ignore", crop=False)
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Write names and values below each other without the empty ones; values may hold markup."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            table.add_row(name, value)
+    out.print(table, soft_wrap=False)
+
+
+def state(word: str) -> str:
+    """Return a state word with its colour as markup."""
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/]" if colour else word
+
+
+def instant(time: datetime | None) -> str:
+    """Return an instant as text in UTC, "" for none."""
+    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def span(start: datetime | None, end: datetime | None) -> str:
+    """Return the time from start to end, "" unless both are known."""
+    if start is None or end is None:
+        return ""
+    return f"{(end - start).total_seconds():.3f} s"
+
+
+def plain(value: object) -> object:
+    """Return a value of ours as what JSON can carry."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value

@@ -1,0 +1,135 @@
+"""What a suite on this machine is made of: PostgreSQL, kernel, projector, workers, in that order.
+
+Services are started as processes of this Python and never imported. Each gets exactly the
+environment written here; a worker besides inherits the caller's, since tasks are the caller's
+programs.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stretto_core.errors import InvalidArgument
+from stretto_core.localstack.child import ChildSpec, StopStep
+from stretto_core.localstack.postgres import EmbeddedPostgres
+from stretto_core.localstack.readiness import tcp_open
+
+from stretto_cli.suite.directory import SuiteDirectory
+
+HOST = "127.0.0.1"
+DEFAULT_PORT = 7788
+WORKERS_MAX = 64
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_DRAIN_GRACE_MS = 15_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteSettings:
+    """How to compose a suite.
+
+    port: where the kernel listens, on loopback. postgres_dsn: None brings our own PostgreSQL.
+    slot_count: how many work items each worker runs at once; None leaves it to the worker.
+    environ: the caller's environment.
+    """
+
+    directory: SuiteDirectory
+    port: int
+    worker_count: int = 2
+    slot_count: int | None = None
+    postgres_dsn: str | None = field(default=None, repr=False)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def address(self) -> str:
+        """Where the kernel is reached."""
+        return f"{HOST}:{self.port}"
+
+
+def child_specs(settings: SuiteSettings) -> tuple[ChildSpec, ...]:
+    """Return the processes of the suite in the order they start."""
+    specs: list[ChildSpec] = []
+    dsn = settings.postgres_dsn
+    if dsn is None:
+        postgres = EmbeddedPostgres(directory=settings.directory.postgres_path)
+        dsn = postgres.dsn()
+        specs.append(postgres.child_spec())
+    specs.append(_kernel(settings, dsn))
+    specs.append(_projector(settings, dsn))
+    specs.extend(_worker(settings, number) for number in range(1, settings.worker_count + 1))
+    return tuple(specs)
+
+
+def choose_port(asked: int | None) -> int:
+    """Return the port to use: the one asked for, else the default one, else any that is free.
+
+    Raises InvalidArgument when the one asked for is taken. 0 asks for any.
+    """
+    for port in (DEFAULT_PORT, 0) if asked is None else (asked,):
+        with socket.socket() as probe:
+            # As the kernel will bind it: a port whose last connections still linger is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise InvalidArgument(f"port {asked} is taken: leave out --port to use a free one")
+
+
+def _kernel(settings: SuiteSettings, dsn: str) -> ChildSpec:
+    return ChildSpec(
+        name="kernel",
+        argv=(sys.executable, "-m", "stretto_kernel"),
+        log_path=settings.directory.log_path("kernel"),
+        env={
+            **_passed_on(settings),
+            "STRETTO_POSTGRES_DSN": dsn,
+            "STRETTO_LISTEN": settings.address,
+            "STRETTO_TOKENS_DIR": str(settings.directory.tokens_path),
+        },
+        ready=tcp_open(HOST, settings.port),
+        stop_steps=_DRAIN,
+    )
+
+
+def _projector(settings: SuiteSettings, dsn: str) -> ChildSpec:
+    return ChildSpec(
+        name="projector",
+        argv=(sys.executable, "-m", "stretto_kernel", "--role", "projector"),
+        log_path=settings.directory.log_path("projector"),
+        env={**_passed_on(settings), "STRETTO_POSTGRES_DSN": dsn},
+        stop_steps=_DRAIN,
+    )
+
+
+def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
+    name = f"worker-{number}"
+    inherited = {
+        key: value for key, value in settings.environ.items() if not key.startswith("STRETTO_")
+    }
+    slots = {} if settings.slot_count is None else {"STRETTO_SLOTS": str(settings.slot_count)}
+    return ChildSpec(
+        name=name,
+        argv=(sys.executable, "-m", "stretto_worker"),
+        log_path=settings.directory.log_path(name),
+        env={
+            **inherited,
+            **slots,
+            "STRETTO_ADDRESS": settings.address,
+            "STRETTO_TOKEN_FILE": str(settings.directory.tokens_path / "worker.token"),
+            "STRETTO_WORKER_ID": name,
+        },
+        stop_steps=_DRAIN,
+    )
+
+
+_DRAIN = (StopStep(signal.SIGTERM, _DRAIN_GRACE_MS),)
+
+
+def _passed_on(settings: SuiteSettings) -> dict[str, str]:
+    return {key: settings.environ[key] for key in _PASSED_ON if key in settings.environ}

@@ -1,0 +1,383 @@
+"""The client of a Stretto suite: starts, follows, steers and reads runs.
+
+Owns no state but its connection: everything it returns is what the kernel answered. Each mutating
+call mints a request id (UUIDv7) and repeats the same request until it is answered or the retry
+budget is spent, so that a restart of the kernel in between is invisible and nothing happens twice.
+Made for one event loop. Spans of time are text ("30s"), timedelta, or seconds where named so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stretto.common.v1.lease_pb2 import Position as PositionMessage
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto.run.v1.plan_pb2 import TaskGraph
+from stretto_core.ids import RunId
+from stretto_core.ids.system import SystemIds
+
+from stretto_sdk.client_calls import Calls
+from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
+from stretto_sdk.durations import duration_of
+from stretto_sdk.endpoint import Endpoint, find_endpoint
+from stretto_sdk.errors import DeadlineExceeded, not_succeeded
+from stretto_sdk.plan import Plan, Span
+from stretto_sdk.plan_form import RunForm, parse_run, parse_run_text, parse_tasks, payload_of
+from stretto_sdk.runs import (
+    ChainCheck,
+    Event,
+    Position,
+    Run,
+    RunChange,
+    RunState,
+    Task,
+    change_of,
+    run_of,
+    task_of,
+)
+
+AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph
+"""A Plan, the dict or JSON text of a plan file, the path of one, or the contract's message."""
+
+AnyRun = Run | str
+"""A run, or its id."""
+
+_PAGE_SIZE = 1_000
+_FROM_PLAN = object()
+
+
+class Client:
+    """A connection to a suite; use it as an async context manager.
+
+    >>> async with Client() as client:
+    ...     run = await client.start({"tasks": [
+    ...         {"name": "hello", "executor": "process", "arguments": {"argv": ["echo", "hi"]}}]})
+    ...     print(await client.result(run))
+
+    address, token: as given, else STRETTO_ADDRESS and STRETTO_TOKEN, else what `stretto up` wrote
+    into the data directory (STRETTO_DATA_DIR or the default one).
+    retry_budget: how long one call is repeated while the suite cannot be reached.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        token: str | None = None,
+        *,
+        namespace: str = "default",
+        retry_budget: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._endpoint: Endpoint = find_endpoint(address, token)
+        self._parent = f"namespaces/{namespace}"
+        self._calls = Calls(self._endpoint, retry_budget=retry_budget)
+        self._ids = SystemIds()
+
+    @property
+    def address(self) -> str:
+        """Where the suite is reached: host:port."""
+        return self._endpoint.address
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection; repeating is harmless."""
+        await self._calls.close()
+
+    async def start(
+        self,
+        plan: AnyPlan,
+        *,
+        input: object = _FROM_PLAN,
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        wait: timedelta | None = None,
+    ) -> Run:
+        """Start a run; it is recorded when this returns.
+
+        >>> run = await client.start(plan, input={"directory": "."}, labels={"team": "search"})
+
+        input, name, labels: over those of the plan. wait: return once the run ended, or after
+        that long (at most 60 s). request_id: give your own to make a start repeatable across
+        processes: the same id and request always yield the same run.
+        Raises InvalidArgument (every mistake named), AlreadyExists (that id, another request).
+        """
+        form = _form_of(plan)
+        given = form.input if input is _FROM_PLAN else input
+        request = pb.StartRunRequest(
+            parent=self._parent,
+            request_id=request_id or self._ids.uuid7(),
+            task_graph=form.graph,
+            input=None if given is None else payload_of(given, source="the input"),
+            labels={**form.labels, **(labels or {})},
+            display_name=name or form.name,
+            wait_timeout=None if wait is None else duration_of(wait),
+        )
+        answer = await self._calls.unary(self._calls.runs.StartRun, request)
+        return run_of(answer.run, answer.position)
+
+    async def validate(self, plan: AnyPlan) -> None:
+        """Have the kernel check a plan without starting it.
+
+        >>> await client.validate(Path("plan.json"))
+
+        Raises InvalidArgument with every mistake in it.
+        """
+        form = _form_of(plan)
+        request = pb.StartRunRequest(
+            parent=self._parent,
+            request_id=self._ids.uuid7(),
+            task_graph=form.graph,
+            validate_only=True,
+        )
+        await self._calls.unary(self._calls.runs.StartRun, request)
+
+    async def result(self, run: AnyRun, *, timeout: timedelta | None = None) -> object:
+        """Wait until the run ends and return its output.
+
+        >>> report = await client.result(run, timeout=timedelta(minutes=10))
+
+        Raises RunFailed, RunCancelled or RunKilled when it ended otherwise; DeadlineExceeded when
+        `timeout` passed first (the run goes on; ask again); NotFound.
+        """
+        ended = await self.wait(run, timeout=timeout)
+        if ended.state is not RunState.SUCCEEDED:
+            raise not_succeeded(ended)
+        return ended.output
+
+    async def wait(self, run: AnyRun, *, timeout: timedelta | None = None) -> Run:
+        """Wait until the run ends, however, and return it.
+
+        >>> ended = await client.wait(run)
+
+        Raises DeadlineExceeded when `timeout` passed first, NotFound.
+        """
+        if isinstance(run, Run) and run.state.ended:
+            return run
+        try:
+            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                async with aclosing(self.watch(run)) as changes:
+                    async for change in changes:
+                        if change.ended:
+                            return change.run
+        except TimeoutError:
+            raise DeadlineExceeded(f"run {_id_of(run)} has not ended in {timeout}") from None
+        raise AssertionError("a watch ends with the run, or raises")
+
+    async def watch(
+        self, run: AnyRun, *, tasks: bool = False, after_version: int = 0
+    ) -> AsyncGenerator[RunChange, None]:
+        """Yield the run as it is, then each change, until it has ended.
+
+        >>> async for change in client.watch(run, tasks=True):
+        ...     print(change.run.tasks.succeeded, "of", change.run.tasks.total)
+
+        tasks: also give the tasks changed since the step before (all of them first, or those
+        changed after `after_version`). Goes on by itself after a broken connection.
+        """
+        request = pb.WatchRunRequest(
+            name=self._name_of(run), tasks=tasks, after_version=after_version
+        )
+        async with aclosing(self._calls.stream(self._calls.runs.WatchRun, request)) as answers:
+            async for answer in answers:
+                request.after_version = answer.version
+                yield change_of(answer)
+                if answer.ended:
+                    return
+
+    async def get(self, run: AnyRun) -> Run:
+        """Read one run as of its newest event.
+
+        >>> print((await client.get(run_id)).state)
+
+        Raises NotFound.
+        """
+        answer = await self._calls.unary(
+            self._calls.runs.GetRun, pb.GetRunRequest(name=self._name_of(run))
+        )
+        return run_of(answer.run)
+
+    async def tasks(self, run: AnyRun) -> Sequence[Task]:
+        """Read all tasks of a run, in the order they came to be.
+
+        >>> failed = [task for task in await client.tasks(run) if task.failure]
+
+        Raises NotFound.
+        """
+        request = pb.ListTasksRequest(parent=self._name_of(run), page_size=_PAGE_SIZE)
+        found: list[Task] = []
+        while True:
+            answer = await self._calls.unary(self._calls.runs.ListTasks, request)
+            found.extend(task_of(each) for each in answer.tasks)
+            if not answer.next_page_token:
+                return found
+            request.page_token = answer.next_page_token
+
+    async def list(
+        self,
+        filter: str = "",
+        *,
+        after: Position | None = None,
+    ) -> AsyncGenerator[Run, None]:
+        """Yield runs, newest first, without their input and output.
+
+        >>> async for run in client.list('state = FAILED AND labels.team = "search"'):
+        ...     print(run.run_id, run.failure)
+
+        after: only answer once the view holds that position (`run.position` of your own write).
+        Raises InvalidArgument for a filter it cannot read.
+        """
+        request = pb.ListRunsRequest(parent=self._parent, filter=filter, page_size=100)
+        if after is not None:
+            position = PositionMessage(partition=after.partition, number=after.number)
+            request.min_position.CopyFrom(position)
+        while True:
+            answer = await self._calls.unary(self._calls.runs.ListRuns, request)
+            for each in answer.runs:
+                yield run_of(each)
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
+    async def cancel(self, run: AnyRun, *, reason: str = "", grace: Span | None = None) -> Run:
+        """Ask a run to stop: attempts get the signal, then clean-up tasks run; it ends CANCELLED.
+
+        >>> await client.cancel(run, reason="not needed any more", grace="5s")
+
+        Returns when that is recorded; `wait` for the end. Raises NotFound, FailedPrecondition
+        (RUN_CLOSED: it ended otherwise).
+        """
+        request = pb.CancelRunRequest(
+            name=self._name_of(run),
+            request_id=self._ids.uuid7(),
+            reason=reason,
+            grace=None if grace is None else duration_of(grace),
+        )
+        answer = await self._calls.unary(self._calls.runs.CancelRun, request)
+        return run_of(answer.run, answer.position)
+
+    async def kill(self, run: AnyRun, *, reason: str = "") -> Run:
+        """End a run at once: no clean-up, late results are refused; it is KILLED on return.
+
+        >>> await client.kill(run, reason="runaway")
+
+        Raises NotFound, FailedPrecondition (RUN_CLOSED: it ended otherwise).
+        """
+        request = pb.KillRunRequest(
+            name=self._name_of(run), request_id=self._ids.uuid7(), reason=reason
+        )
+        answer = await self._calls.unary(self._calls.runs.KillRun, request)
+        return run_of(answer.run, answer.position)
+
+    async def pause(self, run: AnyRun, *, hold: str = "", reason: str = "") -> Run:
+        """Put a hold on a run: nothing new is leased until `resume` lifts it; attempts go on.
+
+        >>> await client.pause(run, reason="maintenance")
+
+        hold: which one, "operator" by default; holds nest. Raises NotFound, FailedPrecondition.
+        """
+        request = pb.PauseRunRequest(
+            name=self._name_of(run), request_id=self._ids.uuid7(), hold_id=hold, reason=reason
+        )
+        answer = await self._calls.unary(self._calls.runs.PauseRun, request)
+        return run_of(answer.run, answer.position)
+
+    async def resume(self, run: AnyRun, *, hold: str = "") -> Run:
+        """Lift a hold that `pause` placed; lifting one that is not there changes nothing.
+
+        >>> await client.resume(run)
+
+        Raises NotFound, FailedPrecondition.
+        """
+        request = pb.ResumeRunRequest(
+            name=self._name_of(run), request_id=self._ids.uuid7(), hold_id=hold
+        )
+        answer = await self._calls.unary(self._calls.runs.ResumeRun, request)
+        return run_of(answer.run, answer.position)
+
+    async def add_tasks(
+        self, run: AnyRun, tasks: Plan | Sequence[Mapping[str, object]], *, sealed: bool
+    ) -> Run:
+        """Add a slice to a growing plan, all of it or none; `sealed` says that it is the last.
+
+        >>> more = Plan()
+        >>> more.task("next", executor="process", argv=["true"], after=["first"])
+        >>> await client.add_tasks(run, more, sealed=True)
+
+        Raises InvalidArgument, AlreadyExists (a task of that name with another spec),
+        FailedPrecondition (RUN_CLOSED, PLAN_SEALED), Exhausted (TASK_LIMIT).
+        """
+        forms = tasks.to_form()["tasks"] if isinstance(tasks, Plan) else tasks
+        request = pb.AddTasksRequest(
+            name=self._name_of(run),
+            request_id=self._ids.uuid7(),
+            tasks=parse_tasks(forms),
+            sealed=sealed,
+        )
+        answer = await self._calls.unary(self._calls.runs.AddTasks, request)
+        return run_of(answer.run, answer.position)
+
+    async def events(
+        self, run: AnyRun | None = None, *, follow: bool = False, cursor: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the recorded facts of one run, or of all, oldest first.
+
+        >>> async for event in client.events(run):
+        ...     print(event.version, event.type, event.body)
+
+        follow: go on with what comes, without end; store `event.cursor` with your work and resume
+        from it. Raises NotFound, InvalidArgument (a cursor that is not ours).
+        """
+        read = follow_events if follow else recorded_events
+        async with aclosing(
+            read(self._calls, stream="" if run is None else _id_of(run), cursor=cursor)
+        ) as found:
+            async for event in found:
+                yield event
+
+    async def verify(self, run: AnyRun | None = None) -> ChainCheck:
+        """Have the hash chain of one run, or of every stream, computed again from what is stored.
+
+        >>> assert (await client.verify()).whole
+
+        Raises NotFound. A broken chain is an answer, not an error.
+        """
+        return await verify_chain(self._calls, stream="" if run is None else _id_of(run))
+
+    def _name_of(self, run: AnyRun) -> str:
+        if isinstance(run, Run):
+            return f"namespaces/{run.namespace}/runs/{run.run_id}"
+        return run if run.startswith("namespaces/") else f"{self._parent}/runs/{run}"
+
+
+def _id_of(run: AnyRun) -> RunId:
+    return run.run_id if isinstance(run, Run) else RunId(run.rpartition("/")[2])
+
+
+def _form_of(plan: AnyPlan) -> RunForm:
+    match plan:
+        case Plan():
+            return plan.to_run()
+        case TaskGraph():
+            return RunForm(graph=plan)
+        case str():
+            return parse_run_text(plan, source="the plan")
+        case Path():
+            return parse_run_text(plan.read_bytes(), source=str(plan))
+        case _:
+            return parse_run(plan)

@@ -1,0 +1,95 @@
+"""One connection of the client: its channel, its stubs, and how its streams go on after a break.
+
+Unary calls are repeated by stretto_core.rpc.retry within one budget. A stream is opened again by
+the same policy, from where its reader left the request; each message received renews the budget.
+Refusals arrive as the classes the kernel raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
+from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
+from stretto_core.errors import Refusal
+from stretto_core.rpc.channel import open_channel
+from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
+
+from stretto_sdk.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    # These two exist in the generated stubs only.
+    from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
+    from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+class Calls:
+    """The calls of one client; connects at the first of them, on the running event loop."""
+
+    def __init__(self, endpoint: Endpoint, *, retry_budget: timedelta) -> None:
+        self._endpoint = endpoint
+        self._policy = RetryPolicy(budget_ms=retry_budget // timedelta(milliseconds=1))
+        self._caller = Caller(token=endpoint.token, policy=self._policy)
+
+    @cached_property
+    def runs(self) -> RunServiceAsyncStub:
+        """The stub of RunService."""
+        return RunServiceStub(self._channel)
+
+    @cached_property
+    def log(self) -> EventLogServiceAsyncStub:
+        """The stub of EventLogService."""
+        return EventLogServiceStub(self._channel)
+
+    async def unary(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request
+    ) -> Answer:
+        """Return the answer. Raises the refusal that ended it."""
+        return await self._caller.call(method, request)
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
+    ) -> AsyncGenerator[Answer, None]:
+        """Yield the answers; after a break the call is made again with `request` as it is then.
+
+        The reader moves `request` on as it takes answers. Raises the refusal that ended it.
+        """
+        loop = asyncio.get_running_loop()
+        retries = 0
+        give_up_s = loop.time() + self._policy.budget_ms / 1_000
+        while True:
+            call = method(request, metadata=self._caller.metadata)
+            try:
+                with refusals():
+                    async for answer in call:
+                        retries = 0
+                        yield answer
+                        give_up_s = loop.time() + self._policy.budget_ms / 1_000
+                return
+            except Refusal as refused:
+                delay_ms = self._policy.delay_ms(refused, retries, random.random())
+                if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
+                    raise
+            finally:
+                call.cancel()
+            retries += 1
+            await asyncio.sleep(delay_ms / 1_000)
+
+    async def close(self) -> None:
+        """Close the channel if one was opened; repeating is harmless."""
+        if "_channel" in self.__dict__:
+            await self._channel.close()
+
+    @cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        # Not in the constructor: a channel belongs to the loop that runs when it is made.
+        return open_channel(self._endpoint.address)

@@ -1,0 +1,70 @@
+"""How the client reads the event log: pages of what is recorded, what comes, and the chain's check.
+
+Each cursor is moved on only after its message was handed out: a break in between repeats nothing
+and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from stretto.eventlog.v1 import event_log_service_pb2 as pb
+
+from stretto_sdk.client_calls import Calls
+from stretto_sdk.runs import ChainCheck, Event, event_of
+
+_PAGE_SIZE = 1_000
+_FORM = pb.EventForm(body_json=True)
+
+
+async def recorded_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded now, of one stream ("" = all, after `cursor`)."""
+    more = True
+    if stream:
+        of_one = pb.ReadStreamRequest(stream=stream, page_size=_PAGE_SIZE, form=_FORM)
+        while more:
+            page = await calls.unary(calls.log.ReadStream, of_one)
+            for each in page.events:
+                yield event_of(each)
+                of_one.after_version = each.event.version
+            more = page.more
+        return
+    of_all = pb.ReadAllRequest(cursor=cursor, page_size=_PAGE_SIZE, form=_FORM)
+    while more:
+        answer = await calls.unary(calls.log.ReadAll, of_all)
+        for each in answer.events:
+            yield event_of(each, answer.cursor)
+        of_all.cursor = answer.cursor
+        more = answer.more
+
+
+async def follow_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded after `cursor` and then what comes, without end."""
+    request = pb.SubscribeRequest(stream=stream, cursor=cursor, form=_FORM)
+    async with aclosing(calls.stream(calls.log.Subscribe, request)) as answers:
+        async for answer in answers:
+            for each in answer.events:
+                yield event_of(each, answer.cursor)
+            request.cursor = answer.cursor
+
+
+async def verify_chain(calls: Calls, *, stream: str) -> ChainCheck:
+    """Return what the kernel's check of the hash chain found, of one stream ("" = all)."""
+    request = pb.VerifyChainRequest(stream=stream)
+    answer = pb.VerifyChainResponse()
+    async with aclosing(calls.stream(calls.log.VerifyChain, request)) as answers:
+        async for answer in answers:
+            if answer.whole or answer.HasField("broken"):
+                break
+    link = answer.broken
+    if answer.HasField("broken"):
+        broken = f"{link.stream} version {link.version}: {link.description}"
+    else:
+        broken = "" if answer.whole else "the check ended without a result"
+    return ChainCheck(
+        whole=answer.whole,
+        event_count=answer.event_count,
+        stream_count=answer.stream_count,
+        broken=broken,
+    )

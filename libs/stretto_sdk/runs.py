@@ -1,0 +1,314 @@
+"""What the client returns: runs, tasks, changes and events as plain frozen values.
+
+Owns the translation from the contract's messages; JSON payloads are parsed, instants are aware
+datetimes in UTC. Nothing here talks to anyone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from stretto.common.v1 import failure_pb2, lease_pb2, payload_pb2, principal_pb2
+from stretto.eventlog.v1 import event_log_service_pb2
+from stretto.run.v1 import run_pb2, run_service_pb2
+from stretto_core.ids import RunId
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "PENDING"
+    PLANNING = "PLANNING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    KILLED = "KILLED"
+
+    @property
+    def ended(self) -> bool:
+        """No event but a retry changes it any more."""
+        return self in _ENDED
+
+
+_ENDED = {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.KILLED}
+
+
+class TaskState(StrEnum):
+    """Where a task stands."""
+
+    PENDING = "PENDING"
+    READY = "READY"
+    RUNNING = "RUNNING"
+    VERIFYING = "VERIFYING"
+    WAITING = "WAITING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task or a run did not succeed: `reason` is the stable word, `message` is for people.
+
+    task: where it began, in a run's failure.
+    """
+
+    reason: str
+    message: str
+    retryable: bool = False
+    task: str = ""
+    details: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCounts:
+    """How many tasks of a run stand in which state."""
+
+    total: int = 0
+    pending: int = 0
+    ready: int = 0
+    running: int = 0
+    waiting: int = 0
+    verifying: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+
+    @property
+    def ended(self) -> int:
+        """How many have ended, however."""
+        return self.succeeded + self.failed + self.cancelled + self.skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """A place in one partition's log: proves where a write of yours stands."""
+
+    partition: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as of `version` of its stream; also what every call takes as "the run".
+
+    output: once SUCCEEDED. failure: once FAILED. end_reason: once CANCELLED or KILLED.
+    holds: reasons that keep it from dispatching, by hold id.
+    position: where the log holds the write that returned this; None from a read.
+    """
+
+    run_id: RunId
+    namespace: str
+    state: RunState
+    version: int
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tasks: TaskCounts = field(default_factory=TaskCounts)
+    input: object = None
+    output: object = None
+    failure: Failure | None = None
+    end_reason: str = ""
+    holds: Mapping[str, str] = field(default_factory=dict)
+    creator: str = ""
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+    end_time: datetime | None = None
+    growing: bool = False
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task of a run as read. epoch: its newest fencing token, 0 before the first lease."""
+
+    name: str
+    state: TaskState
+    executor: str
+    wait_reason: str = ""
+    activation: int = 1
+    attempt: int = 0
+    epoch: int = 0
+    worker_id: str = ""
+    result: object = None
+    failure: Failure | None = None
+    queue: str = ""
+    dependencies: tuple[str, ...] = ()
+    spawner: str = ""
+    clean_up: bool = False
+    ready_time: datetime | None = None
+    lease_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunChange:
+    """One step of a watch. tasks: those changed since the step before, when asked for."""
+
+    run: Run
+    tasks: tuple[Task, ...]
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One recorded fact. type: the full name of its message; body: the message as parsed JSON.
+
+    cursor: resume a subscription after the message this came in; "" when read by stream.
+    """
+
+    stream: str
+    version: int
+    type: str
+    time: datetime | None
+    principal: str
+    request_id: str
+    position: Position
+    body: Mapping[str, object]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainCheck:
+    """What a check of the hash chain found. broken: the first bad link, "" when all is whole."""
+
+    whole: bool
+    event_count: int
+    stream_count: int
+    broken: str = ""
+
+
+def run_of(message: run_pb2.Run, position: lease_pb2.Position | None = None) -> Run:
+    """Return a run's message as a value."""
+    counts = message.task_counts
+    return Run(
+        run_id=RunId(message.run_id),
+        namespace=message.name.split("/")[1] if message.name else "default",
+        state=RunState(_word(run_pb2.RunState.Name(message.state), "RUN_STATE_")),
+        version=message.version,
+        name=message.display_name,
+        labels=dict(message.labels),
+        tasks=TaskCounts(
+            total=counts.total_count,
+            pending=counts.pending_count,
+            ready=counts.ready_count,
+            running=counts.running_count,
+            waiting=counts.waiting_count,
+            verifying=counts.verifying_count,
+            succeeded=counts.succeeded_count,
+            failed=counts.failed_count,
+            cancelled=counts.cancelled_count,
+            skipped=counts.skipped_count,
+        ),
+        input=value_of(message.input),
+        output=value_of(message.output),
+        failure=_failure(message, message.failure),
+        end_reason=message.end_reason,
+        holds={hold.hold_id: hold.reason for hold in message.holds},
+        creator=_principal(message.creator),
+        create_time=_time(message, message.create_time, "create_time"),
+        update_time=_time(message, message.update_time, "update_time"),
+        end_time=_time(message, message.end_time, "end_time"),
+        growing=message.growing,
+        position=None if position is None else _position(position),
+    )
+
+
+def task_of(message: run_pb2.Task) -> Task:
+    """Return a task's message as a value."""
+    wait_reason = _word(run_pb2.WaitReason.Name(message.wait_reason), "WAIT_REASON_")
+    return Task(
+        name=message.task,
+        state=TaskState(_word(run_pb2.TaskState.Name(message.state), "TASK_STATE_")),
+        executor=message.executor,
+        wait_reason="" if wait_reason == "UNSPECIFIED" else wait_reason,
+        activation=message.activation,
+        attempt=message.attempt,
+        epoch=message.epoch,
+        worker_id=message.worker_id,
+        result=value_of(message.result),
+        failure=_failure(message, message.failure),
+        queue=message.queue,
+        dependencies=tuple(message.dependencies),
+        spawner=message.spawner,
+        clean_up=message.clean_up,
+        ready_time=_time(message, message.ready_time, "ready_time"),
+        lease_time=_time(message, message.lease_time, "lease_time"),
+        end_time=_time(message, message.end_time, "end_time"),
+    )
+
+
+def change_of(message: run_service_pb2.WatchRunResponse) -> RunChange:
+    """Return a watch's message as a value."""
+    return RunChange(
+        run=run_of(message.run),
+        tasks=tuple(task_of(each) for each in message.tasks),
+        ended=message.ended,
+    )
+
+
+def event_of(message: event_log_service_pb2.LoggedEvent, cursor: str = "") -> Event:
+    """Return a logged event, read with its body as JSON, as a value."""
+    event = message.event
+    return Event(
+        stream=event.stream,
+        version=event.version,
+        type=event.type,
+        time=_time(event, event.time, "time"),
+        principal=_principal(event.principal),
+        request_id=event.request_id,
+        position=_position(message.position),
+        body=json.loads(message.body_json) if message.body_json else {},
+        cursor=cursor,
+    )
+
+
+def value_of(payload: payload_pb2.Payload) -> object:
+    """Return what a payload holds: parsed JSON, bytes, or None for an unset one."""
+    match payload.WhichOneof("value"):
+        case "json":
+            value: object = json.loads(payload.json)
+            return value
+        case "data":
+            return payload.data
+        case _:
+            return None
+
+
+def _failure(holder: Message, failure: failure_pb2.Failure) -> Failure | None:
+    if not holder.HasField("failure"):
+        return None
+    return Failure(
+        reason=failure.reason,
+        message=failure.message,
+        retryable=failure.retryable,
+        task=failure.task,
+        details=value_of(failure.details),
+    )
+
+
+def _principal(principal: principal_pb2.Principal) -> str:
+    kind = principal_pb2.PrincipalKind.Name(principal.kind)
+    return principal.name or _word(kind, "PRINCIPAL_KIND_").lower()
+
+
+def _position(position: lease_pb2.Position) -> Position:
+    return Position(partition=position.partition, number=position.number)
+
+
+def _time(holder: Message, stamp: Timestamp, name: str) -> datetime | None:
+    return stamp.ToDatetime(tzinfo=UTC) if holder.HasField(name) else None
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix)
