@@ -35,10 +35,10 @@ from stretto_core.errors import (
 )
 
 DETAILS_KEY = "grpc-status-details-bin"
-MESSAGE_CHARS_MAX = 1_000
-METADATA_CHARS_MAX = 256
+MESSAGE_BYTES_MAX = 1_000
+METADATA_BYTES_MAX = 256
 VIOLATIONS_MAX = 32
-STATUS_BYTES_MAX = 4_096  # With its text in grpc-message and base64, below 8 KiB.
+STATUS_BYTES_MAX = 3_500  # In base64, with the message percent-encoded beside it: below 8 KiB.
 
 _CODES: dict[type[Refusal], grpc.StatusCode] = {
     InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,13 +76,17 @@ def code_of(refusal: Refusal) -> grpc.StatusCode:
 def to_status(refusal: Refusal) -> status_pb2.Status:
     """Return what is sent for a refusal: in trailing metadata, or as one item of a batch."""
     status = status_pb2.Status(
-        code=code_of(refusal).value[0], message=refusal.message[:MESSAGE_CHARS_MAX]
+        code=code_of(refusal).value[0], message=_cut(refusal.message, MESSAGE_BYTES_MAX)
     )
     for detail in _details(refusal):
         status.details.append(_packed(detail))
+    # Too large: what a program needs most goes last, the reason and when to retry not at all.
     if status.ByteSize() > STATUS_BYTES_MAX:
-        # What a program needs stays: the reason and when to retry.
         del status.details[1 if refusal.retry_delay_ms is None else 2 :]
+    if status.ByteSize() > STATUS_BYTES_MAX:
+        status.details[0].Pack(
+            error_details_pb2.ErrorInfo(reason=refusal.reason_word, domain=ERROR_DOMAIN)
+        )
     return status
 
 
@@ -133,9 +137,9 @@ def trailing(refusal: Refusal) -> tuple[grpc.StatusCode, str, tuple[tuple[str, b
 
 
 def _details(refusal: Refusal) -> Iterator[Message]:
-    metadata = {key: value[:METADATA_CHARS_MAX] for key, value in refusal.metadata.items()}
+    metadata = {key: _cut(value) for key, value in refusal.metadata.items()}
     subject = metadata.get("subject", "")
-    description = refusal.message[:METADATA_CHARS_MAX]
+    description = _cut(refusal.message)
     reason = refusal.reason_word
     surplus_count = 0
     if isinstance(refusal, InvalidArgument):
@@ -152,8 +156,8 @@ def _details(refusal: Refusal) -> Iterator[Message]:
             yield error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field[:METADATA_CHARS_MAX],
-                        description=violation.description[:METADATA_CHARS_MAX],
+                        field=_cut(violation.field),
+                        description=_cut(violation.description),
                     )
                     for violation in violations[:VIOLATIONS_MAX]
                 ]
@@ -174,6 +178,11 @@ def _details(refusal: Refusal) -> Iterator[Message]:
                 subject=subject, description=description
             )
             yield error_details_pb2.QuotaFailure(violations=[quota])
+
+
+def _cut(text: str, bytes_max: int = METADATA_BYTES_MAX) -> str:
+    """Return `text` as valid UTF-8 of at most so many bytes."""
+    return str(text).encode(errors="replace")[:bytes_max].decode(errors="ignore")
 
 
 def _packed(detail: Message) -> any_pb2.Any:
