@@ -9,7 +9,7 @@ Made for one event loop. Spans of time are text ("30s"), timedelta, or seconds w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -42,8 +42,8 @@ from stretto_sdk.runs import (
     task_of,
 )
 
-AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph
-"""A Plan, the dict or JSON text of a plan file, the path of one, or the contract's message."""
+AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph | RunForm
+"""A Plan, the dict or JSON text of a plan file, the path of one, or what those are read into."""
 
 AnyRun = Run | str
 """A run, or its id."""
@@ -160,11 +160,18 @@ class Client:
             raise not_succeeded(ended)
         return ended.output
 
-    async def wait(self, run: AnyRun, *, timeout: timedelta | None = None) -> Run:
+    async def wait(
+        self,
+        run: AnyRun,
+        *,
+        timeout: timedelta | None = None,
+        on_change: Callable[[RunChange], object] | None = None,
+    ) -> Run:
         """Wait until the run ends, however, and return it.
 
-        >>> ended = await client.wait(run)
+        >>> ended = await client.wait(run, on_change=lambda change: print(change.run.tasks))
 
+        on_change: called with the run as it is and with each change.
         Raises DeadlineExceeded when `timeout` passed first, NotFound.
         """
         if isinstance(run, Run) and run.state.ended:
@@ -173,6 +180,8 @@ class Client:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
                 async with aclosing(self.watch(run)) as changes:
                     async for change in changes:
+                        if on_change is not None:
+                            on_change(change)
                         if change.ended:
                             return change.run
         except TimeoutError:
@@ -373,6 +382,8 @@ def _form_of(plan: AnyPlan) -> RunForm:
     match plan:
         case Plan():
             return plan.to_run()
+        case RunForm():
+            return plan
         case TaskGraph():
             return RunForm(graph=plan)
         case str():
