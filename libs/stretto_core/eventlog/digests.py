@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 
 DIGEST_BYTES = 32
 
-Value = None | bool | int | str | bytes | Sequence["Value"] | Mapping[str, "Value"]
+FieldValue = None | bool | int | str | bytes | Sequence["FieldValue"] | Mapping[str, "FieldValue"]
 
 
-def fields_digest(kind: str, fields: Sequence[tuple[str, Value]]) -> bytes:
+def fields_digest(kind: str, fields: Sequence[tuple[str, FieldValue]]) -> bytes:
     """Return the SHA-256 of a request of `kind` with `fields`, in this order; the same for ever.
 
     A mapping counts by its sorted keys. A field that is added later must be left out while it has
@@ -28,7 +28,7 @@ def fields_digest(kind: str, fields: Sequence[tuple[str, Value]]) -> bytes:
     return hasher.digest()
 
 
-def _encoded(value: Value) -> bytes:
+def _encoded(value: FieldValue) -> bytes:
     match value:
         case None:
             return _framed(b"n", b"")
