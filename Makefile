@@ -23,8 +23,8 @@ check: setup ## Contracts, generated code, format, lint, types, architecture: al
 	@$(MAKE) --no-print-directory lint types arch
 	@bash scripts/check_proto.sh $(BIN)
 
-proto: setup ## Regenerate libs/protogen from proto/
-	@bash scripts/gen_protos.sh $(BIN) libs/protogen
+proto: setup ## Regenerate libs/protogen and docs/permissions.md from proto/
+	@bash scripts/gen_protos.sh $(BIN) libs/protogen && $(BIN)/python scripts/gen_permissions.py docs/permissions.md
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w --path proto/stretto

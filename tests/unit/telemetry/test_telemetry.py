@@ -31,9 +31,12 @@ def test_a_line_is_json_with_its_service(log_lines: io.StringIO) -> None:
     configure_logs(service="kernel", stream=log_lines)
     structlog.get_logger().info("attempt.leased", epoch=3)
     line = json.loads(log_lines.getvalue())
-    assert {
-        key: line[key] for key in ("event", "epoch", "service", "level")
-    } == {"event": "attempt.leased", "epoch": 3, "service": "kernel", "level": "info"}
+    assert {key: line[key] for key in ("event", "epoch", "service", "level")} == {
+        "event": "attempt.leased",
+        "epoch": 3,
+        "service": "kernel",
+        "level": "info",
+    }
 
 
 def test_nothing_private_is_shown(log_lines: io.StringIO) -> None:

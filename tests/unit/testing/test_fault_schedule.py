@@ -1,3 +1,5 @@
+"""The schedule of faults: what is drawn, when it strikes, and that its seed repeats it."""
+
 from __future__ import annotations
 
 from stretto_core.testing.fault_schedule import FaultKind, FaultSchedule

@@ -1,3 +1,5 @@
+"""The live checker of the log: each invariant it holds, broken on purpose."""
+
 from __future__ import annotations
 
 import dataclasses

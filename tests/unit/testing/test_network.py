@@ -1,3 +1,5 @@
+"""The faulty network: delay, loss, repeats and cuts of frames between processes."""
+
 from __future__ import annotations
 
 import asyncio

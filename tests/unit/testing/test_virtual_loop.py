@@ -1,3 +1,5 @@
+"""The event loop on virtual time: order, time, deadlock, and what it refuses."""
+
 from __future__ import annotations
 
 import asyncio
