@@ -21,29 +21,18 @@ class Refusal(Exception):
 
     message: one sentence for a person.
     reason: the stable UPPER_SNAKE word a program switches on; defaults to the class attribute.
-    retry_delay_ms: when the same call may be tried again (RetryInfo); defaults to the class's
-        `default_retry_delay_ms`, where None says that trying again does not help.
     metadata: the dynamic parts of the message, as strings (keys lowerCamel or snake, no secrets).
+    retry_delay_ms (attribute): when the same call may be tried again; None: that does not help.
     """
 
     reason: ClassVar[str] = "UNKNOWN"
     default_retry_delay_ms: ClassVar[int | None] = None
 
-    def __init__(
-        self,
-        message: str,
-        /,
-        *,
-        reason: str | None = None,
-        retry_delay_ms: int | None = None,
-        **metadata: str,
-    ) -> None:
+    def __init__(self, message: str, /, *, reason: str | None = None, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.reason_word = reason or type(self).reason
-        self.retry_delay_ms = (
-            type(self).default_retry_delay_ms if retry_delay_ms is None else retry_delay_ms
-        )
+        self.retry_delay_ms = type(self).default_retry_delay_ms
         self.metadata = metadata
 
     def __str__(self) -> str:
@@ -75,7 +64,7 @@ class InvalidArgument(Refusal):
         reason: str | None = None,
         **metadata: str,
     ) -> None:
-        super().__init__(message, reason=reason, retry_delay_ms=None, **metadata)
+        super().__init__(message, reason=reason, **metadata)
         self.violations = tuple(violations)
 
 
@@ -97,7 +86,24 @@ class FailedPrecondition(Refusal):
     reason = "FAILED_PRECONDITION"
 
 
-class Conflict(Refusal):
+class _Retryable(Refusal):
+    """Carries RetryInfo, unless its class says that trying again does not help."""
+
+    def __init__(
+        self,
+        message: str,
+        /,
+        *,
+        retry_delay_ms: int | None = None,
+        reason: str | None = None,
+        **metadata: str,
+    ) -> None:
+        super().__init__(message, reason=reason, **metadata)
+        if retry_delay_ms is not None:
+            self.retry_delay_ms = retry_delay_ms
+
+
+class Conflict(_Retryable):
     """A race was lost: read again and decide again.
 
     A subclass for a compare-and-set mismatch sets `default_retry_delay_ms = None`: sending the same
@@ -144,14 +150,14 @@ class Internal(Refusal):
     reason = "INTERNAL"
 
 
-class Exhausted(Refusal):
+class Exhausted(_Retryable):
     """A limit is reached (queue, quota, size): back off as told."""
 
     reason = "RESOURCE_EXHAUSTED"
     default_retry_delay_ms: ClassVar[int | None] = 1_000
 
 
-class Unavailable(Refusal):
+class Unavailable(_Retryable):
     """This call, this moment: draining, store down, owner moving. Retry, same request_id."""
 
     reason = "UNAVAILABLE"

@@ -12,7 +12,7 @@ class SeededIds:
     """Mints UUIDv7s from a clock and a seed: the same seed and times give the same ids."""
 
     def __init__(self, seed: int, clock: Clock) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose, guards nothing
+        self._random = random.Random(seed)  # Repeatable on purpose; guards nothing.
         self._clock = clock
 
     def uuid7(self) -> str:

@@ -23,7 +23,7 @@ from stretto_core.rpc.status import STATUS_BYTES_MAX, code_of, from_status, to_s
 CANONICAL = [
     kind
     for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, Refusal) and kind is not Refusal
+    if isinstance(kind, type) and issubclass(kind, Refusal) and kind.reason != Refusal.reason
 ]
 
 
