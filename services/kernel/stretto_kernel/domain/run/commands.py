@@ -242,6 +242,10 @@ Timer = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired(Command):
-    """An armed timer is due; () when it came early, late or twice."""
+    """An armed timer is due; () when it came early, late or twice.
+
+    details: the newest heartbeat details of the attempt it ends, if any.
+    """
 
     timer: Timer
+    details: Payload | None = None

@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from stretto_kernel.domain.run.commands import Command
-from stretto_kernel.domain.run.state import RunEvent, RunState
+from collections.abc import Callable
+from typing import Any
+
+from stretto_kernel.domain.run import control, holders, planning
+from stretto_kernel.domain.run.commands import (
+    AddTasks,
+    Cancel,
+    CancelAttempt,
+    Command,
+    Complete,
+    Fail,
+    Kill,
+    Lease,
+    LiftHold,
+    Lose,
+    PlaceHold,
+    Progress,
+    RecordRefusal,
+    Release,
+    Requested,
+    Spawn,
+    StartRun,
+    TimerFired,
+)
+from stretto_kernel.domain.run.ending import with_end
+from stretto_kernel.domain.run.refusals import RequestIdLimit, RequestIdReused, RunNotFound
+from stretto_kernel.domain.run.state import REQUEST_KEPT_NS, REQUESTS_MAX, RunEvent, RunState
+from stretto_kernel.domain.run.timers import decide_timer
 
 
 def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
@@ -13,4 +39,64 @@ def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
     comes with the fact that ends its last task. Raises the refusals of `refusals`, and
     InvalidArgument or Unimplemented for a plan or value that is wrong whatever the state.
     """
-    raise NotImplementedError
+    if state.start is None and not isinstance(command, StartRun):
+        raise RunNotFound("no such run", run_id=state.run_id)
+    if isinstance(command, Requested) and _was_done(state, command):
+        return ()
+    return with_end(state, _DECIDE[type(command)](state, command), command.now_ns)
+
+
+def _was_done(state: RunState, command: Requested) -> bool:
+    """Whether the same request had its effect already. Raises RequestIdReused, RequestIdLimit."""
+    if isinstance(command, StartRun):
+        if state.start is None:
+            return False
+        known = (state.start.request_id, state.start.request_digest)
+        if known == (command.request_id, command.request_digest):
+            return True
+        raise _reused(command)
+    if state.start is not None and command.request_id == state.start.request_id:
+        raise _reused(command)
+    if entry := state.requests.get(command.request_id):
+        digest, time_ns = entry
+        if command.now_ns - time_ns <= REQUEST_KEPT_NS:
+            if digest == command.request_digest:
+                return True
+            raise _reused(command)
+    if len(state.requests) >= REQUESTS_MAX:
+        _, oldest_ns = next(iter(state.requests.values()))
+        if command.now_ns - oldest_ns <= REQUEST_KEPT_NS:
+            raise RequestIdLimit(
+                f"the run remembers {REQUESTS_MAX} requests of the last 24 h",
+                request_count_max=str(REQUESTS_MAX),
+            )
+    return False
+
+
+def _reused(command: Requested) -> RequestIdReused:
+    return RequestIdReused(
+        "this request id was used by another request: mint a new one",
+        request_id=command.request_id,
+    )
+
+
+_DECIDE: dict[type[Command], Callable[[RunState, Any], tuple[RunEvent, ...]]] = {
+    StartRun: planning.start_run,
+    AddTasks: planning.add_tasks,
+    Lease: holders.lease,
+    Complete: holders.complete,
+    Fail: holders.fail,
+    Release: holders.release,
+    CancelAttempt: holders.cancel_attempt,
+    Spawn: holders.spawn,
+    Progress: holders.progress,
+    Lose: holders.lose,
+    RecordRefusal: holders.record_refusal,
+    TimerFired: decide_timer,
+    PlaceHold: control.place_hold,
+    LiftHold: control.lift_hold,
+    Cancel: control.cancel,
+    Kill: control.kill,
+}
+DECIDED = frozenset(_DECIDE)
+"""Every command the decider knows."""

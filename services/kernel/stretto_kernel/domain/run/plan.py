@@ -6,7 +6,7 @@ recorded, so that a later default never changes what an old stream means. Spans 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -130,7 +130,7 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
     return Policies(
         growing=graph.growing,
         slice_timeout_ns=duration_ns(graph.slice_timeout),
-        output=_read_binding(graph.output, None) if graph.HasField("output") else None,
+        output=_read_binding(graph.output, TaskName) if graph.HasField("output") else None,
         fails_fast=graph.failure_policy == pb.FAILURE_POLICY_FAIL_FAST,
         run_timeout_ns=_optional_ns(graph, "run_timeout"),
         cancel_grace_ns=duration_ns(graph.cancel_grace),
@@ -141,25 +141,27 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
 
 def read_tasks(specs: Iterable[pb.TaskSpec]) -> list[TaskSpec]:
     """Return the tasks of a recorded slice."""
-    return [_read_task(spec, TaskName(spec.name), None) for spec in specs]
+    return [_read_task(spec, TaskName(spec.name), TaskName) for spec in specs]
 
 
 def read_spawned(
-    specs: Iterable[pb.TaskSpec], spawner: TaskSpec, siblings: Iterable[TaskName]
+    specs: Iterable[pb.TaskSpec], spawner: TaskSpec, exists: Callable[[TaskName], bool]
 ) -> list[TaskSpec]:
     """Return spawned tasks under their full names.
 
-    A name in a dependency or binding means a sibling when there is one of that child part (in
-    this slice or in `siblings`, full names of earlier ones), else a task by its full name.
-    A child of a clean-up task is a clean-up task.
+    A name in a dependency or binding means a sibling when there is one of that child part, in
+    this spawn or an earlier one, else a task by its full name. A child of a clean-up task is a
+    clean-up task.
     """
     specs = list(specs)
-    full_names = {spec.name: child_name(spawner.name, spec.name) for spec in specs}
-    prefix_length = len(spawner.name) + 1
-    for sibling in siblings:
-        full_names.setdefault(sibling[prefix_length:], sibling)
+    own = {spec.name for spec in specs}
+
+    def full_name(name: str) -> TaskName:
+        full = child_name(spawner.name, name)
+        return full if name in own or exists(full) else TaskName(name)
+
     return [
-        _read_task(spec, full_names[spec.name], full_names, clean_up=spawner.clean_up)
+        _read_task(spec, child_name(spawner.name, spec.name), full_name, clean_up=spawner.clean_up)
         for spec in specs
     ]
 
@@ -175,29 +177,29 @@ def duration_ns(duration: Duration) -> int:
 
 
 def _optional_ns(message: pb.TaskGraph | pb.Timeouts, field: str) -> int | None:
-    return duration_ns(getattr(message, field)) if message.HasField(field) else None  # type: ignore[arg-type]
+    if not message.HasField(field):  # type: ignore[arg-type]
+        return None
+    return duration_ns(getattr(message, field))
 
 
-_Names = dict[str, TaskName] | None
-
-
-def _full(name: str, names: _Names) -> TaskName:
-    return names.get(name, TaskName(name)) if names is not None else TaskName(name)
+_FullName = Callable[[str], TaskName]
 
 
 def _read_task(
-    spec: pb.TaskSpec, name: TaskName, names: _Names, *, clean_up: bool = False
+    spec: pb.TaskSpec, name: TaskName, full_name: _FullName, *, clean_up: bool = False
 ) -> TaskSpec:
     return TaskSpec(
         name=name,
         executor=spec.executor,
         arguments_json=spec.arguments_json,
         dependencies=tuple(
-            Dependency(_full(edge.task, names), edge.scope == pb.DEPENDENCY_SCOPE_SUBTREE)
+            Dependency(full_name(edge.task), edge.scope == pb.DEPENDENCY_SCOPE_SUBTREE)
             for edge in spec.dependencies
         ),
         join=_read_join(spec.join),
-        inputs=tuple((key, _read_binding(spec.inputs[key], names)) for key in sorted(spec.inputs)),
+        inputs=tuple(
+            (key, _read_binding(spec.inputs[key], full_name)) for key in sorted(spec.inputs)
+        ),
         retry=_read_retry(spec.retry),
         timeouts=_read_timeouts(spec.timeouts),
         queue=spec.queue,
@@ -215,16 +217,16 @@ def _read_join(rule: pb.JoinRule) -> Join:
     return Join(rule.kind, count, rule.rest == pb.JOIN_REST_CANCELLED)
 
 
-def _read_binding(binding: pb.Binding, names: _Names) -> Binding:
+def _read_binding(binding: pb.Binding, full_name: _FullName) -> Binding:
     match binding.WhichOneof("source"):
         case "run_input":
             return RunInput(binding.run_input.pointer)
         case "task_output":
             ref = binding.task_output
-            return TaskOutput(_full(ref.task, names), ref.pointer)
+            return TaskOutput(full_name(ref.task), ref.pointer)
         case "subtree_outputs":
             subtree = binding.subtree_outputs
-            return SubtreeOutputs(_full(subtree.task, names), subtree.pointer)
+            return SubtreeOutputs(full_name(subtree.task), subtree.pointer)
         case _:
             return Literal(binding.literal)
 

@@ -1,22 +1,65 @@
-"""What the shell reads from a run: what to offer, to arm, to signal, to show.
+"""What the shell reads from a run: what to offer, to signal, to show.
 
 Each answer costs the task or the few values it is about, never the run, except where a name says
 `every_`. Reading never changes the state. Instants are UTC nanoseconds; READY or WAITING(backoff)
 is computed here against the reader's `now_ns`, because time makes nothing true in the fold.
+Every query of a task raises TaskNotFound for a name that the run does not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import assert_never
 
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2 as pb
 from stretto_core.ids import SessionId, TaskName, WorkerId
 
-from stretto_kernel.domain.run.commands import Timer
+from stretto_kernel.domain.run.bindings import Manifest, resolve_manifest
+from stretto_kernel.domain.run.holders import find
 from stretto_kernel.domain.run.plan import Labels
 from stretto_kernel.domain.run.state import RunState
+from stretto_kernel.domain.run.stopping import (
+    current_lease,
+    is_dispatchable,
+    is_given_up,
+    is_held,
+    stop_deadline_ns,
+)
+from stretto_kernel.domain.run.task import (
+    Blocked,
+    Cancelled,
+    Failed,
+    Leased,
+    Open,
+    Skipped,
+    Succeeded,
+    TaskRecord,
+)
+from stretto_kernel.domain.run.timers import Due, run_due, task_due
+
+__all__ = [
+    "Due",
+    "Manifest",
+    "Offer",
+    "OpenLease",
+    "StopSignal",
+    "every_due",
+    "every_offer",
+    "every_open_lease",
+    "manifest",
+    "offer",
+    "open_lease",
+    "run_due",
+    "run_state",
+    "stop_signal",
+    "task_counts",
+    "task_due",
+    "task_state",
+    "wait_reason",
+    "wake_up",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +100,6 @@ class OpenLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What an attempt is given: resolved inputs by name, and their digest (SHA-256, 32 bytes)."""
-
-    inputs: Mapping[str, Payload]
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopSignal:
     """A lease holder must be told to stop cooperatively, at the latest by `deadline_ns`."""
 
@@ -74,37 +109,74 @@ class StopSignal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Due:
-    """When a timer passes, and what it is armed for."""
-
-    at_ns: int
-    timer: Timer
-
-
 def offer(state: RunState, task: TaskName) -> Offer | None:
     """Return the task as it may be offered, or None when it may not."""
-    raise NotImplementedError
+    record = find(state, task)
+    phase = record.phase
+    if not isinstance(phase, Open) or not is_dispatchable(state, record):
+        return None
+    spec = record.spec
+    return Offer(
+        task=record.name,
+        epoch=record.epoch,
+        queue=spec.queue,
+        executor=spec.executor,
+        priority=spec.priority,
+        ready_ns=phase.ready_ns,
+        not_before_ns=phase.not_before_ns,
+        required_labels=spec.required_labels,
+        preferred_labels=spec.preferred_labels,
+    )
 
 
 def every_offer(state: RunState) -> Iterator[Offer]:
     """Yield every task that may be offered: for recovery, and when a hold was lifted."""
-    raise NotImplementedError
+    for task in state.open_tasks:
+        if (found := offer(state, task)) is not None:
+            yield found
 
 
 def open_lease(state: RunState, task: TaskName) -> OpenLease | None:
     """Return the task's lease, or None when it has none or it is revoked."""
-    raise NotImplementedError
+    record = find(state, task)
+    lease = current_lease(state, record)
+    if lease is None:
+        return None
+    attempt_ns = record.spec.timeouts.attempt_ns
+    return OpenLease(
+        task=record.name,
+        epoch=record.epoch,
+        activation=record.activation,
+        attempt=lease.attempt,
+        worker_id=lease.worker_id,
+        session_id=lease.session_id,
+        leased_ns=lease.leased_ns,
+        ttl_ns=lease.ttl_ns,
+        queue=record.spec.queue,
+        attempt_deadline_ns=None if attempt_ns is None else lease.leased_ns + attempt_ns,
+    )
 
 
 def every_open_lease(state: RunState) -> Iterator[OpenLease]:
     """Yield every lease whose holder's word counts."""
-    raise NotImplementedError
+    for task in state.leased_tasks:
+        if (found := open_lease(state, task)) is not None:
+            yield found
 
 
 def stop_signal(state: RunState, task: TaskName) -> StopSignal | None:
-    """Return what the holder of the task's open lease must be told, or None."""
-    raise NotImplementedError
+    """Return what the holder of the task's open lease must be told, or None.
+
+    A lease that is no longer open is revoked: its holder is to end the work at once.
+    """
+    record = find(state, task)
+    if current_lease(state, record) is None:
+        return None
+    deadline_ns = stop_deadline_ns(state, record)
+    if deadline_ns is None:
+        return None
+    reason = state.stopping.reason if state.stopping else "no longer needed"
+    return StopSignal(task=record.name, epoch=record.epoch, deadline_ns=deadline_ns, reason=reason)
 
 
 def manifest(state: RunState, task: TaskName) -> Manifest:
@@ -112,44 +184,134 @@ def manifest(state: RunState, task: TaskName) -> Manifest:
 
     Ask right after that AttemptLeased was applied: the manifest follows from its version.
     """
-    raise NotImplementedError
-
-
-def task_due(state: RunState, task: TaskName) -> tuple[Due, ...]:
-    """Return every timer of the task; those armed before and not named here are void."""
-    raise NotImplementedError
-
-
-def run_due(state: RunState) -> tuple[Due, ...]:
-    """Return every timer of the run itself."""
-    raise NotImplementedError
+    return resolve_manifest(state, find(state, task))
 
 
 def every_due(state: RunState) -> Iterator[Due]:
-    """Yield every timer of the run and its tasks: for recovery, and when a hold was lifted."""
-    raise NotImplementedError
+    """Yield every timer of the run and its tasks: for recovery, and when a hold was lifted.
+
+    Blocked tasks have none.
+    """
+    yield from run_due(state)
+    for task in (*state.open_tasks, *state.leased_tasks):
+        yield from task_due(state, task)
 
 
 def task_state(state: RunState, task: TaskName, now_ns: int) -> pb.TaskState.ValueType:
     """Return where the task stands, run-wide facts included."""
-    raise NotImplementedError
+    record = find(state, task)
+    phase = record.phase
+    match phase:
+        case Succeeded():
+            return pb.TASK_STATE_SUCCEEDED
+        case Failed():
+            return pb.TASK_STATE_FAILED
+        case Cancelled():
+            return pb.TASK_STATE_CANCELLED
+        case Skipped():
+            return pb.TASK_STATE_SKIPPED
+    if is_given_up(state, record):
+        return pb.TASK_STATE_CANCELLED
+    match phase:
+        case Blocked():
+            return pb.TASK_STATE_PENDING
+        case Leased():
+            return pb.TASK_STATE_RUNNING
+        case Open():
+            waits = _open_wait(state, record, phase, now_ns) != pb.WAIT_REASON_UNSPECIFIED
+            return pb.TASK_STATE_WAITING if waits else pb.TASK_STATE_READY
+        case _:
+            assert_never(phase)
 
 
 def wait_reason(state: RunState, task: TaskName, now_ns: int) -> pb.WaitReason.ValueType:
     """Return what a WAITING task waits for."""
-    raise NotImplementedError
+    record = find(state, task)
+    if not isinstance(record.phase, Open) or is_given_up(state, record):
+        return pb.WAIT_REASON_UNSPECIFIED
+    return _open_wait(state, record, record.phase, now_ns)
 
 
 def run_state(state: RunState) -> pb.RunState.ValueType:
     """Return where the run stands, as shown: PAUSED while held, CANCELLING while stopping."""
-    raise NotImplementedError
+    if state.end is not None:
+        return _END_STATES[type(state.end.event)]
+    if state.start is None:
+        return pb.RUN_STATE_UNSPECIFIED
+    if state.stopping is not None:
+        return pb.RUN_STATE_CANCELLING
+    return pb.RUN_STATE_PAUSED if state.holds else pb.RUN_STATE_RUNNING
 
 
 def task_counts(state: RunState, now_ns: int) -> pb.TaskCounts:
-    """Return how many tasks stand in which state; costs the tasks in backoff."""
-    raise NotImplementedError
+    """Return how many tasks stand in which state; costs the tasks in backoff at most."""
+    shown = pb.TaskCounts(total_count=state.task_count)
+    _add_counts(shown, state, clean_up=False)
+    _add_counts(shown, state, clean_up=True)
+    for task in state.backing_off:
+        if task_state(state, task, now_ns) == pb.TASK_STATE_WAITING and not is_held(
+            state, state.tasks[task]
+        ):
+            shown.ready_count -= 1
+            shown.waiting_count += 1
+    return shown
 
 
 def wake_up(state: RunState) -> str | None:
     """Return the name of something that will move the run on; None only when it has ended."""
-    raise NotImplementedError
+    if state.start is None or state.end is not None:
+        return None
+    for task in state.leased_tasks:
+        if current_lease(state, state.tasks[task]) is not None:
+            return f"lease of {task}"
+    if state.holds and state.stopping is None:
+        return f"hold {state.holds.placed[0].hold_id}"
+    if not state.sealed and state.stopping is None:
+        return "deadline of the next slice"
+    for task in state.open_tasks:
+        if is_dispatchable(state, state.tasks[task]):
+            return f"ready task {task}"
+    due = next(iter(run_due(state)), None)
+    return None if due is None else f"timer {type(due.timer).__name__}"
+
+
+def _open_wait(
+    state: RunState, record: TaskRecord, phase: Open, now_ns: int
+) -> pb.WaitReason.ValueType:
+    if is_held(state, record):
+        return pb.WAIT_REASON_HOLD
+    return pb.WAIT_REASON_BACKOFF if now_ns < phase.not_before_ns else pb.WAIT_REASON_UNSPECIFIED
+
+
+def _add_counts(shown: pb.TaskCounts, state: RunState, *, clean_up: bool) -> None:
+    counts = state.clean_up_counts if clean_up else state.counts
+    shown.succeeded_count += counts[Succeeded.number]
+    shown.failed_count += counts[Failed.number]
+    shown.skipped_count += counts[Skipped.number]
+    shown.cancelled_count += counts[Cancelled.number]
+    blocked, ready, leased = counts[Blocked.number], counts[Open.number], counts[Leased.number]
+    stopping = state.stopping
+    gone = state.end is not None
+    if clean_up:
+        gone = gone or (state.cleaning_up is not None and state.cleaning_up.timed_out)
+    elif stopping is not None:
+        gone = gone or stopping.grace_over
+        shown.cancelled_count += blocked + ready
+        blocked = ready = 0
+    if gone:
+        shown.cancelled_count += blocked + ready + leased
+        return
+    shown.pending_count += blocked
+    shown.running_count += leased
+    if state.holds and not (clean_up and stopping is not None):
+        shown.waiting_count += ready
+    else:
+        shown.ready_count += ready
+
+
+_END_STATES: dict[type, pb.RunState.ValueType] = {
+    ev.RunSucceeded: pb.RUN_STATE_SUCCEEDED,
+    ev.RunFailed: pb.RUN_STATE_FAILED,
+    ev.RunCancelled: pb.RUN_STATE_CANCELLED,
+    ev.RunKilled: pb.RUN_STATE_KILLED,
+}

@@ -8,8 +8,8 @@ task record when they first change it. Instants are UTC nanoseconds.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field, fields
-from typing import TypeVar
 
 from google.protobuf.message import Message
 from stretto.common.v1.failure_pb2 import Failure
@@ -105,6 +105,9 @@ class _Overlay(dict[TaskName, TaskRecord]):
     def __missing__(self, name: TaskName) -> TaskRecord:
         return self._under[name]
 
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._under
+
 
 @dataclass(slots=True, eq=False)
 class RunState:
@@ -112,8 +115,10 @@ class RunState:
 
     tasks: by full name, in the order they came to be.
     counts, clean_up_counts: ordinary and clean-up tasks per phase number.
-    open_tasks, leased_tasks: indexes by phase (values unused); on a branch only what changed there.
+    open_tasks, leased_tasks, backing_off: names by phase (values unused), the last of tasks opened
+      with a wait; on a branch only what changed there.
     failure: the first failure of an ordinary task, or of the run itself, that decides its end.
+    requests: digest and time per request id, oldest first, of the last 24 h.
     """
 
     run_id: RunId
@@ -128,6 +133,7 @@ class RunState:
     clean_up_tasks: list[TaskName] = field(default_factory=list)
     open_tasks: dict[TaskName, None] = field(default_factory=dict)
     leased_tasks: dict[TaskName, None] = field(default_factory=dict)
+    backing_off: dict[TaskName, None] = field(default_factory=dict)
     slice_count: int = 0
     slice_ns: int = 0
     sealed: bool = False
@@ -137,7 +143,7 @@ class RunState:
     end: RunEnd | None = None
     failure: Failure | None = None
     clean_up_failure: Failure | None = None
-    requests: dict[RequestId, tuple[bytes, int]] = field(default_factory=dict)
+    requests: OrderedDict[RequestId, tuple[bytes, int]] = field(default_factory=OrderedDict)
     touched_tasks: dict[TaskName, None] = field(default_factory=dict)
     run_touched: bool = False
     owner: object = field(default_factory=object)
@@ -150,12 +156,27 @@ class RunState:
 
     def edit(self, name: TaskName) -> TaskRecord:
         """Return the record to change, this state's own, and note that it was touched."""
+        self.touched_tasks[name] = None
+        return self.own(name)
+
+    def own(self, name: TaskName) -> TaskRecord:
+        """Return the record to change in a way that no reader sees."""
         record = self.tasks[name]
         if record.owner is not self.owner:
             record = record.copy(self.owner)
             self.tasks[name] = record
-        self.touched_tasks[name] = None
         return record
+
+    def add(self, record: TaskRecord) -> None:
+        """Add a new, blocked task."""
+        self.tasks[record.name] = record
+        self.touched_tasks[record.name] = None
+        self.task_count += 1
+        if record.spec.clean_up:
+            self.clean_up_counts[record.phase.number] += 1
+            self.clean_up_tasks.append(record.name)
+        else:
+            self.counts[record.phase.number] += 1
 
     def move(self, record: TaskRecord, phase: Phase) -> None:
         """Put an edited record into a phase and keep counts and indexes true."""
@@ -164,15 +185,18 @@ class RunState:
         counts[before.number] -= 1
         counts[phase.number] += 1
         if isinstance(before, Leased):
-            del_index = self.leased_tasks
-            del_index.pop(record.name, None)
+            self.leased_tasks.pop(record.name, None)
         elif isinstance(before, Open):
             self.open_tasks.pop(record.name, None)
+            self.backing_off.pop(record.name, None)
         if isinstance(phase, Leased):
             self.leased_tasks[record.name] = None
         elif isinstance(phase, Open):
             self.open_tasks[record.name] = None
+            if phase.not_before_ns > phase.ready_ns:
+                self.backing_off[record.name] = None
         record.phase = phase
+        self.touched_tasks[record.name] = None
 
     def take_touched(self) -> Touched:
         """Return what `evolve` touched since the last call, and forget it."""
@@ -194,6 +218,7 @@ class RunState:
         ahead.clean_up_tasks = list(self.clean_up_tasks)
         ahead.open_tasks = {}
         ahead.leased_tasks = {}
+        ahead.backing_off = {}
         ahead.touched_tasks = {}
         return ahead
 
@@ -203,18 +228,18 @@ class RunState:
         twin.tasks = dict(self.tasks)
         twin.open_tasks = dict(self.open_tasks)
         twin.leased_tasks = dict(self.leased_tasks)
+        twin.backing_off = dict(self.backing_off)
         twin.touched_tasks = dict(self.touched_tasks)
-        twin.requests = dict(self.requests)
+        twin.requests = self.requests.copy()
         self.owner = object()  # The records are shared from now on: this state copies on write too.
         return twin
 
 
 def new_run(run_id: RunId, namespace: Namespace) -> RunState:
-    """Return the state before the first event."""
+    """Return the state before the first event. `namespace` without the collection: "default"."""
     return RunState(run_id, namespace)
 
 
-_State = TypeVar("_State", bound=RunState)
 _FIELD_NAMES = tuple(each.name for each in fields(RunState))
 
 

@@ -1,0 +1,161 @@
+"""Where a task's inputs and the run's output come from, resolved from the state as it is.
+
+Only JSON is read into; a value that is taken whole may be anything. Limits are bytes of the
+resolved values. Pointers are RFC 6901.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stretto.common.v1.failure_pb2 import Failure
+from stretto.common.v1.payload_pb2 import Payload
+from stretto_core.ids import TaskName
+
+from stretto_kernel.domain.run.canonical import digest_of
+from stretto_kernel.domain.run.findings import PAYLOAD_BYTES_MAX, parse_json
+from stretto_kernel.domain.run.joins import subtree
+from stretto_kernel.domain.run.plan import Binding, Literal, RunInput, SubtreeOutputs, TaskOutput
+from stretto_kernel.domain.run.state import RunState
+from stretto_kernel.domain.run.task import Failed, Succeeded, TaskRecord
+
+MANIFEST_BYTES_MAX = 1024 * 1024
+OUTPUT_BYTES_MAX = PAYLOAD_BYTES_MAX
+NULL = Payload(json="null")
+_INDEX = re.compile(r"0\Z|[1-9][0-9]*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an attempt is given: resolved inputs by name, and their digest (SHA-256, 32 bytes)."""
+
+    inputs: Mapping[str, Payload]
+    digest: bytes
+
+
+_EMPTY = Manifest(inputs={}, digest=digest_of({}))
+
+
+class Unresolved(Exception):
+    """A binding leads nowhere. Never leaves the domain: it becomes a Failure."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(reason=reason, message=message, retryable=False)
+
+
+def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
+    """Return the task's inputs as of this state. Raises Unresolved."""
+    if not record.spec.inputs:
+        return _EMPTY
+    inputs = {}
+    size_bytes = 0
+    for key, binding in record.spec.inputs:
+        try:
+            value = _resolve(state, binding)
+        except Unresolved as unresolved:
+            message = f"input {key!r}: {unresolved.failure.message}"
+            raise Unresolved("INPUT_UNRESOLVED", message) from unresolved
+        size_bytes += len(value.json) + len(value.data)
+        if size_bytes > MANIFEST_BYTES_MAX:
+            raise Unresolved(
+                "INPUT_TOO_LARGE", f"inputs come to more than {MANIFEST_BYTES_MAX} bytes"
+            )
+        inputs[key] = value
+    return Manifest(inputs=inputs, digest=digest_of(inputs))
+
+
+def resolve_output(state: RunState) -> Payload | None:
+    """Return what the run yields; None when its plan says nothing about it. Raises Unresolved."""
+    binding = state.policies.output
+    if binding is None:
+        return None
+    try:
+        value = _resolve(state, binding)
+    except Unresolved as unresolved:
+        raise Unresolved("OUTPUT_UNRESOLVED", unresolved.failure.message) from unresolved
+    if len(value.json.encode()) + len(value.data) > OUTPUT_BYTES_MAX:
+        raise Unresolved("OUTPUT_TOO_LARGE", f"it is larger than {OUTPUT_BYTES_MAX} bytes")
+    return value
+
+
+def _resolve(state: RunState, binding: Binding) -> Payload:
+    match binding:
+        case Literal(payload):
+            return payload if payload.WhichOneof("value") else NULL
+        case RunInput(pointer):
+            assert state.start is not None
+            return _point(state.start.input or NULL, pointer, "the run's input")
+        case TaskOutput(task, pointer):
+            return _task_value(_known(state, task), pointer)
+        case SubtreeOutputs(task, pointer):
+            return _subtree_values(state, _known(state, task), pointer)
+
+
+def _known(state: RunState, name: TaskName) -> TaskRecord:
+    if name not in state.tasks:
+        raise Unresolved("INPUT_UNRESOLVED", f"the run has no task {name!r}")
+    return state.tasks[name]
+
+
+def _task_value(record: TaskRecord, pointer: str) -> Payload:
+    """A tolerated failure binds as itself, a task without a result as null: both whole."""
+    match record.phase:
+        case Succeeded(result=result):
+            return _point(result, pointer, f"the output of {record.name!r}")
+        case Failed():
+            assert record.failure is not None
+            return Payload(json=_failure_json(record.failure))
+        case _:
+            return NULL
+
+
+def _subtree_values(state: RunState, root: TaskRecord, pointer: str) -> Payload:
+    texts = []
+    size_bytes = 0
+    for record in subtree(state, root.name):
+        if record is root:
+            continue
+        value = _task_value(record, pointer)
+        if value.WhichOneof("value") == "data":
+            raise Unresolved("INPUT_UNRESOLVED", f"the output of {record.name!r} is not JSON")
+        texts.append(value.json)
+        size_bytes += len(value.json)
+        if size_bytes > MANIFEST_BYTES_MAX:
+            raise Unresolved("INPUT_TOO_LARGE", f"outputs below {root.name!r} are too large")
+    return Payload(json=f"[{','.join(texts)}]")
+
+
+def _point(payload: Payload, pointer: str, what: str) -> Payload:
+    if not pointer:
+        return payload if payload.WhichOneof("value") else NULL
+    if payload.WhichOneof("value") != "json":
+        raise Unresolved("INPUT_UNRESOLVED", f"{what} is not JSON, so {pointer!r} leads nowhere")
+    try:
+        value = parse_json(payload.json)
+        for token in pointer[1:].split("/"):
+            value = _step(value, token.replace("~1", "/").replace("~0", "~"))
+        return Payload(json=json.dumps(value, separators=(",", ":"), allow_nan=False))
+    except (LookupError, ValueError, RecursionError) as error:
+        raise Unresolved("INPUT_UNRESOLVED", f"{what} has nothing at {pointer!r}") from error
+
+
+def _step(value: object, token: str) -> object:
+    if isinstance(value, dict):
+        return value[token]
+    if isinstance(value, list) and _INDEX.match(token):
+        return value[int(token)]
+    raise LookupError(token)
+
+
+def _failure_json(failure: Failure) -> str:
+    value = {
+        "reason": failure.reason,
+        "message": failure.message,
+        "retryable": failure.retryable,
+        "task": failure.task,
+    }
+    return json.dumps(value, separators=(",", ":"))

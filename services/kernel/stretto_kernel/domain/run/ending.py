@@ -1,0 +1,80 @@
+"""When a run ends, and how. The end is in the same append as the fact that ended its last task.
+
+Looking past that fact costs what the fact itself costs: it is applied to a branch of the state,
+which shares everything it does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stretto.common.v1.failure_pb2 import Failure
+from stretto.run.v1 import events_pb2 as ev
+from stretto_core.eventlog.recorded import Recorded
+
+from stretto_kernel.domain.run.bindings import Unresolved, resolve_output
+from stretto_kernel.domain.run.evolve import evolve
+from stretto_kernel.domain.run.state import RunEvent, RunState
+from stretto_kernel.domain.run.stopping import clean_up_over, ordinary_over
+from stretto_kernel.domain.run.task import Leased, Open
+
+_NEVER_END = (
+    ev.AttemptLeased,
+    ev.AttemptProgressed,
+    ev.TasksSpawned,
+    ev.WriteRefused,
+    ev.HoldPlaced,
+    ev.HoldLifted,
+    ev.RunSucceeded,
+    ev.RunFailed,
+    ev.RunCancelled,
+    ev.RunKilled,
+)
+_REVOKE_LEASES = (ev.RunGraceEnded, ev.RunCleanUpTimedOut)
+
+
+def with_end(state: RunState, events: tuple[RunEvent, ...], now_ns: int) -> tuple[RunEvent, ...]:
+    """Return the events, followed by the run's terminal fact when nothing is left after them."""
+    if not events or not _may_end(state, events):
+        return events
+    ahead = state.branch()
+    for event in events:
+        evolve(ahead, Recorded(event, ahead.version + 1, max(now_ns, ahead.time_ns)))
+    return (*events, *conclusion(ahead))
+
+
+def conclusion(state: RunState) -> tuple[RunEvent, ...]:
+    """Return the terminal fact of a run in which nothing is left to happen, else ()."""
+    if state.end is not None or not (ordinary_over(state) and clean_up_over(state)):
+        return ()
+    stopping = state.stopping
+    if stopping is not None and stopping.cancelled:
+        return (ev.RunCancelled(reason=stopping.reason),)
+    if failure := state.failure or state.clean_up_failure:
+        return (ev.RunFailed(failure=failure),)
+    try:
+        return (ev.RunSucceeded(output=resolve_output(state)),)
+    except Unresolved as unresolved:
+        return (ev.RunFailed(failure=_of_run(unresolved.failure)),)
+
+
+def _of_run(failure: Failure) -> Failure:
+    return Failure(reason=failure.reason, message=f"the run's output: {failure.message}")
+
+
+def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
+    """Whether to look ahead: cheap, and never False when the run ends with these events."""
+    event = events[-1]
+    if isinstance(event, _NEVER_END):
+        return False
+    if state.start is None or isinstance(event, _REVOKE_LEASES):
+        return True
+    leased = state.counts[Leased.number] + state.clean_up_counts[Leased.number]
+    if leased > 1:
+        return False  # The event ends at most one of them, and the run waits for every lease.
+    if state.stopping is not None or state.policies.fails_fast:
+        return True
+    if isinstance(event, ev.RunCancelRequested | ev.RunTimedOut | ev.PlanExpired):
+        return True
+    # Without a stop the run waits for every task that may be leased, too.
+    return leased + state.counts[Open.number] + state.clean_up_counts[Open.number] <= 1

@@ -1,0 +1,125 @@
+"""What is wrong with a request, collected so that everything is reported at once.
+
+Also the limits of single values that plans, inputs and results share.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from google.protobuf.duration_pb2 import Duration
+from stretto.common.v1.payload_pb2 import Payload
+from stretto_core.clock import NS_PER_S
+from stretto_core.errors import FieldViolation, InvalidArgument, Unimplemented
+
+VIOLATIONS_MAX = 100
+PAYLOAD_BYTES_MAX = 64 * 1024
+SPAN_S_MAX = 366 * 24 * 3600
+LABELS_MAX = 64
+LABEL_KEY = re.compile(r"[a-z0-9._-]{1,63}\Z")
+LABEL_VALUE_CHARS_MAX = 255
+
+
+class Findings:
+    """Collects wrong fields and features not served; `refuse` raises if there are any."""
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+        self._features: list[tuple[str, str]] = []
+        self._count = 0
+
+    def wrong(self, field: str, description: str) -> None:
+        """Note a wrong field by its path."""
+        self._count += 1
+        if self._count <= VIOLATIONS_MAX:
+            self._violations.append(FieldViolation(field, description))
+
+    def unserved(self, field: str, feature: str) -> None:
+        """Note a part of the contract that this version does not serve."""
+        self._features.append((field, feature))
+
+    def refuse(self, what: str) -> None:
+        """Raise InvalidArgument with every wrong field, else Unimplemented, else return."""
+        if self._violations:
+            first = self._violations[0]
+            more = f", and {self._count - 1} more" if self._count > 1 else ""
+            raise InvalidArgument(
+                f"{what} is not valid: {first.field}: {first.description}{more}",
+                violations=self._violations,
+                violation_count=str(self._count),
+            )
+        if self._features:
+            field, feature = self._features[0]
+            raise Unimplemented(
+                f"{field} asks for {feature}, which this version does not serve",
+                feature=feature,
+                field=field,
+            )
+
+    def check_span(
+        self, field: str, span: Duration, *, least_ns: int = 1, most_s: int = SPAN_S_MAX
+    ) -> None:
+        """Note a span that is not a valid Duration between the bounds, ends included."""
+        if not 0 <= span.nanos < NS_PER_S or span.seconds < 0:
+            self.wrong(field, "is not a valid positive duration")
+            return
+        span_ns = span.seconds * NS_PER_S + span.nanos
+        if span_ns < least_ns:
+            self.wrong(field, f"must be at least {least_ns / NS_PER_S:g} s")
+        elif span_ns > most_s * NS_PER_S:
+            self.wrong(field, f"must be at most {most_s} s")
+
+    def check_payload(self, field: str, payload: Payload) -> None:
+        """Note a value that is too large, not JSON, or stored elsewhere."""
+        match payload.WhichOneof("value"):
+            case "json":
+                self.check_json(f"{field}.json", payload.json)
+            case "data":
+                if len(payload.data) > PAYLOAD_BYTES_MAX:
+                    self.wrong(f"{field}.data", f"is larger than {PAYLOAD_BYTES_MAX} bytes")
+            case "blob":
+                self.unserved(f"{field}.blob", "blob")
+        if len(payload.content_type) > LABEL_VALUE_CHARS_MAX:
+            self.wrong(f"{field}.content_type", "is longer than 255 characters")
+
+    def check_json(self, field: str, text: str, *, wants_object: bool = False) -> None:
+        """Note text that is too large or not JSON as RFC 8259 has it."""
+        if len(text) > PAYLOAD_BYTES_MAX or len(text.encode()) > PAYLOAD_BYTES_MAX:
+            self.wrong(field, f"is larger than {PAYLOAD_BYTES_MAX} bytes")
+            return
+        if wants_object and text == "{}":
+            return
+        try:
+            value = parse_json(text)
+        except (ValueError, RecursionError) as error:
+            self.wrong(field, f"is not JSON: {error}")
+            return
+        if wants_object and not isinstance(value, dict):
+            self.wrong(field, "must be a JSON object")
+
+    def check_labels(self, field: str, labels: dict[str, str]) -> None:
+        """Note labels beyond 64, or with keys or values beyond their limits."""
+        if len(labels) > LABELS_MAX:
+            self.wrong(field, f"has more than {LABELS_MAX} entries")
+        for key, value in labels.items():
+            if not LABEL_KEY.match(key):
+                self.wrong(f"{field}[{key!r}]", "the key must be 1-63 characters of [a-z0-9._-]")
+            if len(value) > LABEL_VALUE_CHARS_MAX:
+                self.wrong(f"{field}[{key!r}]", "the value is longer than 255 characters")
+
+
+def parse_json(text: str) -> object:
+    """Return the value of a JSON text. Raises ValueError, on NaN and duplicate keys too."""
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return value

@@ -1,0 +1,171 @@
+"""Field rules of a plan: what is wrong in a task or in the run's policies, whatever the state.
+
+Reads plans with their defaults written out. Notes every mistake with its path and never stops at
+the first; relations between tasks are judged in `plan_graph`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from stretto.run.v1 import plan_pb2 as pb
+from stretto_core.clock import NS_PER_S
+
+from stretto_kernel.domain.run.findings import Findings
+from stretto_kernel.domain.run.plan import duration_ns
+
+SLICE_TASKS_MAX = 1_000
+TASK_COUNT_LIMIT = 1_000_000
+DEPENDENCIES_MAX = 10_000
+INPUTS_MAX = 100
+ATTEMPTS_LIMIT = 10_000
+REASONS_MAX = 100
+HOUR_S = 3_600
+TASK_NAME = re.compile(r"[A-Za-z0-9._#-]{1,128}\Z")
+WORD = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+
+
+def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
+    """Note what is wrong in the run-wide part of a plan."""
+    findings.check_span(f"{path}.slice_timeout", graph.slice_timeout)
+    findings.check_span(f"{path}.cancel_grace", graph.cancel_grace, least_ns=0, most_s=HOUR_S)
+    findings.check_span(f"{path}.clean_up_timeout", graph.clean_up_timeout)
+    if graph.HasField("run_timeout"):
+        findings.check_span(f"{path}.run_timeout", graph.run_timeout)
+    _check_enum(findings, f"{path}.failure_policy", pb.FailurePolicy, graph.failure_policy)
+    if not 1 <= graph.task_count_max <= TASK_COUNT_LIMIT:
+        findings.wrong(f"{path}.task_count_max", f"must be 1 to {TASK_COUNT_LIMIT}")
+    if graph.HasField("output"):
+        _check_binding(findings, f"{path}.output", graph.output)
+    if not graph.tasks and not graph.growing:
+        findings.wrong(f"{path}.tasks", "a plan that does not grow needs at least one task")
+
+
+def check_tasks(findings: Findings, path: str, tasks: Sequence[pb.TaskSpec]) -> None:
+    """Note what is wrong in the tasks of one slice or spawn, each by itself."""
+    if len(tasks) > SLICE_TASKS_MAX:
+        findings.wrong(path, f"has {len(tasks)} tasks; a slice takes {SLICE_TASKS_MAX}")
+        return
+    for index, task in enumerate(tasks):
+        _check_task(findings, f"{path}[{index}]", task)
+
+
+def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
+    if not TASK_NAME.match(task.name):
+        findings.wrong(f"{path}.name", "must be 1-128 characters of [A-Za-z0-9._#-]")
+    if not WORD.match(task.executor):
+        findings.wrong(f"{path}.executor", "must be 1-64 characters of [A-Za-z0-9._-]")
+    if not WORD.match(task.queue):
+        findings.wrong(f"{path}.queue", "must be 1-64 characters of [A-Za-z0-9._-]")
+    if not -100 <= task.priority <= 100:
+        findings.wrong(f"{path}.priority", "must be -100 to 100")
+    findings.check_json(f"{path}.arguments_json", task.arguments_json, wants_object=True)
+    if task.required_labels:
+        findings.check_labels(f"{path}.required_labels", dict(task.required_labels))
+    if task.preferred_labels:
+        findings.check_labels(f"{path}.preferred_labels", dict(task.preferred_labels))
+    _check_join(findings, path, task)
+    _check_inputs(findings, path, task)
+    _check_retry(findings, f"{path}.retry", task.retry)
+    _check_timeouts(findings, f"{path}.timeouts", task.timeouts)
+    _check_on_failure(findings, f"{path}.on_failure", task)
+    if task.output_schema_json:
+        findings.unserved(f"{path}.output_schema_json", "output_schema")
+    if task.HasField("verification"):
+        findings.unserved(f"{path}.verification", "verification")
+
+
+def _check_join(findings: Findings, path: str, task: pb.TaskSpec) -> None:
+    join = task.join
+    if len(task.dependencies) > DEPENDENCIES_MAX:
+        findings.wrong(f"{path}.dependencies", f"has more than {DEPENDENCIES_MAX} entries")
+    for index, edge in enumerate(task.dependencies):
+        _check_enum(findings, f"{path}.dependencies[{index}].scope", pb.DependencyScope, edge.scope)
+    _check_enum(findings, f"{path}.join.kind", pb.JoinKind, join.kind)
+    _check_enum(findings, f"{path}.join.rest", pb.JoinRest, join.rest)
+    counts_successes = join.kind in (pb.JOIN_KIND_ANY_SUCCEEDED, pb.JOIN_KIND_N_SUCCEEDED)
+    if counts_successes and not task.dependencies:
+        findings.wrong(f"{path}.join.kind", "needs at least one dependency")
+    if join.rest == pb.JOIN_REST_CANCELLED and not counts_successes:
+        findings.wrong(f"{path}.join.rest", "only ANY_SUCCEEDED and N_SUCCEEDED leave a rest")
+    if join.kind == pb.JOIN_KIND_N_SUCCEEDED:
+        # A subtree counts as many as will be spawned: only edges to single tasks bound the count.
+        subtree = any(e.scope == pb.DEPENDENCY_SCOPE_SUBTREE for e in task.dependencies)
+        most = TASK_COUNT_LIMIT if subtree else len(task.dependencies)
+        if not 1 <= join.count <= most:
+            findings.wrong(f"{path}.join.count", f"must be 1 to {most}")
+    elif join.count:
+        findings.wrong(f"{path}.join.count", "belongs to N_SUCCEEDED only")
+
+
+def _check_inputs(findings: Findings, path: str, task: pb.TaskSpec) -> None:
+    if len(task.inputs) > INPUTS_MAX:
+        findings.wrong(f"{path}.inputs", f"has more than {INPUTS_MAX} entries")
+    for key in sorted(task.inputs):
+        if not WORD.match(key):
+            findings.wrong(f"{path}.inputs[{key!r}]", "the name must be [A-Za-z0-9._-], 1-64")
+        _check_binding(findings, f"{path}.inputs[{key!r}]", task.inputs[key])
+
+
+def _check_binding(findings: Findings, path: str, binding: pb.Binding) -> None:
+    match binding.WhichOneof("source"):
+        case None:
+            findings.wrong(path, "needs a source")
+        case "literal":
+            findings.check_payload(f"{path}.literal", binding.literal)
+        case "run_input":
+            _check_pointer(findings, f"{path}.run_input", binding.run_input.pointer)
+        case "task_output":
+            _check_pointer(findings, f"{path}.task_output", binding.task_output.pointer)
+        case "subtree_outputs":
+            _check_pointer(findings, f"{path}.subtree_outputs", binding.subtree_outputs.pointer)
+
+
+def _check_pointer(findings: Findings, path: str, pointer: str) -> None:
+    if pointer and not pointer.startswith("/"):
+        findings.wrong(f"{path}.pointer", "a JSON Pointer is empty or starts with '/'")
+    elif re.search(r"~(?![01])", pointer):
+        findings.wrong(f"{path}.pointer", "in a JSON Pointer '~' is followed by 0 or 1")
+
+
+def _check_retry(findings: Findings, path: str, retry: pb.RetryPolicy) -> None:
+    if not 1 <= retry.max_attempts <= ATTEMPTS_LIMIT:
+        findings.wrong(f"{path}.max_attempts", f"must be 1 to {ATTEMPTS_LIMIT}, or 0 for 3")
+    findings.check_span(f"{path}.initial_interval", retry.initial_interval, least_ns=0)
+    findings.check_span(f"{path}.max_interval", retry.max_interval, least_ns=0)
+    if duration_ns(retry.initial_interval) > duration_ns(retry.max_interval):
+        findings.wrong(f"{path}.max_interval", "must not be less than initial_interval")
+    if not 1.0 <= retry.coefficient <= 100.0:
+        findings.wrong(f"{path}.coefficient", "must be 1.0 to 100.0, or 0 for 2.0")
+    if not 0.0 <= retry.jitter <= 1.0:
+        findings.wrong(f"{path}.jitter", "must be 0.0 to 1.0")
+    if len(retry.non_retryable_reasons) > REASONS_MAX:
+        findings.wrong(f"{path}.non_retryable_reasons", f"has more than {REASONS_MAX} entries")
+
+
+def _check_timeouts(findings: Findings, path: str, timeouts: pb.Timeouts) -> None:
+    findings.check_span(f"{path}.heartbeat", timeouts.heartbeat, least_ns=NS_PER_S, most_s=HOUR_S)
+    if timeouts.HasField("queue"):
+        findings.check_span(f"{path}.queue", timeouts.queue)
+    if timeouts.HasField("attempt"):
+        findings.check_span(f"{path}.attempt", timeouts.attempt)
+    if timeouts.HasField("task"):
+        findings.check_span(f"{path}.task", timeouts.task)
+
+
+def _check_on_failure(findings: Findings, path: str, task: pb.TaskSpec) -> None:
+    match task.on_failure:
+        case pb.ON_FAILURE_REPLAN:
+            findings.unserved(path, "replan")
+        case pb.ON_FAILURE_ESCALATE:
+            findings.unserved(path, "escalate")
+        case _:
+            _check_enum(findings, path, pb.OnFailure, task.on_failure)
+
+
+def _check_enum(findings: Findings, path: str, enum: object, number: int) -> None:
+    assert isinstance(enum, EnumTypeWrapper)
+    if number not in enum.values():
+        findings.wrong(path, f"{number} is not a known value")

@@ -1,0 +1,72 @@
+"""Defaults of a plan, written into it before it is recorded.
+
+A recorded plan says everything: a default changed later never changes what an old stream means.
+Spans in seconds are the contract's (plan.proto).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stretto.run.v1 import plan_pb2 as pb
+
+SLICE_TIMEOUT_S = 300
+CANCEL_GRACE_S = 10
+CLEAN_UP_TIMEOUT_S = 600
+HEARTBEAT_S = 30
+MAX_ATTEMPTS = 3
+INITIAL_INTERVAL_S = 1
+MAX_INTERVAL_S = 60
+COEFFICIENT = 2.0
+JITTER = 0.2
+TASK_COUNT_MAX = 10_000
+QUEUE = "default"
+
+
+def filled_graph(graph: pb.TaskGraph) -> pb.TaskGraph:
+    """Return a copy of the graph with every default written out, tasks included."""
+    filled = pb.TaskGraph()
+    filled.CopyFrom(graph)
+    if not filled.HasField("slice_timeout"):
+        filled.slice_timeout.seconds = SLICE_TIMEOUT_S
+    if not filled.HasField("cancel_grace"):
+        filled.cancel_grace.seconds = CANCEL_GRACE_S
+    if not filled.HasField("clean_up_timeout"):
+        filled.clean_up_timeout.seconds = CLEAN_UP_TIMEOUT_S
+    filled.failure_policy = filled.failure_policy or pb.FAILURE_POLICY_CONTINUE
+    filled.task_count_max = filled.task_count_max or TASK_COUNT_MAX
+    for task in filled.tasks:
+        _fill(task)
+    return filled
+
+
+def filled_tasks(tasks: Iterable[pb.TaskSpec]) -> list[pb.TaskSpec]:
+    """Return copies of the tasks with every default written out."""
+    filled = []
+    for task in tasks:
+        copy = pb.TaskSpec()
+        copy.CopyFrom(task)
+        _fill(copy)
+        filled.append(copy)
+    return filled
+
+
+def _fill(task: pb.TaskSpec) -> None:
+    task.arguments_json = task.arguments_json or "{}"
+    task.queue = task.queue or QUEUE
+    task.on_failure = task.on_failure or pb.ON_FAILURE_FAIL
+    task.join.kind = task.join.kind or pb.JOIN_KIND_ALL_SUCCEEDED
+    task.join.rest = task.join.rest or pb.JOIN_REST_IGNORED
+    for edge in task.dependencies:
+        edge.scope = edge.scope or pb.DEPENDENCY_SCOPE_TASK
+    if not task.timeouts.HasField("heartbeat"):
+        task.timeouts.heartbeat.seconds = HEARTBEAT_S
+    retry = task.retry
+    retry.max_attempts = retry.max_attempts or MAX_ATTEMPTS
+    retry.coefficient = retry.coefficient or COEFFICIENT
+    if not retry.HasField("initial_interval"):
+        retry.initial_interval.seconds = INITIAL_INTERVAL_S
+    if not retry.HasField("max_interval"):
+        retry.max_interval.seconds = max(MAX_INTERVAL_S, retry.initial_interval.seconds + 1)
+    if not retry.HasField("jitter"):
+        retry.jitter = JITTER
