@@ -78,8 +78,9 @@ def run(
     """
     form = parse_run_text(_read(file), source="standard input" if file == "-" else file)
     value = form.input if given_input is None else _input(given_input)
+    limit = span_option(timeout, "--timeout")
     ended = with_client(
-        lambda client: _run(client, form, value, wait, span_option(timeout, "--timeout")),
+        lambda client: _run(client, form, value, wait, limit),
         data_dir=data_dir,
         address=address,
     )

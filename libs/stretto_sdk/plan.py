@@ -137,7 +137,7 @@ class Plan:
             "clean_up": clean_up,
             "may_spawn": may_spawn,
         }
-        self._tasks.append({key: value for key, value in form.items() if value is not None})
+        self._tasks.append(_given(form))
         return Task(name)
 
     def to_form(self) -> dict[str, object]:
@@ -155,7 +155,7 @@ class Plan:
             "growing": self.growing,
             "slice_timeout": self.slice_timeout,
         }
-        return {key: value for key, value in form.items() if value is not None}
+        return _given(form)
 
     def to_run(self) -> RunForm:
         """Return the checked run form. Raises InvalidArgument with every mistake."""
@@ -164,6 +164,11 @@ class Plan:
     def to_proto(self) -> TaskGraph:
         """Return the task graph. Raises InvalidArgument with every mistake."""
         return self.to_run().graph
+
+
+def _given(form: Mapping[str, object]) -> dict[str, object]:
+    """Return the form without what nobody gave: a default would only be noise in a plan file."""
+    return {key: value for key, value in form.items() if value not in (None, "", False, [], {})}
 
 
 def _dependency_form(dependency: Task | Subtree | str) -> object:

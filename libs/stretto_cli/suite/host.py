@@ -46,19 +46,26 @@ async def run_suite(settings: SuiteSettings, watch: Watch | None = None) -> None
     directory = settings.directory
     with directory.own():
         ensure_tokens(directory.tokens_path)
-        supervisor = Supervisor(child_specs(settings), status_path=directory.status_path)
-        directory.write_address(settings.address)
-        watching = asyncio.ensure_future(_watch(supervisor, watch)) if watch else None
         try:
-            await supervisor.run()
+            await _supervise(settings, watch)
         except (ChildFailed, PostgresMissing) as failed:
             raise Unavailable(f"the suite did not come up: {failed}") from None
         finally:
             directory.endpoint_path.unlink(missing_ok=True)
-            if watching is not None:
-                watching.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
+
+
+async def _supervise(settings: SuiteSettings, watch: Watch | None) -> None:
+    directory = settings.directory
+    supervisor = Supervisor(child_specs(settings), status_path=directory.status_path)
+    directory.write_address(settings.address)
+    watching = asyncio.ensure_future(_watch(supervisor, watch)) if watch else None
+    try:
+        await supervisor.run()
+    finally:
+        if watching is not None:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
 
 
 async def _watch(supervisor: Supervisor, watch: Watch) -> None:

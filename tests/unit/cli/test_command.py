@@ -1,0 +1,102 @@
+"""The command without a suite: its help, its refusals, its exit statuses; never a stack trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from stretto_cli.app import app
+from stretto_cli.exits import ExitStatus
+from typer.testing import CliRunner, Result
+
+COMMANDS = (
+    "up", "down", "status", "run", "get", "tasks", "list", "cancel", "kill", "pause", "resume",
+    "events", "verify",
+)  # fmt: skip
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STRETTO_DATA_DIR", str(tmp_path / "suite"))
+    monkeypatch.delenv("STRETTO_ADDRESS", raising=False)
+    return tmp_path / "suite"
+
+
+def stretto(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = stretto(command, "--help")
+    assert result.exit_code == ExitStatus.SUCCESS
+    assert "Usage" in result.output
+    assert command in stretto("--help").output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status",),
+        ("get", "x"),
+        ("events",),
+        ("verify",),
+        ("list",),
+        ("cancel", "x"),
+        ("tasks", "x"),
+    ],
+)
+@pytest.mark.usefixtures("data_dir")
+def test_without_a_suite_the_status_is_unreachable(arguments: tuple[str, ...]) -> None:
+    assert stretto(*arguments).exit_code == ExitStatus.UNREACHABLE
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_down_without_a_suite_is_harmless() -> None:
+    assert stretto("down").exit_code == ExitStatus.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"tasks": [{"name": "a", "exectuor": "process"}]}', 'did you mean "executor"?'),
+        (b'{"tasks": 1, "tasks": 2}', "stands twice"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[NaN]", "NaN"),
+        (b"{" * 100_000, "plan.json"),
+        (b" " * (5 << 20), "at most"),
+    ],
+)
+@pytest.mark.usefixtures("data_dir")
+def test_a_bad_plan_file_is_refused_with_what_is_wrong(
+    content: bytes, says: str, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(content)
+    result = stretto("run", str(plan))
+    assert result.exit_code == ExitStatus.USAGE
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_bad_options_are_refused_by_name(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"tasks": [{"name": "a", "executor": "process"}]}))
+    for arguments, says in [
+        (("run", str(tmp_path / "none.json")), "No such file"),
+        (("run", str(tmp_path)), "directory"),
+        (("run", str(plan), "--input", "{"), "--input"),
+        (("run", str(plan), "--input", "@none.json"), "none.json"),
+        (("run", str(plan), "--timeout", "30"), "--timeout"),
+        (("cancel", "x", "--grace", "soon"), "--grace"),
+        (("up", "--workers", "-1"), "--workers"),
+        (("frobnicate",), "frobnicate"),
+    ]:
+        result = stretto(*arguments)
+        assert result.exit_code == ExitStatus.USAGE, arguments
+        assert says in result.output, arguments

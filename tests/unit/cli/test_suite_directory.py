@@ -1,0 +1,85 @@
+"""The data directory of a suite: one at a time, known by more than a pid."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stretto_cli.suite.composition import SuiteSettings, child_specs, choose_port
+from stretto_cli.suite.directory import DirectoryInUse, SuiteDirectory
+from stretto_cli.suite.identity import ProcessIdentity, identity_of, own_identity
+from stretto_core.errors import InvalidArgument
+
+
+def test_a_directory_has_one_suite_at_a_time(tmp_path: Path) -> None:
+    directory = SuiteDirectory(tmp_path / "suite")
+    assert directory.running() is None
+    with directory.own():
+        assert directory.running() == own_identity()
+        with pytest.raises(DirectoryInUse, match="stretto down"):
+            directory.own()
+    assert directory.running() is None
+    with directory.own():
+        assert directory.running() == own_identity()
+
+
+def test_the_name_left_by_a_killed_suite_is_not_taken_for_a_running_one(tmp_path: Path) -> None:
+    directory = SuiteDirectory(tmp_path)
+    directory.lock_path.write_text(json.dumps({"pid": os.getpid(), "started": "long ago"}))
+    assert directory.running() is None
+
+
+def test_a_pid_alone_is_no_identity() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        identity = identity_of(child.pid)
+        assert identity is not None
+        assert identity.alive
+        assert not ProcessIdentity(child.pid, "another start").alive
+        child.communicate(b"\n")
+    assert not identity.alive
+
+
+def test_a_taken_port_is_refused_when_asked_for_and_passed_over_when_not() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidArgument, match=str(port)):
+            choose_port(port)
+        assert choose_port(0) not in {0, port}
+
+
+def test_a_suite_is_postgres_kernel_projector_workers_in_that_order(
+    postgres_directory: Path,
+) -> None:
+    settings = SuiteSettings(
+        directory=SuiteDirectory(postgres_directory),
+        port=7,
+        worker_count=2,
+        slot_count=3,
+        environ={"PATH": "/bin", "MINE": "yes", "STRETTO_TOKEN": "operator's"},
+    )
+    specs = {spec.name: spec for spec in child_specs(settings)}
+    assert list(specs) == ["postgres", "kernel", "projector", "worker-1", "worker-2"]
+    assert specs["kernel"].env["STRETTO_LISTEN"] == "127.0.0.1:7"
+    # Tasks are the caller's programs and see the caller's environment, but none of our secrets.
+    assert specs["worker-1"].env["MINE"] == "yes"
+    assert "STRETTO_TOKEN" not in specs["worker-1"].env
+    assert "MINE" not in specs["kernel"].env
+    assert all("operator's" not in spec.env.values() for spec in specs.values())
+
+
+def test_a_foreign_database_replaces_the_embedded_one(tmp_path: Path) -> None:
+    settings = SuiteSettings(
+        directory=SuiteDirectory(tmp_path), port=7, worker_count=0, postgres_dsn="postgresql://x"
+    )
+    specs = {spec.name: spec for spec in child_specs(settings)}
+    assert list(specs) == ["kernel", "projector"]
+    assert {spec.env["STRETTO_POSTGRES_DSN"] for spec in specs.values()} == {"postgresql://x"}
+    assert not any("postgresql://x" in part for spec in specs.values() for part in spec.argv)
+    assert "postgresql://x" not in repr(settings)
