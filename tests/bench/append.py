@@ -12,18 +12,21 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from google.protobuf.wrappers_pb2 import StringValue
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_KERNEL, Principal
 from stretto_core.clock.system import SystemClock
+from stretto_core.errors import Refusal
 from stretto_core.eventlog.chain import EMPTY_HEAD
 from stretto_core.eventlog.codec import Cause, Codec, next_head
+from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.eventlog.recorded import NewEvent
+from stretto_core.eventlog.writer import Committed
 from stretto_core.ids import (
     EventId,
     Namespace,
@@ -95,6 +98,39 @@ async def measure_append(log: EventLog, events_per_call: int, seconds: float) ->
     _print("append", len(events) / elapsed_s, events_per_call=events_per_call, calls=calls)
 
 
+async def measure_group_writer(log: EventLog, commands: int) -> None:
+    """Encode, submit one event a command, and wait until all are on disk."""
+    writer_owner = _Owner()
+    owned = await log.acquire()
+    writer = GroupWriter(owned, writer_owner)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    for _ in range(commands // 100):
+        for event in make_events(100):
+            writer.submit([event])
+        while not writer.has_room:
+            await writer.barrier()
+        await asyncio.sleep(0)
+    await writer.close()
+    elapsed_s = time.perf_counter() - started
+    cpu_us = (time.process_time() - cpu_started) * 1e6 / commands
+    assert writer_owner.committed_count == commands
+    await owned.release()
+    _print("encode_and_group_commit", commands / elapsed_s, cpu_us_per_event=round(cpu_us))
+
+
+class _Owner:
+    committed_count = 0
+
+    def batches_committed(self, commits: Sequence[Committed]) -> None:
+        self.committed_count += len(commits)
+
+    def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:
+        raise cause
+
+    def writer_closed(self, cause: Refusal) -> None:
+        pass
+
+
 async def measure_reads(log: EventLog) -> None:
     """Read the whole log in pages, then follow it from its start."""
     started, position, count = time.perf_counter(), 0, 0
@@ -119,6 +155,7 @@ async def main(seconds: float) -> None:
         log = await PostgresLog.open(dsn, Partition("p0"))
         for events_per_call in (1, 10, 100, 400, 500):
             await measure_append(log, events_per_call, seconds)
+        await measure_group_writer(log, commands=int(seconds * 20_000))
         await measure_reads(log)
         await log.close()
 

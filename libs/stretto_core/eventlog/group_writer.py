@@ -34,7 +34,7 @@ from stretto_core.eventlog.writer import (
 )
 
 _SETTLE_DELAY_S = 0.02
-_SETTLE_DELAY_S_MAX = 1.0
+_SETTLE_DELAY_S_MAX = 0.2
 
 
 class WriterOwner(Protocol):

@@ -18,7 +18,6 @@ from stretto_core.eventlog.port import (
     PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX,
     AppendUnknown,
-    OwnedLog,
     PartitionHeld,
     PartitionMoved,
     SettledAs,
@@ -237,7 +236,7 @@ class MemoryLog:
         """The partition this log is."""
         return self._store.partition
 
-    async def acquire(self) -> OwnedLog:
+    async def acquire(self) -> MemoryOwnedLog:
         """See `EventLog.acquire`."""
         if self._exclusive and self._store.held_by is not None:
             raise PartitionHeld(

@@ -20,7 +20,7 @@ from stretto_core.ids import Partition
 from tests.contract.eventlog.conftest import OpenLog, OpenPostgresLog
 from tests.contract.eventlog.events import CODEC, StreamWriter
 from tests.contract.eventlog.ledger import Ledger
-from tests.contract.eventlog.test_postgres_log import backend_pid, end_backend, owned
+from tests.contract.eventlog.test_postgres_log import backend_pid, end_backend
 from tests.waiting import until
 
 
@@ -210,7 +210,7 @@ async def test_cut_connections_lose_repeat_and_reorder_nothing(
 ) -> None:
     """PostgreSQL ends the writer's server process again and again under load."""
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     ledger = Ledger(writer, limits=WriterLimits(group_events_max=20))
     expected = [f"command {number}" for number in range(600)]
     epoch = writer.owner_epoch

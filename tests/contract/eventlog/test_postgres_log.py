@@ -38,12 +38,6 @@ def table_locked(dsn: str, partition: Partition, mode: str) -> Iterator[psycopg.
         connection.rollback()
 
 
-async def owned(log: PostgresLog) -> PostgresOwnedLog:
-    writer = await log.acquire()
-    assert isinstance(writer, PostgresOwnedLog)
-    return writer
-
-
 def backend_pid(writer: PostgresOwnedLog) -> int:
     backend = writer.session.backend
     assert backend is not None
@@ -70,7 +64,7 @@ async def test_a_commit_whose_answer_is_lost_is_settled_as_committed(
     open_postgres_log: OpenPostgresLog, log_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     stream = StreamWriter("one")
     group = stream.take(3)
     recorder = writer.session.recorder
@@ -96,7 +90,7 @@ async def test_an_append_cut_before_its_commit_is_settled_as_not_committed(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     group = StreamWriter("one").take(3)
     pid = backend_pid(writer)
     with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
@@ -115,7 +109,7 @@ async def test_a_commit_that_lands_after_the_cut_is_settled_as_committed(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     group = StreamWriter("one").take(3)
     pid = backend_pid(writer)
     with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
@@ -137,7 +131,7 @@ async def test_a_lost_append_that_still_runs_is_ended_before_it_is_judged(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     group = StreamWriter("one").take(3)
     pid = backend_pid(writer)
     with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
@@ -169,13 +163,13 @@ async def test_the_epoch_fences_an_owner_whose_session_lock_was_lost(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     first, second = await open_postgres_log(), await open_postgres_log()
-    old = await owned(first)
+    old = await first.acquire()
     await old.append(StreamWriter("one").take(1))
     # The old owner lives on behind a connection that keeps its epoch but not the session's lock.
     connection = old.session.connection
     assert connection is not None
     connection.execute("SELECT pg_advisory_unlock_all()")
-    new = await owned(second)
+    new = await second.acquire()
     assert new.owner_epoch > old.owner_epoch
     with pytest.raises(PartitionMoved):
         await old.probe()
@@ -194,7 +188,7 @@ async def test_an_append_that_gets_no_lock_in_time_stores_nothing(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     group = StreamWriter("one").take(1)
     with table_locked(log_database, log.partition, "SHARE MODE"), pytest.raises(StoreDown):
         await writer.append(group)
@@ -207,7 +201,7 @@ async def test_followers_survive_the_loss_of_every_connection(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log, other = await open_postgres_log(), await open_postgres_log()
-    writer = await owned(other)
+    writer = await other.acquire()
     stream = StreamWriter("one")
     await writer.append(stream.take(2))
     seen: list[StoredEvent] = []
@@ -236,19 +230,32 @@ async def test_a_follower_finds_what_no_notification_told_of(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
-    await writer.append(StreamWriter("one").take(1))
+    statement = PartitionSchema(log.partition).statement(
+        "INSERT INTO {events} (originator_id, originator_version, topic, state)"
+        " VALUES ('silent', %s, 't', '')"
+    )
     async with asyncio.timeout(DEADLINE_S), aclosing(log.subscribe()) as live:
-        assert len(await anext(live)) == 1
         with psycopg.connect(log_database, autocommit=True) as silent:
-            silent.execute(
-                PartitionSchema(log.partition).statement(
-                    "INSERT INTO {events} (originator_id, originator_version, topic, state)"
-                    " VALUES ('silent', 1, 't', '')"
-                )
-            )
-        assert [event.stream for event in await anext(live)] == ["silent"]
+            # More than once: the first is also found by the look that follows LISTEN.
+            for version in range(1, 4):
+                silent.execute(statement, (version,))
+                assert [event.version for event in await anext(live)] == [version]
+
+
+async def test_a_follower_is_told_of_an_append_without_polling(
+    log_database: str, fresh_partition: Partition
+) -> None:
+    log = await PostgresLog.open(
+        log_database, fresh_partition, options=PostgresOptions(poll_interval_s=3_600)
+    )
+    writer = await log.acquire()
+    stream = StreamWriter("one")
+    async with asyncio.timeout(DEADLINE_S), aclosing(log.subscribe()) as live:
+        for version in range(1, 6):
+            await writer.append([stream.next()])
+            assert [event.version for event in await anext(live)] == [version]
     await writer.release()
+    await log.close()
 
 
 async def test_processes_that_start_together_make_the_tables_once(

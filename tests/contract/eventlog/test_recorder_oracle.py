@@ -20,7 +20,7 @@ from stretto_core.ids import Partition
 
 from tests.contract.eventlog.conftest import OpenPostgresLog
 from tests.contract.eventlog.events import StreamWriter
-from tests.contract.eventlog.test_postgres_log import backend_pid, owned, until_waiting_for_a_lock
+from tests.contract.eventlog.test_postgres_log import backend_pid, until_waiting_for_a_lock
 
 OPTIONS = PostgresOptions(reader_threads=1)
 
@@ -114,7 +114,7 @@ async def test_an_insert_held_open_is_waited_for_and_no_follower_loses_it(
 ) -> None:
     """It has drawn its position and not committed: nothing later may commit before it."""
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     stream = StreamWriter("one")
     await writer.append(stream.take(1))
     async with asyncio.timeout(20), aclosing(log.subscribe()) as live:
@@ -146,7 +146,7 @@ async def test_the_library_recorder_may_write_beside_ours_and_nothing_is_lost(
     open_postgres_log: OpenPostgresLog, log_database: str
 ) -> None:
     log = await open_postgres_log()
-    writer = await owned(log)
+    writer = await log.acquire()
     names = PartitionSchema(log.partition)
     count = 40
     with open_datastore(log_database, names, OPTIONS) as opened:

@@ -17,6 +17,9 @@ from psycopg.rows import TupleRow
 
 from stretto_core.eventlog.postgres.schema import THIS_BACKEND, PartitionSchema
 
+_POOL_WAIT_S = 0.5
+_POOL_RECONNECT_S = 0.05
+
 WriterSession = psycopg.Connection[TupleRow]
 
 
@@ -82,7 +85,7 @@ def open_datastore(dsn: str, names: PartitionSchema, options: PostgresOptions) -
         port=parameters.pop("port", None) or "",
         user=parameters.pop("user", None) or "",
         password=parameters.pop("password", None) or "",
-        connect_timeout=options.connect_timeout_s,
+        connect_timeout=_POOL_WAIT_S,  # The library's name for the wait for a pooled connection.
         pool_size=1,
         max_overflow=options.reader_threads + 2,
         lock_timeout=options.lock_timeout_s,
@@ -91,4 +94,7 @@ def open_datastore(dsn: str, names: PartitionSchema, options: PostgresOptions) -
     )
     assert isinstance(datastore.pool.kwargs, dict)
     datastore.pool.kwargs.update(parameters)
+    # A lost connection is not re-made on a back-off of seconds: the next read that needs one asks
+    # for it, so that readers are back as soon as the server is.
+    datastore.pool.reconnect_timeout = _POOL_RECONNECT_S
     return datastore

@@ -22,7 +22,6 @@ from stretto_core.eventlog.chain import head_of
 from stretto_core.eventlog.port import (
     PAGE_BYTES_MAX,
     PAGE_EVENTS_MAX,
-    OwnedLog,
     StoreDown,
     cut_page,
 )
@@ -94,7 +93,7 @@ class PostgresLog:
         """The followers' positions, for views that save theirs in their own transaction."""
         return self._tracking
 
-    async def acquire(self) -> OwnedLog:
+    async def acquire(self) -> PostgresOwnedLog:
         """See `EventLog.acquire`."""
         session = OwnerSession(self._dsn, self._recorder, self._options)
         return await PostgresOwnedLog.acquire(session)
@@ -145,7 +144,7 @@ class PostgresLog:
 
     async def position(self) -> int:
         """See `EventLog.position`."""
-        return await self._read(self._recorder.max_notification_id) or 0
+        return await self._read(self._recorder.last_position)
 
     async def subscribe(
         self, *, after_position: int = 0

@@ -44,6 +44,7 @@ class PartitionRecorder(PostgresApplicationRecorder):
         self._append = names.append()
         self._read_stream = names.read_stream()
         self._read_all = names.read_all()
+        self._last_position = names.last_position()
         self._last_events = names.last_events()
         self._existing_streams = names.existing_streams()
 
@@ -100,6 +101,11 @@ class PartitionRecorder(PostgresApplicationRecorder):
     def rows_after(self, position: int, limit: int) -> list[TupleRow]:
         """Return (position, stream, version, type, state) of all streams, in order."""
         return self._select(self._read_all, (position, limit))
+
+    def last_position(self) -> int:
+        """Return the position of the last event; 0 when there is none."""
+        ((position,),) = self._select(self._last_position, ())
+        return position or 0
 
     def last_states(self, streams: Sequence[str]) -> list[TupleRow]:
         """Return (stream, state of its last event) of those streams that have one."""

@@ -186,6 +186,10 @@ class PartitionSchema:
             " WHERE notification_id > %s ORDER BY notification_id LIMIT %s"
         )
 
+    def last_position(self) -> Composed:
+        """The newest position."""
+        return self.statement("SELECT max(notification_id) FROM {events}")
+
     def last_events(self) -> Composed:
         """The last event of each of many streams."""
         return self.statement(

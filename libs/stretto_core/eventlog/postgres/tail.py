@@ -211,7 +211,7 @@ class _Follower:
         while not self._stopped.is_set():
             try:
                 if position is None:
-                    position = self._recorder.max_notification_id() or 0
+                    position = self._recorder.last_position()
                     self._tail.begin(position, self)
                 for batch in self._batches(position):
                     position = batch[-1].position
