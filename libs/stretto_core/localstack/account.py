@@ -43,6 +43,14 @@ def first_unreachable(path: Path, account: Account) -> Path | None:
     return None
 
 
+def make_enterable(path: Path) -> None:
+    """Make the directories of `path` that are missing such that any account may enter them."""
+    missing = [part for part in (path, *path.parents) if not part.exists()]
+    for part in reversed(missing):
+        part.mkdir(exist_ok=True)
+        part.chmod(0o711)  # Whatever the umask says.
+
+
 def _may(part: Path, account: Account, *, read: bool) -> bool:
     found = part.stat()
     if found.st_uid == account.uid:

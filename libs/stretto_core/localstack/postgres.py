@@ -19,7 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from stretto_core.localstack.account import Account, first_unreachable, unprivileged_account
+from stretto_core.localstack.account import (
+    Account,
+    first_unreachable,
+    make_enterable,
+    unprivileged_account,
+)
 from stretto_core.localstack.child import Child, ChildFailed, ChildSpec, StopStep
 from stretto_core.localstack.postgres_install import PostgresInstall, reachable_install
 
@@ -153,7 +158,7 @@ class EmbeddedPostgres:
         return await self._child.wait_ended()
 
     def _install(self) -> PostgresInstall:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_enterable(self.directory)
         if self.account is not None:
             shut = first_unreachable(self.directory, self.account)
             if shut is not None:

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -40,15 +40,24 @@ def backoff_ms(deaths_in_a_row: int) -> int:
 
 
 class Supervisor:
-    """Runs `specs`, each once the one before it is ready; `status_path` says how they are."""
+    """Runs `specs`, each once the one before it is ready; `status_path` says how they are.
+
+    watch: told the status at every change of it, on the loop; must not block.
+    """
 
     def __init__(
-        self, specs: Sequence[ChildSpec], *, status_path: Path, clock: Clock | None = None
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        status_path: Path,
+        clock: Clock | None = None,
+        watch: Callable[[SuiteStatus], None] | None = None,
     ) -> None:
         assert len({spec.name for spec in specs}) == len(specs), "children have distinct names"
         self._children = [Child(spec) for spec in specs]
         self._status_path = status_path
         self._clock = clock or SystemClock()
+        self._watch = watch
         self._lock: BinaryIO | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._stop_asked = asyncio.Event()
@@ -164,7 +173,10 @@ class Supervisor:
             pid=child.pid,
             backoff_ms=wait_ms,
         )
-        write_status(self._status_path, self.status)
+        status = self.status
+        write_status(self._status_path, status)
+        if self._watch is not None:
+            self._watch(status)
 
     def _take_lock(self) -> None:
         self._status_path.parent.mkdir(parents=True, exist_ok=True)

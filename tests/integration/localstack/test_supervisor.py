@@ -55,10 +55,17 @@ async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> No
         )
         for name in ("a", "b", "c")
     ]
-    supervisor = Supervisor(specs, status_path=tmp_path / "status.json")
+    seen: list[tuple[str, ...]] = []
+    supervisor = Supervisor(
+        specs,
+        status_path=tmp_path / "status.json",
+        watch=lambda status: seen.append(tuple(child.state for child in status.children)),
+    )
     await supervisor.start()
     await supervisor.stop()
     assert journal.read_text() == "a+b+c+c-b-a-"
+    assert seen.index(("ready", "starting", "waiting")) < seen.index(("ready",) * 3)
+    assert seen.index(("ready", "ready", "stopping")) < seen.index(("ready", "ready", "stopped"))
     status = read_status(tmp_path / "status.json")
     assert status is not None
     assert {child.state for child in status.children} == {ChildState.STOPPED}
