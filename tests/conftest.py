@@ -44,7 +44,7 @@ def fresh_database(postgres_dsn: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def reachable_directory() -> Iterator[Path]:
+def postgres_directory() -> Iterator[Path]:
     """A directory that the account of an embedded PostgreSQL can reach; removed afterwards."""
     yield from _reachable_directory()
 

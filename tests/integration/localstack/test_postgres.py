@@ -36,9 +36,9 @@ def test_a_fresh_database_is_empty(fresh_database: str) -> None:
 
 @pytest.mark.parametrize("how", ["fast", "immediate", "killed"])
 async def test_what_was_committed_outlives_every_kind_of_stop(
-    reachable_directory: Path, how: str
+    postgres_directory: Path, how: str
 ) -> None:
-    server = EmbeddedPostgres(directory=reachable_directory)
+    server = EmbeddedPostgres(directory=postgres_directory)
     await server.start()
     try:
         with psycopg.connect(server.dsn(), autocommit=True) as connection:
@@ -68,8 +68,8 @@ async def _start_when_the_old_one_is_gone(server: EmbeddedPostgres) -> None:
     raise last
 
 
-async def test_a_socket_path_that_would_be_too_long_is_moved(reachable_directory: Path) -> None:
-    deep = reachable_directory / ("d" * 60) / ("e" * 60)
+async def test_a_socket_path_that_would_be_too_long_is_moved(postgres_directory: Path) -> None:
+    deep = postgres_directory / ("d" * 60) / ("e" * 60)
     server = EmbeddedPostgres(directory=deep)
     await server.start()
     try:
@@ -80,18 +80,18 @@ async def test_a_socket_path_that_would_be_too_long_is_moved(reachable_directory
     assert not server.socket_directory.exists()
 
 
-async def test_a_server_that_cannot_start_says_why(reachable_directory: Path) -> None:
-    server = EmbeddedPostgres(directory=reachable_directory, settings={"max_connections": "none"})
+async def test_a_server_that_cannot_start_says_why(postgres_directory: Path) -> None:
+    server = EmbeddedPostgres(directory=postgres_directory, settings={"max_connections": "none"})
     with pytest.raises(ChildFailed, match="max_connections"):
         await server.start()
     assert server.pid is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root lends an account")
-def test_root_lends_an_account_that_reaches_copied_programs(reachable_directory: Path) -> None:
-    server = EmbeddedPostgres(directory=reachable_directory)
+def test_root_lends_an_account_that_reaches_copied_programs(postgres_directory: Path) -> None:
+    server = EmbeddedPostgres(directory=postgres_directory)
     assert server.account is not None
-    closed = reachable_directory / "closed"
+    closed = postgres_directory / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(ChildFailed, match="may not enter"):
         EmbeddedPostgres(directory=closed / "below").child_spec()
@@ -99,24 +99,24 @@ def test_root_lends_an_account_that_reaches_copied_programs(reachable_directory:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root lends an account")
 async def test_programs_under_a_private_home_are_copied_once(
-    reachable_directory: Path, monkeypatch: pytest.MonkeyPatch
+    postgres_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = EmbeddedPostgres(directory=reachable_directory)
+    server = EmbeddedPostgres(directory=postgres_directory)
     account = server.account
     assert account is not None
-    home = reachable_directory / "home"
+    home = postgres_directory / "home"
     _copy_wheel_under(home)
     monkeypatch.syspath_prepend(str(home))
-    copies = reachable_directory / "copies"
+    copies = postgres_directory / "copies"
     copies.mkdir()
     install = reachable_install(copies, account)
     assert install.root.is_relative_to(copies)
     stamp = install.postgres.stat().st_ino
     assert reachable_install(copies, account).postgres.stat().st_ino == stamp
-    spec = EmbeddedPostgres(directory=reachable_directory / "server").child_spec()
+    spec = EmbeddedPostgres(directory=postgres_directory / "server").child_spec()
     assert str(home) not in spec.argv[0]
     child = Child(spec)
-    (reachable_directory / "server").chmod(0o711)
+    (postgres_directory / "server").chmod(0o711)
     await child.start()
     try:
         await child.wait_ready()
