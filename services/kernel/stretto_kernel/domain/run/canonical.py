@@ -18,7 +18,7 @@ from stretto_kernel.domain.run.plan import TaskSpec
 
 
 def digest_of(*values: object) -> bytes:
-    """Return the SHA-256 of values: scalars, messages and values of the plan, and what holds them."""
+    """Return the SHA-256 of scalars, messages and dataclasses, and sequences and maps of them."""
     return hashlib.sha256(b"".join(map(_encode, values))).digest()
 
 

@@ -69,7 +69,9 @@ def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
         return False
     if state.start is None or isinstance(event, _REVOKE_LEASES):
         return True
-    leased = state.counts[Leased.number] + state.clean_up_counts[Leased.number]
+    leased = state.clean_up_counts[Leased.number]
+    if state.stopping is None or not state.stopping.grace_over:  # After it, they are revoked.
+        leased += state.counts[Leased.number]
     if leased > 1:
         return False  # The event ends at most one of them, and the run waits for every lease.
     if state.stopping is not None or state.policies.fails_fast:
