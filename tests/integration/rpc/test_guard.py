@@ -206,6 +206,27 @@ async def test_a_caller_that_goes_away_frees_the_handler(served: Served, stub: A
     await asyncio.wait_for(left.wait(), 10)
 
 
+async def test_a_refusal_nobody_waits_for_any_more_harms_nothing(served: Served, stub: Any) -> None:
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def refuse_when_cancelled(_request: object) -> Any:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise Held("too late") from None
+        finally:
+            left.set()
+
+    served.answer = refuse_when_cancelled
+    call = stub.ReadStream(pb.ReadStreamRequest())
+    await asyncio.wait_for(entered.wait(), 10)
+    call.cancel()
+    await asyncio.wait_for(left.wait(), 10)
+    served.answer = _giving(pb.ReadStreamResponse(more=True))
+    assert (await stub.ReadStream(pb.ReadStreamRequest())).more
+
+
 async def test_the_principal_of_one_call_is_not_seen_by_another(served: Served, stub: Any) -> None:
     both = asyncio.Barrier(2)
     names: list[str] = []
