@@ -125,7 +125,6 @@ def too_large(token: lease_pb2.LeaseToken, size_bytes: int, bytes_max: int) -> w
 
 def _detail(status: status_pb2.Status, into: _Detail) -> _Detail | None:
     for packed in status.details:
-        if packed.Is(into.DESCRIPTOR):
-            packed.Unpack(into)
+        if packed.TypeName() == into.DESCRIPTOR.full_name and packed.Unpack(into):
             return into
     return None
