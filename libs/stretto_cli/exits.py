@@ -14,7 +14,8 @@ from enum import IntEnum
 from typing import ParamSpec, TypeVar
 
 import typer
-from stretto_core.errors import DeadlineExceeded, Internal, Refusal, Unavailable
+from stretto_core.errors import DeadlineExceeded, Internal, InvalidArgument, Refusal, Unavailable
+from stretto_sdk.plan_form import form_path
 
 from stretto_cli.printing import complain
 
@@ -48,7 +49,7 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
         try:
             return command(*args, **kwargs)
         except Refusal as refusal:
-            complain(refusal.message)
+            complain(_sentence(refusal))
             raise typer.Exit(status_of(refusal)) from None
         except KeyboardInterrupt:
             raise typer.Exit(ExitStatus.INTERRUPTED) from None
@@ -69,3 +70,13 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
             raise typer.Exit(ExitStatus.BUG) from None
 
     return run
+
+
+def _sentence(refusal: Refusal) -> str:
+    violations = refusal.violations if isinstance(refusal, InvalidArgument) else ()
+    # The kernel's message names the first only; ours, of a plan file's form, has all of them.
+    if not violations or "\n" in refusal.message:
+        return refusal.message
+    opening = refusal.message.partition(":")[0]
+    lines = [f"{form_path(each.field)}: {each.description}" for each in violations]
+    return "\n  ".join([f"{opening}:", *lines])

@@ -7,6 +7,7 @@ the form is, and all mistakes are reported at once, each with its path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,6 +85,15 @@ def parse_tasks(value: object, *, source: str = "the tasks") -> list[pb.TaskSpec
     specs = [_task(each, f"[{index}]", mistakes) for index, each in enumerate(value)]
     mistakes.raise_if_any(source)
     return specs
+
+
+def form_path(contract_path: str) -> str:
+    """Return the path in this form of a field that the kernel names by its path in the contract.
+
+    `task_graph.tasks[1].dependencies[0].task` is `tasks[1].after[0]` here.
+    """
+    path = contract_path.removeprefix("task_graph.").replace("arguments_json", "arguments")
+    return re.sub(r"dependencies\[([0-9]+)\](\.task$)?", r"after[\1]", path)
 
 
 def payload_of(value: object, *, source: str = "the value") -> Payload:

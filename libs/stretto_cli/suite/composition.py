@@ -17,6 +17,7 @@ from stretto_core.errors import InvalidArgument
 from stretto_core.localstack.child import ChildSpec, StopStep
 from stretto_core.localstack.postgres import EmbeddedPostgres
 from stretto_core.localstack.readiness import tcp_open
+from stretto_core.rpc.tokens import TOKENS_FILE
 
 from stretto_cli.suite.directory import SuiteDirectory
 
@@ -90,7 +91,7 @@ def _kernel(settings: SuiteSettings, dsn: str) -> ChildSpec:
             **_passed_on(settings),
             "STRETTO_POSTGRES_DSN": dsn,
             "STRETTO_LISTEN": settings.address,
-            "STRETTO_TOKENS_DIR": str(settings.directory.tokens_path),
+            "STRETTO_TOKENS_FILE": str(settings.directory.tokens_path / TOKENS_FILE),
         },
         ready=tcp_open(HOST, settings.port),
         stop_steps=_DRAIN,

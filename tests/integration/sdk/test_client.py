@@ -24,7 +24,7 @@ from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_sdk import Client, Plan, RunCancelled, RunFailed, RunState
 from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 
-RUN_ID = "p0-0123456789ab0123456789abcdef01234567"
+RUN_ID = "p0-0123456789ab0123456789abcdef0123"
 
 
 def a_plan() -> Plan:

@@ -9,7 +9,7 @@ import pytest
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.plan import Plan
-from stretto_sdk.plan_form import parse_run, parse_run_text, parse_tasks
+from stretto_sdk.plan_form import form_path, parse_run, parse_run_text, parse_tasks
 
 
 def mistakes_of(form: object) -> dict[str, str]:
@@ -210,3 +210,19 @@ def test_a_spawn_is_a_list_of_tasks() -> None:
     assert [each.name for each in parse_tasks([{"name": "a", "executor": "process"}])] == ["a"]
     with pytest.raises(InvalidArgument, match="must be a list"):
         parse_tasks({"name": "a"})
+
+
+@pytest.mark.parametrize(
+    ("contract_path", "path"),
+    [
+        ("task_graph.tasks[1].name", "tasks[1].name"),
+        ("task_graph.tasks[1].dependencies[0].task", "tasks[1].after[0]"),
+        ("task_graph.tasks[1].dependencies[0].scope", "tasks[1].after[0].scope"),
+        ("task_graph.tasks[1].arguments_json", "tasks[1].arguments"),
+        ("labels", "labels"),
+    ],
+)
+def test_a_path_of_the_contract_is_told_in_the_words_of_the_form(
+    contract_path: str, path: str
+) -> None:
+    assert form_path(contract_path) == path

@@ -1,1 +1,0 @@
-"""The worker's half of Stretto: session machine, runtime, executors, task context."""

@@ -1,1 +1,0 @@
-"""Adapters of the kernel's own ports: the view tables and the dialing of workers."""
