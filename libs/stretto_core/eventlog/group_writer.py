@@ -13,9 +13,17 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Protocol, assert_never
 
+import structlog
+
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import Internal, Refusal, Unavailable
-from stretto_core.eventlog.port import OwnedLog, PartitionMoved, StoreDown, VersionConflict
+from stretto_core.eventlog.port import (
+    AppendUnknown,
+    OwnedLog,
+    PartitionMoved,
+    StoreDown,
+    VersionConflict,
+)
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.eventlog.writer import (
     Append,
@@ -33,6 +41,7 @@ from stretto_core.eventlog.writer import (
     WriterMachine,
 )
 
+_log = structlog.get_logger(__name__)
 _SETTLE_DELAY_S = 0.02
 _SETTLE_DELAY_S_MAX = 0.2
 
@@ -137,10 +146,10 @@ class GroupWriter:
                 self._wake.clear()  # Before looking: a submission in between must not be missed.
                 await self._do(self._machine.tick(self._now_ns()))
         except Exception as error:
-            # A bug of ours or of the owner's callbacks: stop, or the record and the memory part.
+            # A bug of ours or of the owner's callbacks: memory and record may have parted, so stop.
             cause = Internal("the group writer failed")
             cause.__cause__ = error
-            raise
+            _log.error("log.writer_failed", exc_info=True)
         finally:
             self._tell(self._machine.close(cause))
 
@@ -165,7 +174,8 @@ class GroupWriter:
             positions = await self._owned.append(events)
         except (VersionConflict, PartitionMoved, StoreDown) as refusal:
             self._tell(self._machine.refused(refusal))
-        except Exception:  # Anything but a plain refusal leaves the outcome open.
+        except AppendUnknown as error:
+            _log.warning("log.append_unknown", events=len(events), error=str(error))
             self._machine.lost()
         else:
             self._tell(self._machine.appended(positions))
@@ -175,7 +185,8 @@ class GroupWriter:
             await self._owned.probe()
         except PartitionMoved as refusal:
             self._tell(self._machine.refused(refusal))
-        except Unavailable:
+        except StoreDown as error:
+            _log.warning("log.probe_failed", error=str(error))
             self._machine.lost()
         else:
             self._tell(self._machine.probed())
@@ -185,10 +196,13 @@ class GroupWriter:
         while True:
             try:
                 settlement = await self._owned.settle(events)
-            except Unavailable:
+            except StoreDown:
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, _SETTLE_DELAY_S_MAX)
             else:
+                _log.warning(
+                    "log.append_settled", events=len(events), outcome=settlement.outcome.value
+                )
                 self._tell(self._machine.settled(settlement))
                 return
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+from bisect import bisect_right, insort
 from collections.abc import AsyncGenerator, Sequence
+from operator import attrgetter
 
 from stretto_core.eventlog.chain import head_of
 from stretto_core.eventlog.faults import AppendFaults, Fault, NoFaults
@@ -30,6 +32,8 @@ from stretto_core.eventlog.recorded import LeaseKeys, NewEvent, Page, StoredEven
 from stretto_core.ids import Partition, StreamId
 
 _SUBSCRIBE_BATCH_EVENTS = 500
+_position = attrgetter("position")
+_version = attrgetter("version")
 
 
 class MemoryStore:
@@ -44,6 +48,7 @@ class MemoryStore:
         self.events: list[StoredEvent] = []
         self.held_by: object | None = None
         self._streams: dict[StreamId, list[StoredEvent]] = {}
+        self._by_place: dict[tuple[StreamId, int], StoredEvent] = {}
         self._tracking: dict[str, int] = {}
         self._last_position = 0
         self._appended = asyncio.Event()
@@ -71,7 +76,8 @@ class MemoryStore:
                 position, event.stream, event.version, event.type, event.stored_bytes
             )
             self.events.append(stored)
-            self._streams.setdefault(event.stream, []).append(stored)
+            self._by_place[event.stream, event.version] = stored
+            insort(self._streams.setdefault(event.stream, []), stored, key=_version)
         self.wake_followers()
         return tuple(positions)
 
@@ -82,9 +88,7 @@ class MemoryStore:
 
     def event_at(self, stream: StreamId, version: int) -> StoredEvent | None:
         """Return the event of `stream` with `version`."""
-        events = self._streams.get(stream, ())
-        index = version - (events[0].version if events else 1)
-        return events[index] if 0 <= index < len(events) else None
+        return self._by_place.get((stream, version))
 
     def stream_events(self, stream: StreamId) -> list[StoredEvent]:
         """Return the stream's events, oldest first; [] when there is none."""
@@ -92,14 +96,7 @@ class MemoryStore:
 
     def index_after(self, position: int) -> int:
         """Return the index in `events` of the first one after `position`."""
-        low, high = 0, len(self.events)
-        while low < high:
-            middle = (low + high) // 2
-            if self.events[middle].position <= position:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return bisect_right(self.events, position, key=_position)
 
     def next_append(self) -> asyncio.Event:
         """Return an event that is set by the next append or `wake_followers`."""
@@ -254,8 +251,9 @@ class MemoryLog:
     ) -> Page:
         """See `EventLog.read_stream`."""
         events = self._store.stream_events(stream)
-        start = max(0, after_version + 1 - events[0].version) if events else 0
-        return cut_page(events[start : start + limit + 1], limit=limit, bytes_max=bytes_max)
+        start = bisect_right(events, after_version, key=_version)
+        found = events[start : start + limit + 1]
+        return cut_page(found, limit=limit, bytes_max=bytes_max)
 
     async def read_all(
         self,

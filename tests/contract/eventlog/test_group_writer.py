@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from stretto_core.errors import Refusal, Unavailable
+from stretto_core.errors import Internal, Refusal, Unavailable
 from stretto_core.eventlog.chain import ChainVerifier
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.group_writer import GroupWriter
@@ -140,6 +140,31 @@ async def test_an_intruding_event_makes_the_writer_decide_again(open_log: OpenLo
     assert [(list(batches), cause.reason_word) for batches, cause in dropped] == [
         ([1, 2], "VERSION_CONFLICT")
     ]
+
+
+async def test_an_owner_that_breaks_down_stops_the_writer(open_log: OpenLog) -> None:
+    log = await open_log()
+    closed_by: list[Refusal] = []
+
+    class Owner:
+        def batches_committed(self, commits: object) -> None:
+            raise ZeroDivisionError("a bug of the owner")
+
+        def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:
+            raise AssertionError("nothing was to be dropped")
+
+        def writer_closed(self, cause: Refusal) -> None:
+            closed_by.append(cause)
+
+    writer = GroupWriter(await log.acquire(), Owner())
+    stream = StreamWriter("one")
+    writer.submit([stream.next()])
+    with pytest.raises(Internal):
+        await writer.barrier()
+    assert [cause.reason_word for cause in closed_by] == ["INTERNAL"]
+    with pytest.raises(Internal):
+        writer.submit([stream.next()])
+    await writer.close()
 
 
 class SeededFaults:

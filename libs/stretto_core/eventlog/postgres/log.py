@@ -179,7 +179,7 @@ class PostgresLog:
 
     async def close(self) -> None:
         """See `EventLog.close`."""
-        self._tail.close()
+        await self._tail.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._recorder.datastore.close)
 

@@ -78,6 +78,7 @@ class Tail:
         self._loop = asyncio.get_running_loop()
         self._followers = 0
         self._follower: _Follower | None = None
+        self._threads: list[threading.Thread] = []
         self._window: deque[tuple[StoredEvent, ...]] = deque()
         self._window_events = 0
         self._window_bytes = 0
@@ -92,6 +93,8 @@ class Tail:
         try:
             if self._follower is None:
                 self._follower = _Follower(self, self._recorder, self._poll_interval_s)
+                self._threads = [one for one in self._threads if one.is_alive()]
+                self._threads.append(self._follower.thread)
             while not self._closed:
                 if self._failure is not None:
                     raise Internal("following the log failed") from self._failure
@@ -109,11 +112,13 @@ class Tail:
             if self._followers == 0:
                 self._stop()
 
-    def close(self) -> None:
-        """End the subscription and every follower's loop."""
+    async def close(self) -> None:
+        """End the subscription and every follower's loop; returns when no thread is left."""
         self._closed = True
         self._stop()
         self._wake()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def begin(self, position: int, follower: _Follower) -> None:
         """From the subscription's thread: what follows comes after `position`, without a gap."""
@@ -196,8 +201,8 @@ class _Follower:
         self._poll_interval_s = poll_interval_s
         self._stopped = threading.Event()
         self._subscription: _Subscription | None = None
-        self._thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="log-tail", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Ask the thread to end; it does within a fraction of a second."""

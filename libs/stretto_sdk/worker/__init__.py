@@ -1,0 +1,1 @@
+"""The worker's half of Stretto: session machine, runtime, executors, task context."""

@@ -1,0 +1,123 @@
+"""The kernel process: the only constructor of adapters and reader of the environment.
+
+`python -m stretto_kernel` serves a partition; `--role projector` keeps the views. Ends with
+status 0 after SIGTERM or SIGINT, 1 when it cannot start, 2 for wrong settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+
+import structlog
+import uvloop
+from stretto_core.atomic_file import write_atomically
+from stretto_core.clock.system import SystemClock
+from stretto_core.errors import Refusal
+from stretto_core.eventlog.postgres.log import PostgresLog
+from stretto_core.ids.system import SystemIds
+from stretto_core.rpc.server import RpcServer, ServerSettings
+from stretto_core.rpc.status import to_status
+from stretto_core.rpc.tokens import TokenFile, TokenTable
+from stretto_core.telemetry.logs import configure_logs
+
+from stretto_kernel.adapters.grpc_dialer import GrpcDialer
+from stretto_kernel.app.recovery import NoRunIndex
+from stretto_kernel.kernel import Kernel
+from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.servicers.run_listing import NoRunListing
+from stretto_kernel.serving import Readiness, add_servicers
+from stretto_kernel.settings import ROLES, Settings, SettingsError
+
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms would let the writer's thread wait for the loop that long."""
+
+
+def main() -> None:
+    """Run the role the command line names until a signal ends it."""
+    arguments = argparse.ArgumentParser(prog="stretto_kernel", description="The Stretto kernel.")
+    arguments.add_argument("--role", choices=ROLES, default=ROLES[0])
+    role = arguments.parse_args().role
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"stretto_kernel: {error}\n")
+        sys.exit(2)
+    configure_logs(service=role, json=settings.log_format == "json")
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.exit(uvloop.run(_run_kernel(settings)))
+
+
+async def _run_kernel(settings: Settings) -> int:
+    log = structlog.get_logger("stretto.kernel")
+    log.info("kernel.starting", settings=repr(settings))
+    stopped = _stop_on_signals()
+    try:
+        event_log = await PostgresLog.open(settings.postgres_dsn, settings.partition)
+    except Refusal as refusal:
+        log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
+        return 1
+    ports = KernelPorts(
+        log=event_log,
+        clock=SystemClock(),
+        ids=SystemIds(),
+        dialer=GrpcDialer(),
+        index=NoRunIndex(),
+        to_status=to_status,
+    )
+    limits = KernelLimits(
+        queue_limits=dict(settings.queue_limits),
+        ended_runs_max=settings.ended_runs_max,
+        streams_max=settings.sessions_max,
+    )
+    kernel = Kernel(ports, limits)
+    try:
+        return await _serve(kernel, settings, stopped)
+    except Refusal as refusal:
+        log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
+        return 1
+    finally:
+        await kernel.stop()
+        await event_log.close()
+
+
+async def _serve(kernel: Kernel, settings: Settings, stopped: asyncio.Event) -> int:
+    server = RpcServer(ServerSettings(address=settings.listen_address), tokens=_tokens(settings))
+    add_servicers(server, kernel, NoRunListing())
+    # Owned before the port opens: a caller that reaches the kernel finds its runs.
+    await kernel.start()
+    port = await server.start()
+    readiness = Readiness(server, kernel)
+    await readiness.start()
+    host = settings.listen_address.rpartition(":")[0]
+    _write_address(settings, f"{host}:{port}")
+    structlog.get_logger("stretto.kernel").info("kernel.listening", address=f"{host}:{port}")
+    await stopped.wait()
+    await readiness.drain(settings.drain_grace_s)
+    return 0
+
+
+def _tokens(settings: Settings) -> TokenFile | TokenTable:
+    if settings.tokens_file is None:
+        return TokenTable()
+    return TokenFile(settings.tokens_file.parent, asyncio.get_running_loop().time)
+
+
+def _write_address(settings: Settings, address: str) -> None:
+    if settings.address_file is not None:
+        write_atomically(settings.address_file, f"{address}\n".encode())
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The application: one function per command, each of them load, decide, append, answer."""

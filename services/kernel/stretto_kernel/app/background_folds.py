@@ -1,0 +1,76 @@
+"""Folds runs in the background: after a start, and those whose memory became void.
+
+Owns which active runs are not in memory yet, in the order of their deadlines. A call on one of them
+does not wait for its turn: it folds it itself. Uses a few tasks for any number of runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+import structlog
+from stretto_core.errors import NotFound, Unavailable
+from stretto_core.ids import RunId
+
+from stretto_kernel.app.stream_host import StreamHost
+
+FOLDERS_MAX = 4
+RETRY_S = 0.1
+NO_DEADLINE_NS = 1 << 63
+
+
+class BackgroundFolds:
+    """The active runs still to be folded.
+
+    folded: told of each run that is in memory now, or turned out not to exist.
+    """
+
+    def __init__(self, host: StreamHost, folded: Callable[[RunId], None]) -> None:
+        self._host = host
+        self._folded = folded
+        self._queue: list[tuple[int, RunId]] = []
+        self._waiting: set[RunId] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("stretto.kernel.folds")
+
+    @property
+    def recovery_streams_left(self) -> int:
+        """How many active runs are not in memory."""
+        return len(self._waiting)
+
+    def add(self, run_id: RunId, deadline_ns: int = NO_DEADLINE_NS) -> None:
+        """Fold the run when its turn comes."""
+        if run_id in self._waiting:
+            return
+        self._waiting.add(run_id)
+        heapq.heappush(self._queue, (deadline_ns, run_id))
+        if len(self._tasks) < FOLDERS_MAX:
+            task = asyncio.create_task(self._work(), name="background-folds")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Stop folding."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _work(self) -> None:
+        while self._queue:
+            _, run_id = heapq.heappop(self._queue)
+            await self._fold(run_id)
+            self._waiting.discard(run_id)
+            self._folded(run_id)
+
+    async def _fold(self, run_id: RunId) -> None:
+        while True:
+            try:
+                await self._host.load(run_id)
+            except NotFound:
+                return  # Its start was never stored.
+            except Unavailable as refusal:
+                self._log.info("fold.postponed", run_id=run_id, reason=refusal.reason_word)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return

@@ -1,0 +1,211 @@
+"""What can be asked of runs, one function per command or read: load, decide, append, answer.
+
+Values come in parsed; protobuf resources go out as they stood at the answered version. Knows no
+gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stretto.common.v1.principal_pb2 import Principal
+from stretto.run.v1 import run_pb2
+from stretto_core.clock import NS_PER_S, Clock
+from stretto_core.eventlog.codec import Cause
+from stretto_core.eventlog.recorded import Recorded
+from stretto_core.ids import (
+    IdSource,
+    Namespace,
+    Partition,
+    RequestId,
+    RunId,
+    TaskName,
+    derive_run_id,
+)
+
+from stretto_kernel.app.asking import Answered, Decided, ask
+from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
+from stretto_kernel.app.presence import RunPresence
+from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.domain.run import decide, evolve, new_run
+from stretto_kernel.domain.run.commands import Command, StartRun
+from stretto_kernel.domain.run.refusals import RunNotFound
+from stretto_kernel.domain.run.resource import to_run, to_task
+
+WaitReasonOf = Callable[[HostedRun, TaskName], run_pb2.WaitReason.ValueType]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, and under which idempotency key.
+
+    request_digest: 32 bytes over the parsed request; both empty for a read.
+    """
+
+    principal: Principal
+    request_id: str = ""
+    request_digest: bytes = b""
+    traceparent: str = ""
+
+
+class TaskPage(NamedTuple):
+    """Some tasks in the order they came to be, and where the next page begins (None: nowhere)."""
+
+    tasks: list[run_pb2.Task]
+    next_index: int | None
+
+
+class RunCalls:
+    """The calls on the runs of one ownership of a partition."""
+
+    def __init__(
+        self,
+        host: StreamHost,
+        presence: RunPresence,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        partition: Partition,
+        wait_reason: WaitReasonOf,
+    ) -> None:
+        self._host = host
+        self._presence = presence
+        self._clock = clock
+        self._ids = ids
+        self._partition = partition
+        self._wait_reason = wait_reason
+
+    def run_id_of(self, namespace: Namespace, request_id: RequestId) -> RunId:
+        """The id of the run that a start with this request id begins."""
+        return derive_run_id(self._partition, namespace, request_id)
+
+    async def start_run(
+        self, namespace: Namespace, command: StartRun, caller: Caller
+    ) -> Answered[run_pb2.Run]:
+        """Accept a run, or answer like the first time when the same request began it before.
+
+        Raises RequestIdReused, and InvalidArgument or Unimplemented for a plan that is wrong.
+        """
+        run_id = self.run_id_of(namespace, command.request_id)
+
+        async def find(dropped_count: int) -> HostedRun:
+            run = self._host.find(run_id)
+            if run is not None:
+                return run
+            # After a drop nothing is guessed: the guess may be what failed.
+            surely_new = dropped_count == 0 and self._presence.is_surely_new(run_id)
+            if not surely_new and await self._presence.exists(run_id):
+                return await self._host.load(run_id)
+            run = self._host.find(run_id)  # Somebody may have begun it during the look-up.
+            return run or self._host.create(run_id, namespace, caller.principal)
+
+        def question(run: HostedRun) -> Decided[run_pb2.Run]:
+            own_facts = self._host.take(run, command, self._cause(run, caller))
+            self._presence.note_started(run_id)
+            return Decided(self._show(run, with_input=False), own_facts)
+
+        return await ask(self._host, find, question)
+
+    def validate_start(
+        self, namespace: Namespace, command: StartRun, caller: Caller
+    ) -> run_pb2.Run:
+        """Check a start, store nothing, and return the run as it would be."""
+        state = new_run(self.run_id_of(namespace, command.request_id), namespace)
+        for version, event in enumerate(decide(state, command), start=1):
+            evolve(state, Recorded(event, version, command.now_ns, command.request_id))
+        return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
+
+    async def wait_ended(
+        self, namespace: Namespace, run_id: RunId, timeout_ns: int
+    ) -> Answered[run_pb2.Run]:
+        """Return the run once it has ended, or as it is when `timeout_ns` has passed."""
+        try:
+            async with asyncio.timeout(timeout_ns / NS_PER_S):
+                while True:
+                    run = await self._host.load(run_id)
+                    await self._host.until_end(run)
+                    if not run.has_ended:
+                        continue
+                    shown = self._show(run, with_input=False)
+                    try:
+                        # What has ended stays so: its commit alone makes the answer true.
+                        await self._host.answered(run, run.decided, own_facts=True)
+                    except DecidedAgain:
+                        continue
+                    return Answered(shown, run.position)
+        except TimeoutError:
+            return await self.get_run(namespace, run_id, with_input=False)
+
+    async def get_run(
+        self, namespace: Namespace, run_id: RunId, *, with_input: bool = True
+    ) -> Answered[run_pb2.Run]:
+        """Read a run as of its newest committed fact. Raises RunNotFound."""
+
+        def question(run: HostedRun) -> Decided[run_pb2.Run]:
+            return Decided(self._show(run, with_input=with_input), own_facts=False)
+
+        return await ask(self._host, self._finder(namespace, run_id), question)
+
+    async def steer_run(
+        self, namespace: Namespace, run_id: RunId, command: Command, caller: Caller
+    ) -> Answered[run_pb2.Run]:
+        """Decide a client's command on a run: hold, lift, cancel, kill, add tasks.
+
+        Raises RunNotFound and what the decider refuses.
+        """
+
+        def question(run: HostedRun) -> Decided[run_pb2.Run]:
+            own_facts = self._host.take(run, command, self._cause(run, caller))
+            return Decided(self._show(run, with_input=False), own_facts)
+
+        return await ask(self._host, self._finder(namespace, run_id), question)
+
+    async def list_tasks(
+        self, namespace: Namespace, run_id: RunId, *, first_index: int, count_max: int
+    ) -> TaskPage:
+        """Read some of the run's tasks. Raises RunNotFound."""
+
+        def question(run: HostedRun) -> Decided[TaskPage]:
+            end = first_index + count_max
+            names = itertools.islice(run.state.tasks, first_index, end)
+            tasks = [self.show_task(run, name) for name in names]
+            more = end < len(run.state.tasks)
+            return Decided(TaskPage(tasks, end if more else None), own_facts=False)
+
+        answered = await ask(self._host, self._finder(namespace, run_id), question)
+        return answered.answer
+
+    async def find(self, namespace: Namespace, run_id: RunId) -> HostedRun:
+        """The run in memory. Raises RunNotFound, also when it is another tenant's."""
+        run = await self._host.load(run_id)
+        if run.namespace != namespace:
+            raise RunNotFound("no such run", run_id=run_id)
+        return run
+
+    def show_task(self, run: HostedRun, task: TaskName) -> run_pb2.Task:
+        """The task as it stands, with what a ready one waits for."""
+        shown = to_task(run.state, task, self._clock.now_ns())
+        if shown.state == run_pb2.TASK_STATE_READY:
+            shown.wait_reason = self._wait_reason(run, task)
+        return shown
+
+    def _finder(self, namespace: Namespace, run_id: RunId) -> Callable[[int], Awaitable[HostedRun]]:
+        return lambda _: self.find(namespace, run_id)
+
+    def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:
+        now_ns = self._clock.now_ns()
+        return to_run(run.state, now_ns, creator=run.creator, with_input=with_input)
+
+    def _cause(self, run: HostedRun, caller: Caller) -> Cause:
+        return Cause(
+            namespace=run.namespace,
+            principal=caller.principal,
+            request_id=caller.request_id,
+            request_digest=caller.request_digest,
+            correlation_id=self._ids.uuid7(),
+            traceparent=caller.traceparent,
+        )

@@ -1,0 +1,96 @@
+"""Following a run: what it is, then each change, until it has ended.
+
+Changes are coalesced: a follower hears at most ten times a second, and nothing that is not
+committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+from stretto.run.v1 import run_pb2
+from stretto_core.clock import Clock
+from stretto_core.ids import Namespace, RunId, TaskName
+
+from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun, RunWatch
+from stretto_kernel.app.run_calls import RunCalls
+from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.domain.run.resource import to_run
+
+INTERVAL_S = 0.1
+TASKS_PER_CHANGE_MAX = 500
+
+
+class RunChange(NamedTuple):
+    """The run at a version, and tasks that changed since the message before."""
+
+    run: run_pb2.Run
+    tasks: list[run_pb2.Task]
+    version: int
+    ended: bool
+
+
+async def watch_run(
+    host: StreamHost,
+    calls: RunCalls,
+    clock: Clock,
+    *,
+    namespace: Namespace,
+    run_id: RunId,
+    with_tasks: bool,
+) -> AsyncIterator[RunChange]:
+    """Yield the run as it is, with every task, then its changes; the last has `ended`.
+
+    Raises RunNotFound.
+    """
+    watch = RunWatch()
+    watch.void()
+    run = await calls.find(namespace, run_id)
+    run.watches.append(watch)
+    try:
+        while True:
+            touched = await watch.changed()
+            if run.dropped or host.find(run_id) is not run:
+                run = await calls.find(namespace, run_id)
+                run.watches.append(watch)
+            version, ended = run.decided, run.has_ended
+            shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
+            names: Iterable[TaskName] = ()
+            if with_tasks:
+                names = run.state.tasks if touched.run_wide else touched.tasks
+            tasks = [calls.show_task(run, name) for name in names]
+            try:
+                await host.answered(run, version, own_facts=False)
+            except DecidedAgain:
+                watch.void()
+                continue
+            for change in _in_parts(shown, tasks, version, ended=ended):
+                yield change
+            if ended:
+                return
+            await asyncio.sleep(INTERVAL_S)
+    finally:
+        _leave(run, watch)
+
+
+def _in_parts(
+    run: run_pb2.Run, tasks: list[run_pb2.Task], version: int, *, ended: bool
+) -> Iterable[RunChange]:
+    rest = iter(tasks)
+    sent_count = 0
+    while True:
+        part = list(islice(rest, TASKS_PER_CHANGE_MAX))
+        sent_count += len(part)
+        last = sent_count == len(tasks)
+        yield RunChange(run, part, version, ended and last)
+        if last:
+            return
+
+
+def _leave(run: HostedRun, watch: RunWatch) -> None:
+    with suppress(ValueError):
+        run.watches.remove(watch)

@@ -1,0 +1,361 @@
+"""What lease holders write: renewals, outcomes, spawns. Each is fenced, decided and answered.
+
+Owns the way from a token and what it carries to a command, and from what became of the command to a
+receipt. A receipt of facts leaves when they are committed; a refusal or a repeat leaves when a
+commit or probe after it succeeded. What is dropped is decided again, three times, then answered
+UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from google.rpc import status_pb2
+from stretto.common.v1 import lease_pb2
+from stretto.run.v1 import events_pb2 as ev
+from stretto.work.v1 import work_pb2
+from stretto_core.errors import InvalidArgument, NotFound, PermissionDenied, Refusal, Unavailable
+from stretto_core.eventlog.codec import Cause
+from stretto_core.ids import Namespace, RunId, TaskName
+
+from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
+from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled
+from stretto_kernel.dispatch.assignments import parse_work_item
+from stretto_kernel.dispatch.holder_payloads import check_payloads, checked_failure
+from stretto_kernel.dispatch.lease_keys import is_lease_secret
+from stretto_kernel.dispatch.lease_table import Lease
+from stretto_kernel.dispatch.shared import Shared
+from stretto_kernel.dispatch.work_stream import WorkStream
+from stretto_kernel.dispatch.work_streams import WorkStreams
+from stretto_kernel.domain.run import commands
+from stretto_kernel.domain.run.refusals import LeaseLost
+
+ToStatus = Callable[[Refusal], status_pb2.Status]
+
+
+class WrongSecret(PermissionDenied):
+    """The epoch is current, the secret is not its: the bearer does not hold this lease."""
+
+    reason = "WRONG_SECRET"
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """One write on its way to its receipt."""
+
+    stream: WorkStream
+    token: lease_pb2.LeaseToken
+    kind: work_pb2.ReceiptKind.ValueType
+    run_id: RunId
+    task: TaskName
+    command: Callable[[Lease | None], commands.Command]
+    request_id: str = ""
+
+
+class HolderWriter:
+    """Takes holders' writes for one host.
+
+    to_status: how a refusal is written into a receipt.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        streams: WorkStreams,
+        to_status: ToStatus,
+    ) -> None:
+        self._host = shared.host
+        self._clock = shared.clock
+        self._keys = shared.keys
+        self._own = shared.own
+        self._leases = shared.leases
+        self._streams = streams
+        self._to_status = to_status
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refused_count = 0
+        self._log = structlog.get_logger("stretto.kernel.dispatch")
+
+    def report(self, stream: WorkStream, outcome: work_pb2.Outcome) -> None:
+        """See `HolderWrites`."""
+        self._begin(
+            stream,
+            outcome.token,
+            work_pb2.RECEIPT_KIND_OUTCOME,
+            lambda task: partial(self._outcome_command, outcome, task),
+        )
+
+    def spawn(self, stream: WorkStream, spawn: work_pb2.Spawn) -> None:
+        """See `HolderWrites`."""
+
+        def command(task: TaskName, _: Lease | None) -> commands.Command:
+            return commands.Spawn(
+                now_ns=self._clock.now_ns(),
+                task=task,
+                epoch=spawn.token.epoch,
+                tasks=tuple(spawn.tasks),
+            )
+
+        self._begin(
+            stream,
+            spawn.token,
+            work_pb2.RECEIPT_KIND_SPAWN,
+            lambda task: partial(command, task),
+            request_id=spawn.request_id,
+        )
+
+    def renew(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
+        """See `HolderWrites`. An accepted renewal is not answered; a cancel is told again."""
+        token = renewal.token
+        named = parse_work_item(token.work_item)
+        lease = None if named is None else self._leases.find((named[1], named[2]), token.epoch)
+        if lease is None or not self._is_genuine(token):
+            if named is not None and self._host.find(named[1]) is None:
+                self._later(self._load_and_renew(stream, renewal, named[1]))
+            else:
+                self._refuse_renewal(stream, renewal)
+            return
+        now_mono_ns = self._clock.mono_ns()
+        self._leases.renew(lease, now_mono_ns)
+        if lease.stop is not None:
+            self._streams.signal(lease, lease.stop)
+        if renewal.HasField("details"):
+            self._note_details(stream, lease, renewal, now_mono_ns)
+
+    def close(self) -> None:
+        """Forget what waits."""
+        for task in self._tasks:
+            task.cancel()
+
+    # -- from a write to its receipt -------------------------------------------------------------
+
+    def _begin(
+        self,
+        stream: WorkStream,
+        token: lease_pb2.LeaseToken,
+        kind: work_pb2.ReceiptKind.ValueType,
+        command: Callable[[TaskName], Callable[[Lease | None], commands.Command]],
+        *,
+        request_id: str = "",
+    ) -> None:
+        named = parse_work_item(token.work_item)
+        if named is None:
+            refusal = InvalidArgument("the token's work item is no task", field="token.work_item")
+            self._answer(stream, token, kind, request_id, refusal)
+            return
+        write = _Write(stream, token, kind, named[1], named[2], command(named[2]), request_id)
+        run = self._host.find(write.run_id)
+        if run is not None:
+            self._take(write, run, 0)
+        else:
+            self._later(self._load_and_take(write, 0))
+
+    def _take(self, write: _Write, run: HostedRun, tries: int) -> None:
+        """Decide a write on its run in memory; its receipt follows when it may leave."""
+        lease = self._leases.find((write.run_id, write.task), write.token.epoch)
+        refusal: Refusal | None = None
+        try:
+            self._fence(write, run)
+            if lease is not None:
+                lease.acknowledged = lease.reclaimed = True
+                lease.reported = write.kind == work_pb2.RECEIPT_KIND_OUTCOME
+            if self._host.take(run, write.command(lease), self._cause(write, run)):
+                self._host.when_settled(
+                    run,
+                    partial(self._answered, write, None),
+                    partial(self._dropped, write, tries),
+                )
+                return
+        except Refusal as refused:
+            refusal = refused
+            self._note_refused(write, run, refused)
+        if lease is not None and refusal is not None:
+            lease.reported = False
+        self._later(self._answer_settled(write, run, refusal, tries))
+
+    async def _answer_settled(
+        self, write: _Write, run: HostedRun, refusal: Refusal | None, tries: int
+    ) -> None:
+        try:
+            await self._host.answered(run, run.decided, own_facts=False)
+        except DecidedAgain as cause:
+            self._dropped(write, tries, cause)
+        except Refusal as closed:
+            self._answered(write, closed)
+        else:
+            self._answered(write, refusal)
+        self._streams.flush_one(write.stream)
+
+    def _dropped(self, write: _Write, tries: int, cause: Exception) -> None:
+        if not isinstance(cause, DecidedAgain):
+            return  # The ownership is over and the stream ends with it.
+        if tries >= DECIDE_AGAIN_MAX:
+            self._answered(write, StoreUnsettled("the facts could not be stored"))
+        else:
+            self._later(self._load_and_take(write, tries + 1))
+
+    async def _load_and_take(self, write: _Write, tries: int) -> None:
+        try:
+            run = await self._host.load(write.run_id)
+        except NotFound:
+            refusal = LeaseLost("there is no such run", current_epoch="0")
+            self._answered(write, refusal)
+        except Refusal as refusal:
+            self._answered(write, refusal)
+        else:
+            self._take(write, run, tries)
+        self._streams.flush_one(write.stream)
+
+    def _answered(self, write: _Write, refusal: Refusal | None) -> None:
+        self._answer(write.stream, write.token, write.kind, write.request_id, refusal)
+
+    def _answer(
+        self,
+        stream: WorkStream,
+        token: lease_pb2.LeaseToken,
+        kind: work_pb2.ReceiptKind.ValueType,
+        request_id: str,
+        refusal: Refusal | None,
+    ) -> None:
+        receipt = work_pb2.Receipt(
+            token=lease_pb2.LeaseToken(work_item=token.work_item, epoch=token.epoch),
+            request_id=request_id,
+            kind=kind,
+            status=status_pb2.Status() if refusal is None else self._to_status(refusal),
+        )
+        stream.session.answer(receipt)
+        self._streams.mark(stream)
+
+    # -- rules of the edge -----------------------------------------------------------------------
+
+    def _fence(self, write: _Write, run: HostedRun) -> None:
+        """Refuse a token whose secret is not its epoch's. Raises WrongSecret, LeaseLost."""
+        record = run.state.tasks.get(write.task)
+        current_epoch = 0 if record is None else record.epoch
+        genuine = record is not None and self._is_genuine(write.token)
+        if genuine and write.token.work_item.startswith(f"namespaces/{run.namespace}/"):
+            return  # Whether its epoch is current, the decider says.
+        if write.token.epoch == current_epoch and record is not None:
+            raise WrongSecret("the secret is not this lease's", epoch=str(current_epoch))
+        raise LeaseLost("the epoch is not current", current_epoch=str(current_epoch))
+
+    def _is_genuine(self, token: lease_pb2.LeaseToken) -> bool:
+        return is_lease_secret(self._keys, token.work_item, token.epoch, token.secret)
+
+    def _note_refused(self, write: _Write, run: HostedRun, refusal: Refusal) -> None:
+        self.refused_count += 1
+        self._log.info(
+            "write.refused",
+            run_id=write.run_id,
+            task=write.task,
+            epoch=write.token.epoch,
+            reason=refusal.reason_word,
+            worker_id=write.stream.hello.worker_id,
+        )
+        if isinstance(refusal, LeaseLost) and self._is_genuine(write.token):
+            command = commands.RecordRefusal(
+                now_ns=self._clock.now_ns(), task=write.task, epoch=write.token.epoch
+            )
+            self._own.record_refusal(run, command)
+
+    async def _load_and_renew(
+        self, stream: WorkStream, renewal: work_pb2.Renewal, run_id: RunId
+    ) -> None:
+        try:
+            run = await self._host.load(run_id)
+        except Unavailable:
+            return  # The worker renews again soon.
+        except Refusal as refusal:
+            kind = work_pb2.RECEIPT_KIND_RENEWAL
+            self._answer(
+                stream, renewal.token, kind, "", LeaseLost(str(refusal), current_epoch="0")
+            )
+            self._streams.flush_one(stream)
+            return
+        if run.has_ended:
+            self._refuse_renewal(stream, renewal)
+        else:
+            self.renew(stream, renewal)
+
+    def _refuse_renewal(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
+        """Answer a renewal of a lease that is not open, once it is sure that it is not."""
+        kind = work_pb2.RECEIPT_KIND_RENEWAL
+
+        def command(task: TaskName, _: Lease | None) -> commands.Command:
+            raise LeaseLost("the lease is over", task=task, current_epoch=str(self._epoch(named)))
+
+        named = parse_work_item(renewal.token.work_item)
+        self._begin(stream, renewal.token, kind, lambda task: partial(command, task))
+
+    def _epoch(self, named: tuple[Namespace, RunId, TaskName] | None) -> int:
+        run = None if named is None else self._host.find(named[1])
+        record = None if run is None or named is None else run.state.tasks.get(named[2])
+        return 0 if record is None else record.epoch
+
+    def _note_details(
+        self, stream: WorkStream, lease: Lease, renewal: work_pb2.Renewal, now_mono_ns: int
+    ) -> None:
+        try:
+            check_payloads(details=renewal.details)
+        except Refusal as refusal:
+            self._answer(stream, renewal.token, work_pb2.RECEIPT_KIND_RENEWAL, "", refusal)
+            return
+        run = self._host.find(lease.run_id)
+        if self._leases.note_details(lease, renewal.details, now_mono_ns) and run is not None:
+            self._own.record_progress(run, lease)
+
+    def _outcome_command(
+        self, outcome: work_pb2.Outcome, task: TaskName, lease: Lease | None
+    ) -> commands.Command:
+        """Return what the outcome means. Raises InvalidArgument, Unimplemented."""
+        now_ns, epoch = self._clock.now_ns(), outcome.token.epoch
+        details = outcome.details if outcome.HasField("details") else None
+        if details is None and lease is not None:
+            details = lease.details
+        check_payloads(details=details)
+        match outcome.WhichOneof("result"):
+            case "succeeded":
+                succeeded = outcome.succeeded
+                result = succeeded.result if succeeded.HasField("result") else None
+                check_payloads(**{"succeeded.result": result})
+                return commands.Complete(
+                    now_ns=now_ns,
+                    task=task,
+                    epoch=epoch,
+                    result=result,
+                    spawned=tuple(succeeded.spawned),
+                )
+            case "failed":
+                failure = checked_failure(outcome.failed)
+                return commands.Fail(
+                    now_ns=now_ns, task=task, epoch=epoch, failure=failure, details=details
+                )
+            case "released":
+                cause = ev.RELEASE_CAUSE_RETURNED
+                return commands.Release(
+                    now_ns=now_ns, task=task, epoch=epoch, cause=cause, details=details
+                )
+            case "cancelled":
+                return commands.CancelAttempt(
+                    now_ns=now_ns, task=task, epoch=epoch, details=details
+                )
+            case _:
+                raise InvalidArgument("an outcome has a result", field="result")
+
+    def _cause(self, write: _Write, run: HostedRun) -> Cause:
+        return Cause(
+            namespace=run.namespace,
+            principal=write.stream.principal,
+            causation_id=run.last_event_id,
+            correlation_id=run.correlation_id,
+            traceparent=write.stream.traceparent,
+        )
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,398 @@
+"""Ready queues: which ready work item goes to which worker session next.
+
+Owns the ready items of the runs in memory, the free credits of the sessions and the open-lease
+counts of the queues; all of it is derived from folded states and can be thrown away and rebuilt.
+Knows no I/O, no clock, and no stream; instants only order items.
+
+Items stand in *buckets*: one per (queue, executor, required labels), a heap by priority, then age.
+Sessions that offer the same stand in one *offer*. An offer keeps a heap over the heads of the
+buckets it can serve, so that one grant costs O(log n) whatever the number of items, queues and
+sessions. What is taken away (a held run, an ended task) is skipped when it surfaces: a fact about
+a whole run costs the same for any number of its tasks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from stretto_core.ids import RunId, TaskName
+
+Labels = frozenset[tuple[str, str]]
+BucketKey = tuple[str, str, Labels]
+SessionKey = int
+"""Names a work stream inside this process."""
+Order = tuple[int, int, int]
+"""(-priority, ready instant, arrival): less goes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyItem:
+    """A task that may be leased.
+
+    ready_ns: since when, UTC nanoseconds; older goes first within a priority.
+    """
+
+    run_id: RunId
+    task: TaskName
+    queue: str
+    executor: str
+    priority: int
+    ready_ns: int
+    required: Labels = frozenset()
+    preferred: Labels = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class OfferKey:
+    """What a session can serve."""
+
+    queues: frozenset[str]
+    executors: frozenset[str]
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """This item goes to this session: one credit and one slot of the queue are taken."""
+
+    item: ReadyItem
+    session: SessionKey
+
+
+@dataclass(slots=True, eq=False)
+class _Bucket:
+    key: BucketKey
+    offers: list[_Offer]
+    heap: list[tuple[Order, ReadyItem]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Offer:
+    key: OfferKey
+    idle: OrderedDict[SessionKey, None] = field(default_factory=OrderedDict)
+    heads: list[tuple[Order, int, _Bucket]] = field(default_factory=list)
+    shown: dict[BucketKey, Order] = field(default_factory=dict)
+    session_count: int = 0
+
+    def serves(self, key: BucketKey) -> bool:
+        queue, executor, required = key
+        return (
+            queue in self.key.queues
+            and executor in self.key.executors
+            and required <= self.key.labels
+        )
+
+
+@dataclass(slots=True)
+class _Queue:
+    limit: int | None
+    leased_count: int = 0
+    blocking: set[RunId] = field(default_factory=set)
+    parked: dict[BucketKey, _Bucket] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return self.limit is None or (not self.blocking and self.leased_count < self.limit)
+
+
+@dataclass(slots=True)
+class _Session:
+    offer: _Offer
+    free: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    items: dict[TaskName, ReadyItem] = field(default_factory=dict)
+    leased: dict[TaskName, str] = field(default_factory=dict)
+    held: bool = False
+    set_aside: list[ReadyItem] = field(default_factory=list)
+
+
+class ReadyQueues:
+    """Matches ready items with free credits.
+
+    limits: most open leases of a queue at once, by its name; queues not named have none.
+    """
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._queues = {name: _Queue(limit) for name, limit in limits.items()}
+        self._buckets: dict[BucketKey, _Bucket] = {}
+        self._offers: dict[OfferKey, _Offer] = {}
+        self._sessions: dict[SessionKey, _Session] = {}
+        self._runs: dict[RunId, _Run] = {}
+        self._arrivals = 0
+        self._dirty: OrderedDict[OfferKey, _Offer] = OrderedDict()
+
+    # -- items -----------------------------------------------------------------------------------
+
+    def offer_item(self, item: ReadyItem) -> None:
+        """Make `item` available, in place of one of the same task. Idempotent."""
+        run = self._run(item.run_id)
+        if run.items.get(item.task) == item:
+            return
+        self._release_slot(run, item.task)
+        run.items[item.task] = item
+        self._push(item)
+
+    def withdraw_item(self, run_id: RunId, task: TaskName) -> None:
+        """Make the task unavailable and give back the queue slot of its lease; idempotent."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        run.items.pop(task, None)
+        self._release_slot(run, task)
+        self._forget_when_empty(run_id, run)
+
+    def note_leased(self, run_id: RunId, task: TaskName, queue: str) -> None:
+        """Count the task's open lease in `queue`; idempotent."""
+        run = self._run(run_id)
+        run.items.pop(task, None)
+        if task not in run.leased:
+            run.leased[task] = queue
+            self._queue(queue).leased_count += 1
+
+    def hold_run(self, run_id: RunId, *, held: bool) -> bool:
+        """While `held`, nothing of the run is granted; lifted, everything offered is again.
+
+        Returns whether this lifted a hold.
+        """
+        if not held and run_id not in self._runs:
+            return False
+        run = self._run(run_id)
+        lifted = run.held and not held
+        run.held = held
+        if lifted:
+            aside, run.set_aside = run.set_aside, []
+            for item in aside:
+                if run.items.get(item.task) is item:
+                    self._push(item)
+            self._forget_when_empty(run_id, run)
+        return lifted
+
+    def forget_run(self, run_id: RunId) -> frozenset[str]:
+        """Take the run's items and leases out; return the limited queues it held slots in."""
+        run = self._runs.pop(run_id, None)
+        if run is None:
+            return frozenset()
+        limited = set()
+        for task, queue in list(run.leased.items()):
+            if self._queue(queue).limit is not None:
+                limited.add(queue)
+            self._release_slot(run, task)
+        run.items.clear()
+        return frozenset(limited)
+
+    def block_queues(self, queues: Iterable[str], run_id: RunId) -> None:
+        """Until `unblock_queues(run_id)`, the limited ones of `queues` grant nothing.
+
+        For a run whose open leases are not counted, since it is not folded.
+        """
+        for name in queues:
+            if (queue := self._queues.get(name)) is not None and queue.limit is not None:
+                queue.blocking.add(run_id)
+
+    def block_limited_queues(self, run_id: RunId) -> None:
+        """Block every limited queue for a run of which nothing is known yet."""
+        self.block_queues(tuple(self._queues), run_id)
+
+    def unblock_queues(self, run_id: RunId) -> None:
+        """The run's open leases are counted now (or it is over)."""
+        for queue in self._queues.values():
+            if run_id in queue.blocking:
+                queue.blocking.discard(run_id)
+                self._reopen(queue)
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def add_session(self, session: SessionKey, key: OfferKey) -> None:
+        """A session without credits is connected."""
+        offer = self._offers.get(key)
+        if offer is None:
+            offer = self._offers[key] = _Offer(key)
+            for bucket in self._buckets.values():
+                if offer.serves(bucket.key):
+                    bucket.offers.append(offer)
+                    self._show_head(bucket, offer)
+        offer.session_count += 1
+        self._sessions[session] = _Session(offer)
+
+    def remove_session(self, session: SessionKey) -> None:
+        """The session takes nothing any more; idempotent."""
+        known = self._sessions.pop(session, None)
+        if known is None:
+            return
+        offer = known.offer
+        offer.idle.pop(session, None)
+        offer.session_count -= 1
+        if offer.session_count == 0:
+            del self._offers[offer.key]
+            self._dirty.pop(offer.key, None)
+            for bucket in self._buckets.values():
+                if offer in bucket.offers:
+                    bucket.offers.remove(offer)
+
+    def set_credits(self, session: SessionKey, free: int) -> None:
+        """The session accepts `free` (>= 0) more assignments from now."""
+        known = self._sessions.get(session)
+        if known is None:
+            return
+        known.free = free
+        if free > 0:
+            known.offer.idle[session] = None
+            self._dirty[known.offer.key] = known.offer
+        else:
+            known.offer.idle.pop(session, None)
+
+    # -- matching --------------------------------------------------------------------------------
+
+    def next_grant(self) -> Grant | None:
+        """Take the next match, or None when nothing matches; the caller leases the task at once."""
+        while self._dirty:
+            key, offer = next(iter(self._dirty.items()))
+            grant = self._match(offer)
+            if grant is not None:
+                return grant
+            del self._dirty[key]
+        return None
+
+    def waits_for_worker(self, item: ReadyItem) -> bool:
+        """Whether no connected session offers what the item needs."""
+        key = (item.queue, item.executor, item.required)
+        return not any(offer.serves(key) for offer in self._offers.values())
+
+    def waits_for_limit(self, queue: str) -> bool:
+        """Whether the queue's concurrency limit is reached."""
+        known = self._queues.get(queue)
+        return known is not None and not known.is_open
+
+    @property
+    def ready_count(self) -> int:
+        """How many items are offered, held runs' included."""
+        return sum(len(run.items) for run in self._runs.values())
+
+    def leased_count(self, queue: str) -> int:
+        """How many open leases count in the queue."""
+        known = self._queues.get(queue)
+        return 0 if known is None else known.leased_count
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _match(self, offer: _Offer) -> Grant | None:
+        while offer.idle and offer.heads:
+            order, _, bucket = heapq.heappop(offer.heads)
+            if offer.shown.get(bucket.key) != order:
+                continue
+            del offer.shown[bucket.key]
+            head = self._head(bucket)
+            if head is None:
+                continue
+            if head[0] != order:
+                self._show_head(bucket, offer)
+                continue
+            queue = self._queue(bucket.key[0])
+            if not queue.is_open:
+                queue.parked[bucket.key] = bucket
+                continue
+            heapq.heappop(bucket.heap)
+            item = head[1]
+            chosen = self._preferred_offer(bucket, item, offer)
+            session = self._take_credit(chosen)
+            self.note_leased(item.run_id, item.task, item.queue)
+            self._show_to_all(bucket)
+            return Grant(item, session)
+        return None
+
+    def _preferred_offer(self, bucket: _Bucket, item: ReadyItem, offer: _Offer) -> _Offer:
+        if not item.preferred:
+            return offer
+        best, best_count = offer, len(item.preferred & offer.key.labels)
+        for other in bucket.offers:
+            count = len(item.preferred & other.key.labels)
+            if other.idle and count > best_count:
+                best, best_count = other, count
+        return best
+
+    def _take_credit(self, offer: _Offer) -> SessionKey:
+        session, _ = offer.idle.popitem(last=False)  # In turn, so that load spreads.
+        known = self._sessions[session]
+        known.free -= 1
+        if known.free > 0:
+            offer.idle[session] = None
+        return session
+
+    def _push(self, item: ReadyItem) -> None:
+        key = (item.queue, item.executor, item.required)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            offers = [offer for offer in self._offers.values() if offer.serves(key)]
+            bucket = self._buckets[key] = _Bucket(key, offers)
+        self._arrivals += 1
+        order = (-item.priority, item.ready_ns, self._arrivals)
+        heapq.heappush(bucket.heap, (order, item))
+        if bucket.heap[0][1] is item:
+            self._show_to_all(bucket)
+
+    def _head(self, bucket: _Bucket) -> tuple[Order, ReadyItem] | None:
+        while bucket.heap:
+            head = bucket.heap[0]
+            item = head[1]
+            run = self._runs.get(item.run_id)
+            if run is not None and run.items.get(item.task) is item:
+                if not run.held:
+                    return head
+                run.set_aside.append(item)
+            heapq.heappop(bucket.heap)
+        return None
+
+    def _show_head(self, bucket: _Bucket, offer: _Offer) -> None:
+        if (head := self._head(bucket)) is not None:
+            self._show_order(bucket, offer, head[0])
+
+    def _show_to_all(self, bucket: _Bucket) -> None:
+        head = self._head(bucket)
+        if head is None:
+            self._buckets.pop(bucket.key, None)  # Made anew by the next item of its kind.
+            return
+        for offer in bucket.offers:
+            self._show_order(bucket, offer, head[0])
+
+    def _show_order(self, bucket: _Bucket, offer: _Offer, order: Order) -> None:
+        shown = offer.shown.get(bucket.key)
+        if shown is None or order < shown:  # A later head is found when the shown one surfaces.
+            offer.shown[bucket.key] = order
+            heapq.heappush(offer.heads, (order, order[2], bucket))
+        if offer.idle:
+            self._dirty[offer.key] = offer
+
+    def _reopen(self, queue: _Queue) -> None:
+        if queue.is_open and queue.parked:
+            parked, queue.parked = queue.parked, {}
+            for bucket in parked.values():
+                self._show_to_all(bucket)
+
+    def _release_slot(self, run: _Run, task: TaskName) -> None:
+        name = run.leased.pop(task, None)
+        if name is not None:
+            queue = self._queue(name)
+            queue.leased_count -= 1
+            self._reopen(queue)
+
+    def _queue(self, name: str) -> _Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue(None)
+        return queue
+
+    def _run(self, run_id: RunId) -> _Run:
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = _Run()
+        return run
+
+    def _forget_when_empty(self, run_id: RunId, run: _Run) -> None:
+        if not run.items and not run.leased and not run.held:
+            self._runs.pop(run_id, None)

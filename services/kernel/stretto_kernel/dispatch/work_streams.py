@@ -1,0 +1,357 @@
+"""The work streams of this process: which worker processes are connected, and what they say.
+
+Owns the streams, the newest process known of each worker, and what is known of processes that are
+gone. Turns what a session machine heard into renewals, releases, losses and holder writes. Frames
+go out through the function each stream was opened with; nothing here knows gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import structlog
+from stretto.common.v1 import lease_pb2
+from stretto.common.v1.principal_pb2 import Principal
+from stretto.run.v1 import events_pb2 as ev
+from stretto.work.v1 import work_pb2, work_service_pb2
+from stretto_core.errors import Refusal, Unavailable
+
+from stretto_kernel.dispatch.assignments import parse_work_item
+from stretto_kernel.dispatch.death_watch import WorkerDialer, is_proven_dead
+from stretto_kernel.dispatch.hello import WorkerHello
+from stretto_kernel.dispatch.lease_keys import is_lease_secret
+from stretto_kernel.dispatch.lease_table import Lease
+from stretto_kernel.dispatch.ready_queues import SessionKey
+from stretto_kernel.dispatch.session import (
+    Acknowledged,
+    CreditsChanged,
+    Greeted,
+    Heard,
+    Renewed,
+    Reported,
+    SaidGoodbye,
+    SpawnsAsked,
+    WorkSession,
+)
+from stretto_kernel.dispatch.shared import Shared
+from stretto_kernel.dispatch.work_stream import (
+    EndStream,
+    HolderWrites,
+    Processes,
+    SendFrame,
+    SessionReplaced,
+    TooManyStreams,
+    WorkerTooSlow,
+    WorkStream,
+)
+
+
+class WorkStreams:
+    """The open work streams of one ownership of the partition."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        dialer: WorkerDialer,
+        streams_max: int,
+    ) -> None:
+        self._host = shared.host
+        self._clock = shared.clock
+        self._keys = shared.keys
+        self._own = shared.own
+        self._queues = shared.queues
+        self._leases = shared.leases
+        self._dialer = dialer
+        self._streams_max = streams_max
+        self._streams: dict[SessionKey, WorkStream] = {}
+        self._keys_given = 0
+        self._processes = Processes()
+        self._marked: dict[SessionKey, WorkStream] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writes: HolderWrites | None = None
+        self._pump: Callable[[], None] = lambda: None
+        self._draining = ""
+        self._log = structlog.get_logger("stretto.kernel.workers")
+
+    def connect(self, writes: HolderWrites, pump: Callable[[], None]) -> None:
+        """Let `writes` take what lease holders write, and `pump` lease what became possible."""
+        self._writes = writes
+        self._pump = pump
+
+    # -- streams come and go ---------------------------------------------------------------------
+
+    def open(
+        self, send: SendFrame, end: EndStream, principal: Principal, traceparent: str = ""
+    ) -> WorkStream:
+        """Return a new stream, which is nobody's until its hello. Raises TooManyStreams."""
+        if len(self._streams) >= self._streams_max:
+            raise TooManyStreams("too many work streams", streams_max=str(self._streams_max))
+        self._keys_given += 1
+        session = WorkSession(self._keys_given, self._clock.mono_ns())
+        stream = WorkStream(self._keys_given, session, principal, traceparent, send, end)
+        self._streams[stream.key] = stream
+        return stream
+
+    def receive(self, stream: WorkStream, frame: work_service_pb2.WorkRequest) -> None:
+        """Act on a frame. Raises InvalidArgument, SessionReplaced: end the stream with it."""
+        if not stream.open:
+            return
+        for heard in stream.session.receive(frame, self._clock.mono_ns()):
+            self._act(stream, heard)
+        self.flush_one(stream)
+
+    def lost(self, stream: WorkStream) -> None:
+        """The stream ended without a goodbye: release what was not acknowledged, watch the rest."""
+        if not self._forget(stream) or stream.session.hello is None:
+            return
+        hello = stream.hello
+        if not self._processes.disconnected(stream):
+            return  # Replaced: its successor has settled its leases.
+        held = self._leases.held_by_session(hello.session_id)
+        for lease in held:
+            if not lease.acknowledged and lease.reclaimed:
+                self._own.release(lease, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED)
+        if self._leases.held_by_session(hello.session_id) and hello.control_address:
+            self._spawn_task(self._watch_death(hello))
+
+    def close_all(self, cause: Refusal) -> None:
+        """End every stream with `cause`; what they held is no longer this process's business."""
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+            stream.end(cause)
+        for task in self._tasks:
+            task.cancel()
+
+    def drain(self, reason: str) -> None:
+        """Tell every worker to take nothing more from this kernel."""
+        self._draining = reason
+        for stream in self._streams.values():
+            if stream.session.hello is not None:
+                stream.session.drain(reason)
+                self.flush_one(stream)
+
+    # -- asked by the dispatcher -----------------------------------------------------------------
+
+    def by_key(self, key: SessionKey) -> WorkStream | None:
+        """The open stream of that key."""
+        return self._streams.get(key)
+
+    def credits_changed(self, stream: WorkStream) -> None:
+        """Tell the queues how many assignments the stream's worker accepts now."""
+        if stream.open:
+            self._queues.set_credits(stream.key, stream.session.free_credits)
+
+    def mark(self, stream: WorkStream) -> None:
+        """The stream has something to say at the next flush."""
+        self._marked[stream.key] = stream
+
+    def flush(self) -> None:
+        """Send what the marked streams have to say, as few frames as the limits allow."""
+        marked, self._marked = self._marked, {}
+        for stream in marked.values():
+            self.flush_one(stream)
+
+    def flush_one(self, stream: WorkStream) -> None:
+        """Send what this stream has to say."""
+        now_mono_ns = self._clock.mono_ns()
+        while stream.open and (frame := stream.session.next_frame(now_mono_ns)) is not None:
+            stream.send(frame)
+
+    def signal(self, lease: Lease, signal: work_pb2.Signal) -> None:
+        """Tell the lease's holder something, if it is connected."""
+        stream = self._stream_of(lease)
+        if stream is not None:
+            stream.session.signal(signal)
+            self.mark(stream)
+
+    def lease_closed(self, lease: Lease, work_item: str) -> None:
+        """The lease ended: an assignment never acknowledged gives its credit back."""
+        stream = self._stream_of(lease)
+        if stream is not None and stream.session.forget_assignment((work_item, lease.epoch)):
+            self.credits_changed(stream)
+
+    def lease_folded(self, lease: Lease) -> None:
+        """A lease came out of the log: end it if its holder is known to be gone."""
+        cause = self._processes.loss_cause(lease.worker_id, lease.session_id)
+        if cause is not None:
+            asyncio.get_running_loop().call_soon(self._own.lose, lease, cause)
+
+    def ring(self) -> None:
+        """Keep streams alive, send again, and end those that were silent for too long."""
+        now_mono_ns = self._clock.mono_ns()
+        for stream in list(self._streams.values()):
+            if stream.session.is_silent(now_mono_ns):
+                self.lost(stream)
+                stream.end(Unavailable("nothing was heard on the work stream for too long"))
+            elif stream.session.is_overfull:
+                self.lost(stream)
+                stream.end(WorkerTooSlow("the worker does not read its stream"))
+            else:
+                self.flush_one(stream)
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    # -- acting on what was heard ----------------------------------------------------------------
+
+    def _act(self, stream: WorkStream, heard: Heard) -> None:
+        assert self._writes is not None, "connect comes before the first frame"
+        match heard:
+            case Greeted(hello=hello):
+                self._greet(stream, hello)
+            case CreditsChanged():
+                self.credits_changed(stream)
+                self._pump()
+            case Acknowledged(tokens=tokens):
+                for token in tokens:
+                    self._acknowledge(token)
+            case Renewed(renewals=renewals):
+                for renewal in renewals:
+                    self._writes.renew(stream, renewal)
+            case Reported(outcomes=outcomes):
+                for outcome in outcomes:
+                    self._writes.report(stream, outcome)
+            case SpawnsAsked(spawns=spawns):
+                for spawn in spawns:
+                    self._writes.spawn(stream, spawn)
+            case SaidGoodbye():
+                self._goodbye(stream)
+
+    def _acknowledge(self, token: lease_pb2.LeaseToken) -> None:
+        lease = self._find(token)
+        if lease is not None:
+            lease.acknowledged = True
+
+    def _greet(self, stream: WorkStream, hello: WorkerHello) -> None:
+        worker = self._processes.find(hello.worker_id)
+        known = worker.session_id if worker else self._leases.newest_session(hello.worker_id)
+        if known is not None and known > hello.session_id:
+            raise SessionReplaced(
+                "a newer process of this worker is connected", worker_id=hello.worker_id
+            )
+        if worker is not None and worker.stream is not None:
+            self._replace(worker.stream, hello)
+        self._processes.connected(hello, stream)
+        for lease in self._leases.held_by_other_sessions(hello.worker_id, hello.session_id):
+            self._processes.note_gone(lease.session_id, ev.LOSS_CAUSE_SESSION_REPLACED)
+            self._own.lose(lease, ev.LOSS_CAUSE_SESSION_REPLACED)
+        self._log.info(
+            "worker.connected",
+            worker_id=hello.worker_id,
+            session_id=hello.session_id,
+            held_count=len(hello.held),
+        )
+        unfolded = [token for token in hello.held if self._is_unfolded(token)]
+        if unfolded:
+            self._spawn_task(self._fold_and_welcome(stream, hello, unfolded))
+        else:
+            self._welcome(stream, hello)
+
+    def _replace(self, older: WorkStream, hello: WorkerHello) -> None:
+        """End the worker's stream before; a newer process also takes its leases, in `_greet`."""
+        self._forget(older)
+        if older.hello.session_id == hello.session_id:
+            older.end(None)
+        else:
+            older.end(SessionReplaced("a newer process of this worker is connected"))
+
+    async def _fold_and_welcome(
+        self, stream: WorkStream, hello: WorkerHello, tokens: list[lease_pb2.LeaseToken]
+    ) -> None:
+        for token in tokens:
+            named = parse_work_item(token.work_item)
+            try:
+                if named is not None:
+                    await self._host.load(named[1])
+            except Refusal as refusal:
+                if isinstance(refusal, Unavailable):
+                    # Whether the lease is current cannot be told now: the worker is to come again.
+                    self._forget(stream)
+                    stream.end(refusal)
+                    return
+        if stream.open:
+            self._welcome(stream, hello)
+            self.flush_one(stream)
+
+    def _welcome(self, stream: WorkStream, hello: WorkerHello) -> None:
+        now_mono_ns = self._clock.mono_ns()
+        drop, kept = [], set()
+        for token in hello.held:
+            lease = self._find(token)
+            if lease is None or lease.session_id != hello.session_id:
+                drop.append(lease_pb2.LeaseToken(work_item=token.work_item, epoch=token.epoch))
+            else:
+                self._leases.renew(lease, now_mono_ns)
+                kept.add(lease.key)
+        for lease in self._leases.held_by_session(hello.session_id):
+            if lease.key not in kept:
+                self._own.release(lease, ev.RELEASE_CAUSE_NOT_HELD)
+        stream.session.welcome(drop)
+        if self._draining:
+            stream.session.drain(self._draining)
+        if hello.takes_tasks:
+            self._queues.add_session(stream.key, hello.offer)
+            self.credits_changed(stream)
+            self._pump()
+
+    def _goodbye(self, stream: WorkStream) -> None:
+        hello = stream.hello
+        if not self._forget(stream):
+            return
+        if self._processes.disconnected(stream):
+            for lease in self._leases.held_by_session(hello.session_id):
+                self._own.release(lease, ev.RELEASE_CAUSE_RETURNED)
+        self._log.info("worker.left", worker_id=hello.worker_id, session_id=hello.session_id)
+        stream.end(None)
+
+    async def _watch_death(self, hello: WorkerHello) -> None:
+        if not await is_proven_dead(self._dialer, hello.control_address, hello.session_id):
+            return
+        if self._processes.stream_of(hello.worker_id, hello.session_id) is not None:
+            return  # It reconnected meanwhile; a dial that raced with it proves nothing.
+        self._log.info("worker.dead", worker_id=hello.worker_id, session_id=hello.session_id)
+        self._processes.note_gone(hello.session_id, ev.LOSS_CAUSE_PROCESS_GONE)
+        for lease in self._leases.held_by_session(hello.session_id):
+            self._own.lose(lease, ev.LOSS_CAUSE_PROCESS_GONE)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _find(self, token: lease_pb2.LeaseToken) -> Lease | None:
+        """The open lease the token proves, secret included when it has one."""
+        named = parse_work_item(token.work_item)
+        if named is None:
+            return None
+        lease = self._leases.find((named[1], named[2]), token.epoch)
+        if lease is None:
+            return None
+        if token.secret and not is_lease_secret(
+            self._keys, token.work_item, token.epoch, token.secret
+        ):
+            return None
+        return lease
+
+    def _is_unfolded(self, token: lease_pb2.LeaseToken) -> bool:
+        named = parse_work_item(token.work_item)
+        return named is not None and self._host.find(named[1]) is None
+
+    def _stream_of(self, lease: Lease) -> WorkStream | None:
+        return self._processes.stream_of(lease.worker_id, lease.session_id)
+
+    def _forget(self, stream: WorkStream) -> bool:
+        """Take the stream out; False when it already was."""
+        if not stream.open:
+            return False
+        stream.open = False
+        self._streams.pop(stream.key, None)
+        self._marked.pop(stream.key, None)
+        self._queues.remove_session(stream.key)
+        return True
+
+    def _spawn_task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,220 @@
+"""One ownership of a partition: everything that lives and dies with it, connected.
+
+Made by `OwnedPartition.acquire`, thrown away as a whole when the ownership is lost. Nothing in it
+is the record; the next owner (perhaps this same process) folds it again from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from google.rpc import status_pb2
+from stretto.run.v1 import events_pb2
+from stretto_core.clock import NS_PER_MS, NS_PER_S, Clock
+from stretto_core.errors import Refusal
+from stretto_core.eventlog.codec import Codec
+from stretto_core.eventlog.port import EventLog, OwnedLog
+from stretto_core.eventlog.recorded import LeaseKeys
+from stretto_core.eventlog.writer import WriterLimits
+from stretto_core.ids import IdSource
+
+from stretto_kernel.app.background_folds import BackgroundFolds
+from stretto_kernel.app.presence import RunPresence
+from stretto_kernel.app.recovery import RunIndex, find_active_runs
+from stretto_kernel.app.run_calls import RunCalls
+from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.dispatch.death_watch import WorkerDialer
+from stretto_kernel.dispatch.dispatcher import Dispatcher
+from stretto_kernel.dispatch.holder_writes import HolderWriter
+from stretto_kernel.dispatch.lease_table import LeaseTable
+from stretto_kernel.dispatch.own_commands import OwnCommands
+from stretto_kernel.dispatch.ready_queues import ReadyQueues
+from stretto_kernel.dispatch.shared import Shared
+from stretto_kernel.dispatch.work_streams import WorkStreams
+from stretto_kernel.timers.alarm import Alarm
+
+TICK_NS = NS_PER_S
+STALL_NS = NS_PER_S
+"""If the loop itself was late by so much, leases get time: their holders' renewals wait unread."""
+
+RUN_CODEC = Codec(
+    message
+    for message in (
+        getattr(events_pb2, name) for name in sorted(events_pb2.DESCRIPTOR.message_types_by_name)
+    )
+)
+"""Every event of a run's stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelPorts:
+    """What a kernel needs from outside; the simulator brings its own.
+
+    to_status: how a refusal is written into a receipt (google.rpc.Status).
+    """
+
+    log: EventLog
+    clock: Clock
+    ids: IdSource
+    dialer: WorkerDialer
+    index: RunIndex
+    to_status: Callable[[Refusal], status_pb2.Status]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelLimits:
+    """Bounds of one kernel.
+
+    queue_limits: most open leases of a queue at once, by its name.
+    """
+
+    queue_limits: dict[str, int] = field(default_factory=dict)
+    ended_runs_max: int = 2_000
+    streams_max: int = 1_000
+    writer: WriterLimits | None = None
+
+
+class OwnedPartition:
+    """The parts of one ownership; public ones are for the servicers and the simulator."""
+
+    def __init__(
+        self, ports: KernelPorts, limits: KernelLimits, owned: OwnedLog, keys: LeaseKeys
+    ) -> None:
+        self._ports = ports
+        self._owned = owned
+        self._log = structlog.get_logger("stretto.kernel")
+        clock = ports.clock
+        self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
+        self.host = StreamHost(
+            ports.log,
+            owned,
+            RUN_CODEC,
+            clock,
+            ports.ids,
+            ended_runs_max=limits.ended_runs_max,
+            writer_limits=limits.writer,
+        )
+        self._queues = ReadyQueues(limits.queue_limits)
+        self.folds = BackgroundFolds(self.host, self._queues.unblock_queues)
+        self._own = OwnCommands(self.host, clock)
+        self._leases = LeaseTable()
+        shared = Shared(self.host, clock, keys, self._own, self._queues, self._leases)
+        self.streams = WorkStreams(shared, dialer=ports.dialer, streams_max=limits.streams_max)
+        self.dispatcher = Dispatcher(
+            shared,
+            streams=self.streams,
+            fold_again=self.folds.add,
+            closed=self._close_for,
+            armed=self._look,
+        )
+        self._writes = HolderWriter(shared, streams=self.streams, to_status=ports.to_status)
+        self.streams.connect(self._writes, self.dispatcher.pump)
+        self.host.follow(self.dispatcher)
+        self.presence = RunPresence(ports.log, clock)
+        self.calls = RunCalls(
+            self.host,
+            self.presence,
+            clock,
+            ports.ids,
+            partition=ports.log.partition,
+            wait_reason=self.dispatcher.wait_reason,
+        )
+        self._alarm = Alarm(clock, self._ring, self._next_due_mono_ns)
+
+    @classmethod
+    async def acquire(cls, ports: KernelPorts, limits: KernelLimits) -> OwnedPartition:
+        """Own the partition and know its active runs; calls can be taken afterwards.
+
+        Raises PartitionHeld, StoreDown.
+        """
+        owned = await ports.log.acquire()
+        try:
+            keys = await ports.log.lease_keys()
+            partition = cls(ports, limits, owned, keys)
+            await partition._recover()
+        except BaseException:
+            await owned.release()
+            raise
+        return partition
+
+    async def drain(self, reason: str) -> None:
+        """Lease nothing more and ask the workers to take their work elsewhere."""
+        self.dispatcher.stop_granting()
+        self.streams.drain(reason)
+
+    async def release(self, cause: Refusal) -> None:
+        """End everything, store what was decided, and let another process own the partition."""
+        self._stop(cause)
+        await self.host.writer.close()
+        await self._owned.release()
+
+    def abandon(self, cause: Refusal) -> None:
+        """End everything at once, as a crash would; what is in flight has an unknown fate."""
+        self._stop(cause)
+        self.host.writer.abort()
+
+    @property
+    def lease_count(self) -> int:
+        """How many leases are open."""
+        return len(self._leases)
+
+    async def leases_ended(self) -> None:
+        """Return once no lease is open."""
+        await self._leases.empty.wait()
+
+    @property
+    def refused_write_count(self) -> int:
+        """How many holder writes were refused."""
+        return self._writes.refused_count
+
+    async def _recover(self) -> None:
+        active = await find_active_runs(self._ports.log, self._ports.index)
+        for run in active:
+            if run.limited_queues is None:
+                self._queues.block_limited_queues(run.run_id)
+            else:
+                self._queues.block_queues(run.limited_queues, run.run_id)
+        for run in active:
+            self.folds.add(run.run_id, run.deadline_ns)
+        self._alarm.start()
+        self._log.info(
+            "partition.owned", owner_epoch=self._owned.owner_epoch, active_run_count=len(active)
+        )
+
+    def _stop(self, cause: Refusal) -> None:
+        self._alarm.stop()
+        self.folds.close()
+        self.streams.close_all(cause)
+        self._writes.close()
+        self._own.close()
+
+    def _close_for(self, cause: Refusal) -> None:
+        if not self.closed.done():
+            self.closed.set_result(cause)
+
+    def _look(self) -> None:
+        self._alarm.look()
+
+    def _ring(self, late_ns: int) -> None:
+        if late_ns > STALL_NS:
+            self._leases.give_time(self._ports.clock.mono_ns() + 2 * STALL_NS)
+        self.streams.ring()
+        self.dispatcher.ring()
+
+    def _next_due_mono_ns(self) -> int | None:
+        """When to ring next; wall-clock timers are looked at again each tick, since it may step."""
+        now_mono_ns, now_ns = self._ports.clock.mono_ns(), self._ports.clock.now_ns()
+        dues = []
+        if (expiry := self._leases.next_expiry_mono_ns()) is not None:
+            # While a group's fate is open nothing expires; look again soon, not at once.
+            soonest = now_mono_ns + 50 * NS_PER_MS if self.host.writer.is_settling else 0
+            dues.append(max(expiry, soonest))
+        if (due_ns := self.dispatcher.next_due_ns()) is not None:
+            wait_ns = max(due_ns - now_ns, 50 * NS_PER_MS if self.host.writer.is_settling else 0)
+            dues.append(now_mono_ns + min(wait_ns, TICK_NS))
+        if self.streams.stream_count:
+            dues.append(now_mono_ns + TICK_NS)
+        return min(dues, default=None)

@@ -1,0 +1,1 @@
+"""Views: pure folds from events to changed rows, and the loop that stores them in batches."""

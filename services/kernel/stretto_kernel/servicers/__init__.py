@@ -1,0 +1,1 @@
+"""The gRPC edge: request to command to answer. Rules live in the domain, never here."""

@@ -1,0 +1,220 @@
+"""From the requests of RunService to commands: parse, check every field, stamp.
+
+Pure but for the instant it is given. The plan inside a request is checked by the decider, which
+names its fields the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stretto.common.v1.lease_pb2 import Position
+from stretto.common.v1.principal_pb2 import Principal
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto_core.errors import Unimplemented
+from stretto_core.ids import Namespace, RunId
+
+from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.domain.run import commands
+from stretto_kernel.domain.run.canonical import digest_of
+from stretto_kernel.domain.run.plan import read_policies, read_tasks
+from stretto_kernel.servicers.fields import Fields
+
+WAIT_S_MAX = 60
+GRACE_S_MAX = 3_600
+REASON_CHARACTERS_MAX = 1_000
+DISPLAY_NAME_CHARACTERS_MAX = 200
+HOLD_ID_CHARACTERS_MAX = 64
+DEFAULT_HOLD = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asks, from the call itself."""
+
+    principal: Principal
+    traceparent: str
+    now_ns: int
+
+    def caller(self, request_id: str = "", digest: bytes = b"") -> Caller:
+        """The caller under an idempotency key."""
+        return Caller(
+            principal=self.principal,
+            request_id=request_id,
+            request_digest=digest,
+            traceparent=self.traceparent,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A parsed StartRunRequest. wait_ns: 0 = answer at once."""
+
+    namespace: Namespace
+    command: commands.StartRun
+    caller: Caller
+    wait_ns: int
+    validate_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """A parsed request that changes one run."""
+
+    namespace: Namespace
+    run_id: RunId
+    command: commands.Requested
+    caller: Caller
+
+
+def parse_start(request: pb.StartRunRequest, asked: Asked) -> Start:
+    """Raises InvalidArgument with every violation, Unimplemented."""
+    fields = Fields()
+    namespace = fields.namespace("parent", request.parent)
+    request_id = fields.request_id(request.request_id)
+    labels = dict(request.labels)
+    fields.check_labels("labels", labels)
+    name = fields.text(
+        "display_name", request.display_name, characters_max=DISPLAY_NAME_CHARACTERS_MAX
+    )
+    if request.HasField("input"):
+        fields.check_payload("input", request.input)
+    wait_ns = fields.span("wait_timeout", request.wait_timeout, most_s=WAIT_S_MAX)
+    match request.WhichOneof("source"):
+        case "goal":
+            fields.unserved("goal", "goal")
+        case None:
+            fields.wrong("source", "must be a task_graph")
+    if request.run_key:
+        fields.unserved("run_key", "run_key")
+    fields.refuse("the request")
+    given = request.input if request.HasField("input") else None
+    digest = digest_of(
+        "StartRun",
+        namespace,
+        read_policies(request.task_graph),
+        read_tasks(request.task_graph.tasks),
+        given,
+        labels,
+        name,
+    )
+    command = commands.StartRun(
+        now_ns=asked.now_ns,
+        request_id=request_id,
+        request_digest=digest,
+        graph=request.task_graph,
+        input=given,
+        labels=labels,
+        display_name=name,
+    )
+    caller = asked.caller(request_id, digest)
+    return Start(namespace, command, caller, wait_ns, request.validate_only)
+
+
+def parse_pause(request: pb.PauseRunRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    hold_id = _hold_id(fields, request.hold_id)
+    reason = fields.text("reason", request.reason, characters_max=REASON_CHARACTERS_MAX)
+    fields.refuse("the request")
+    digest = digest_of("PauseRun", run_id, hold_id, reason)
+    command = commands.PlaceHold(
+        now_ns=asked.now_ns,
+        request_id=request_id,
+        request_digest=digest,
+        hold_id=hold_id,
+        reason=reason,
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
+def parse_resume(request: pb.ResumeRunRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    hold_id = _hold_id(fields, request.hold_id)
+    fields.refuse("the request")
+    digest = digest_of("ResumeRun", run_id, hold_id)
+    command = commands.LiftHold(
+        now_ns=asked.now_ns, request_id=request_id, request_digest=digest, hold_id=hold_id
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
+def parse_cancel(request: pb.CancelRunRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    reason = fields.text("reason", request.reason, characters_max=REASON_CHARACTERS_MAX)
+    grace_ns = None
+    if request.HasField("grace"):
+        grace_ns = fields.span("grace", request.grace, most_s=GRACE_S_MAX)
+    fields.refuse("the request")
+    digest = digest_of("CancelRun", run_id, reason, grace_ns)
+    command = commands.Cancel(
+        now_ns=asked.now_ns,
+        request_id=request_id,
+        request_digest=digest,
+        reason=reason,
+        grace_ns=grace_ns,
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
+def parse_kill(request: pb.KillRunRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    reason = fields.text("reason", request.reason, characters_max=REASON_CHARACTERS_MAX)
+    fields.refuse("the request")
+    digest = digest_of("KillRun", run_id, reason)
+    command = commands.Kill(
+        now_ns=asked.now_ns, request_id=request_id, request_digest=digest, reason=reason
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
+def parse_add_tasks(request: pb.AddTasksRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    if not request.tasks and not request.sealed:
+        fields.wrong("tasks", "must not be empty unless the slice seals the plan")
+    fields.refuse("the request")
+    digest = digest_of("AddTasks", run_id, read_tasks(request.tasks), request.sealed)
+    command = commands.AddTasks(
+        now_ns=asked.now_ns,
+        request_id=request_id,
+        request_digest=digest,
+        tasks=tuple(request.tasks),
+        sealed=request.sealed,
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
+def parse_run_name(field: str, text: str) -> tuple[Namespace, RunId]:
+    """Raises InvalidArgument."""
+    fields = Fields()
+    named = fields.run(field, text)
+    fields.refuse("the request")
+    return named
+
+
+def position_of(partition: str, number: int) -> Position:
+    """A place in the log as a reply carries it."""
+    return Position(partition=partition, number=number)
+
+
+def refuse_retry() -> Unimplemented:
+    """What answers RetryRun."""
+    return Unimplemented("this version does not re-open ended runs", feature="retry_run")
+
+
+def _hold_id(fields: Fields, text: str) -> str:
+    return fields.text("hold_id", text, characters_max=HOLD_ID_CHARACTERS_MAX) or DEFAULT_HOLD

@@ -1,0 +1,135 @@
+"""RunService: request to command to answer. Rules live in the domain, parsing in `run_requests`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from stretto.common.v1.lease_pb2 import Position
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
+from stretto_core.rpc.call import current_call
+
+from stretto_kernel.app.run_calls import TaskPage
+from stretto_kernel.app.watching import watch_run
+from stretto_kernel.kernel import Kernel
+from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.servicers import run_requests as parse
+from stretto_kernel.servicers.fields import Fields
+from stretto_kernel.servicers.page_tokens import decode_token, encode_token, not_ours
+from stretto_kernel.servicers.run_listing import RunListing
+
+Response = TypeVar("Response")
+
+TASK_PAGE_DEFAULT = 100
+PAGE_MAX = 1_000
+
+
+class RunServicer(RunServiceServicer):
+    """Serves runs of the partition a kernel owns."""
+
+    def __init__(self, kernel: Kernel, listing: RunListing) -> None:
+        self._kernel = kernel
+        self._listing = listing
+        self._clock = kernel.ports.clock
+        self._partition_name = kernel.ports.log.partition
+
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
+        """See the contract."""
+        start = parse.parse_start(request, self._asked())
+        calls = self._kernel.partition.calls
+        if start.validate_only:
+            run = calls.validate_start(start.namespace, start.command, start.caller)
+            return pb.StartRunResponse(run=run)
+        run, number = await calls.start_run(start.namespace, start.command, start.caller)
+        if start.wait_ns:
+            run_id = calls.run_id_of(start.namespace, start.command.request_id)
+            calls = self._kernel.partition.calls
+            run, number = await calls.wait_ended(start.namespace, run_id, start.wait_ns)
+        return pb.StartRunResponse(run=run, position=self._position(number))
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
+        """See the contract."""
+        namespace, run_id = parse.parse_run_name("name", request.name)
+        run, _ = await self._kernel.partition.calls.get_run(namespace, run_id)
+        return pb.GetRunResponse(run=run)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        """See the contract."""
+        return await self._listing.list_runs(request)
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        """See the contract."""
+        fields = Fields()
+        namespace, run_id = fields.run("parent", request.parent)
+        size = fields.page_size(request.page_size, default=TASK_PAGE_DEFAULT, largest=PAGE_MAX)
+        fields.refuse("the request")
+        page: TaskPage = await self._kernel.partition.calls.list_tasks(
+            namespace, run_id, first_index=_first_index(request.page_token), count_max=size
+        )
+        token = "" if page.next_index is None else encode_token("tasks", str(page.next_index))
+        return pb.ListTasksResponse(tasks=page.tasks, next_page_token=token)
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Any
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """See the contract."""
+        namespace, run_id = parse.parse_run_name("name", request.name)
+        owned: OwnedPartition = self._kernel.partition
+        changes = watch_run(
+            owned.host,
+            owned.calls,
+            self._clock,
+            namespace=namespace,
+            run_id=run_id,
+            with_tasks=request.tasks,
+        )
+        async for run, tasks, version, ended in changes:
+            yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)
+
+    async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
+        """See the contract."""
+        return await self._steer(parse.parse_pause(request, self._asked()), pb.PauseRunResponse)
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
+        """See the contract."""
+        return await self._steer(parse.parse_resume(request, self._asked()), pb.ResumeRunResponse)
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.CancelRunResponse:
+        """See the contract."""
+        return await self._steer(parse.parse_cancel(request, self._asked()), pb.CancelRunResponse)
+
+    async def KillRun(self, request: pb.KillRunRequest, context: Any) -> pb.KillRunResponse:
+        """See the contract."""
+        return await self._steer(parse.parse_kill(request, self._asked()), pb.KillRunResponse)
+
+    async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
+        """See the contract."""
+        asked = self._asked()
+        return await self._steer(parse.parse_add_tasks(request, asked), pb.AddTasksResponse)
+
+    async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
+        """See the contract."""
+        raise parse.refuse_retry()
+
+    async def _steer(self, steer: parse.Steer, response: Callable[..., Response]) -> Response:
+        run, number = await self._kernel.partition.calls.steer_run(
+            steer.namespace, steer.run_id, steer.command, steer.caller
+        )
+        return response(run=run, position=self._position(number))
+
+    def _asked(self) -> parse.Asked:
+        call = current_call()
+        return parse.Asked(call.principal, call.traceparent, self._clock.now_ns())
+
+    def _position(self, number: int) -> Position:
+        return parse.position_of(self._partition_name, number)
+
+
+def _first_index(page_token: str) -> int:
+    if not page_token:
+        return 0
+    (index,) = decode_token("page_token", "tasks", page_token, part_count=1)
+    if not index.isdecimal():
+        raise not_ours("page_token")
+    return int(index)

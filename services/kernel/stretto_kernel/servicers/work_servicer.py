@@ -1,0 +1,106 @@
+"""WorkService: carries the frames of work streams between gRPC and the kernel's sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from stretto.work.v1 import work_service_pb2 as pb
+from stretto.work.v1.work_service_pb2_grpc import WorkServiceServicer
+from stretto_core.errors import Refusal, Unimplemented
+from stretto_core.rpc.call import current_call
+
+from stretto_kernel.dispatch.work_stream import WorkerTooSlow
+from stretto_kernel.kernel import Kernel, WorkSessionHandle
+
+FRAMES_MAX = 1_000
+
+
+class WorkServicer(WorkServiceServicer):
+    """Serves the work streams of the partition a kernel owns."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    async def Work(
+        self, request_iterator: AsyncIterator[pb.WorkRequest], context: Any
+    ) -> AsyncIterator[pb.WorkResponse]:
+        """See the contract."""
+        call = current_call()
+        outgoing = _Outgoing()
+        session = self._kernel.open_session(
+            outgoing.send, outgoing.end, call.principal, call.traceparent
+        )
+        reader = asyncio.create_task(_read(request_iterator, session, outgoing), name="work-stream")
+        try:
+            async for frame in outgoing.frames():
+                yield frame
+        finally:
+            reader.cancel()
+            session.lost()
+
+    async def LeaseWork(self, request: pb.LeaseWorkRequest, context: Any) -> pb.LeaseWorkResponse:
+        """See the contract."""
+        raise _use_work("lease_work")
+
+    async def RenewLeases(
+        self, request: pb.RenewLeasesRequest, context: Any
+    ) -> pb.RenewLeasesResponse:
+        """See the contract."""
+        raise _use_work("renew_leases")
+
+    async def ReportOutcomes(
+        self, request: pb.ReportOutcomesRequest, context: Any
+    ) -> pb.ReportOutcomesResponse:
+        """See the contract."""
+        raise _use_work("report_outcomes")
+
+
+class _Outgoing:
+    """The frames on their way to one worker, and how the stream ends; bounded."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[pb.WorkResponse | Refusal | None] = asyncio.Queue()
+
+    def send(self, frame: pb.WorkResponse) -> None:
+        """Queue a frame; a worker that does not read is cut off."""
+        if self._queue.qsize() >= FRAMES_MAX:
+            self.end(WorkerTooSlow("the worker does not read its stream"))
+        else:
+            self._queue.put_nowait(frame)
+
+    def end(self, cause: Refusal | None) -> None:
+        """End the stream after what is queued: with a refusal, or in order."""
+        self._queue.put_nowait(cause)
+
+    async def frames(self) -> AsyncIterator[pb.WorkResponse]:
+        """Yield the frames until the end. Raises the refusal it ends with."""
+        while (said := await self._queue.get()) is not None:
+            if isinstance(said, Refusal):
+                raise said
+            yield said
+
+
+async def _read(
+    frames: AsyncIterator[pb.WorkRequest], session: WorkSessionHandle, outgoing: _Outgoing
+) -> None:
+    """Hand each frame to the session until the worker's side ends; then the stream ends too."""
+    try:
+        async for frame in frames:
+            session.receive(frame)
+    except Refusal as refusal:
+        session.lost()
+        outgoing.end(refusal)
+    except BaseException:
+        # The transport failed or a bug showed: either way nobody reads any more.
+        session.lost()
+        outgoing.end(None)
+        raise
+    else:
+        session.lost()
+        outgoing.end(None)
+
+
+def _use_work(feature: str) -> Unimplemented:
+    return Unimplemented("this version leases work by the Work stream only", feature=feature)

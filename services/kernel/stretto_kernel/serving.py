@@ -1,0 +1,86 @@
+"""Serves a kernel over gRPC: servicers, health, drain.
+
+Health says SERVING only while the kernel owns its partition and the write path is proven: if
+nothing was committed for 5 s a probe must succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
+from stretto.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from stretto.work.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
+from stretto_core.clock import NS_PER_S
+from stretto_core.errors import Refusal
+from stretto_core.rpc.server import RpcServer
+
+from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers.event_log_servicer import EventLogServicer
+from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.run_servicer import RunServicer
+from stretto_kernel.servicers.work_servicer import WorkServicer
+
+PROBE_AFTER_NS = 5 * NS_PER_S
+PROBE_TIMEOUT_S = 2.0
+LOOK_INTERVAL_S = 1.0
+DRAIN_CALLS_MS = 2_000
+
+
+def add_servicers(server: RpcServer, kernel: Kernel, listing: RunListing) -> None:
+    """Serve every service of the kernel."""
+    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing))
+    server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel))
+    server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))
+
+
+class Readiness:
+    """Keeps the health of a server true to what its kernel can do."""
+
+    def __init__(self, server: RpcServer, kernel: Kernel) -> None:
+        self._server = server
+        self._kernel = kernel
+        self._serving = False
+        self._watch: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("stretto.kernel")
+
+    async def start(self) -> None:
+        """Say what is so now, and from now on."""
+        await self._look()
+        self._watch = asyncio.create_task(self._keep_looking(), name="readiness")
+
+    async def drain(self, grace_s: float) -> None:
+        """Say NOT_SERVING, let leases end for `grace_s`, end the calls, release the partition."""
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._server.set_serving(serving=False)
+        await self._kernel.drain("the kernel is ending", grace_s)
+        await self._kernel.stop()
+        await self._server.drain(DRAIN_CALLS_MS)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        serving = await self._is_ready()
+        if serving != self._serving:
+            self._serving = serving
+            self._log.info("kernel.serving" if serving else "kernel.not_serving")
+            await self._server.set_serving(serving=serving)
+
+    async def _is_ready(self) -> bool:
+        if not self._kernel.is_owner:
+            return False
+        with suppress(Refusal, TimeoutError):
+            host = self._kernel.partition.host
+            quiet_ns = self._kernel.ports.clock.mono_ns() - host.last_commit_mono_ns
+            if quiet_ns >= PROBE_AFTER_NS:
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    await self._kernel.prove_write_path()
+                host.note_proven()
+            return True
+        return False

@@ -1,0 +1,113 @@
+"""The kernel's settings: the only reader of the environment.
+
+Frozen, checked at start, logged once without secrets. Every limit has its unit in its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from stretto_core.ids import Partition
+
+ROLES: Final = ("kernel", "projector")
+LOG_FORMATS: Final = ("json", "console")
+DEFAULT_PARTITION: Final = Partition("p0")
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names it and what it must be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a kernel process is started with.
+
+    postgres_dsn: connection string of the record; never logged.
+    listen_address: host:port; port 0 takes a free one.
+    address_file: where the bound address is written once calls are taken; None = nowhere.
+    tokens_file: bearer tokens; None = anonymous callers on loopback only.
+    queue_limits: most open leases of a queue at once.
+    drain_grace_s: how long leases may go on after SIGTERM.
+    """
+
+    postgres_dsn: str = field(repr=False)
+    listen_address: str = "127.0.0.1:0"
+    address_file: Path | None = None
+    tokens_file: Path | None = None
+    partition: Partition = DEFAULT_PARTITION
+    queue_limits: Mapping[str, int] = field(default_factory=dict)
+    log_format: str = "json"
+    drain_grace_s: float = 10.0
+    ended_runs_max: int = 2_000
+    sessions_max: int = 1_000
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Return the settings the environment gives. Raises SettingsError naming the variable."""
+        return cls(
+            postgres_dsn=_required(environ, "STRETTO_POSTGRES_DSN"),
+            listen_address=_address(environ.get("STRETTO_LISTEN", "127.0.0.1:0")),
+            address_file=_path(environ.get("STRETTO_ADDRESS_FILE", "")),
+            tokens_file=_path(environ.get("STRETTO_TOKENS_FILE", "")),
+            partition=_partition(environ.get("STRETTO_PARTITION", "p0")),
+            queue_limits=parse_queue_limits(environ.get("STRETTO_QUEUE_LIMITS", "")),
+            log_format=_choice(environ, "STRETTO_LOG_FORMAT", LOG_FORMATS),
+            drain_grace_s=_seconds(environ, "STRETTO_DRAIN_GRACE_S", default=10.0),
+        )
+
+
+def parse_queue_limits(text: str) -> dict[str, int]:
+    """Return the limits in "queue=count,queue=count". Raises SettingsError."""
+    limits: dict[str, int] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, _, count = part.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not count.isdecimal():
+            raise SettingsError(f"STRETTO_QUEUE_LIMITS: {part!r} is not queue=count")
+        limits[name] = int(count)
+    return limits
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise SettingsError(f"{name} is required")
+    return value
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"STRETTO_LISTEN: {text!r} is not host:port")
+    return text
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _partition(text: str) -> Partition:
+    if not re.fullmatch(r"p[0-9]{1,4}", text):
+        raise SettingsError(f"STRETTO_PARTITION: {text!r} is not p0 ... p9999")
+    return Partition(text)
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = environ.get(name, choices[0])
+    if value not in choices:
+        raise SettingsError(f"{name}: {value!r} is none of {', '.join(choices)}")
+    return value
+
+
+def _seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
+    text = environ.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3_600:
+        raise SettingsError(f"{name}: {text!r} is not a number of seconds, 0-3600")
+    return value
