@@ -196,6 +196,9 @@ class GroupWriter:
         while True:
             try:
                 settlement = await self._owned.settle(events)
+            except PartitionMoved as refusal:  # Released under us; the fate stays unknown.
+                self._tell(self._machine.close(refusal))
+                return
             except StoreDown:
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, _SETTLE_DELAY_S_MAX)

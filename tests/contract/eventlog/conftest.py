@@ -19,7 +19,9 @@ OpenLog = Callable[[], Awaitable[EventLog]]
 OpenPostgresLog = Callable[[], Awaitable[PostgresLog]]
 
 # Short: the cases in which somebody waits for a lock need not wait long.
-OPTIONS = PostgresOptions(acquire_wait_ms=100, lock_timeout_s=1, poll_interval_s=0.2)
+OPTIONS = PostgresOptions(
+    acquire_wait_ms=100, lock_timeout_s=1, release_wait_s=0.1, poll_interval_s=0.2
+)
 _numbers = itertools.count(1)
 
 

@@ -115,7 +115,7 @@ async def test_a_commit_that_lands_after_the_cut_is_settled_as_committed(
     with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
         append = asyncio.create_task(writer.append(group))
         await until_waiting_for_a_lock(log_database, pid)
-        cut_socket(writer)
+        writer.session.break_connection()
         with pytest.raises(AppendUnknown):
             await append
         assert (await log.read_all()).events == ()
@@ -137,7 +137,7 @@ async def test_a_lost_append_that_still_runs_is_ended_before_it_is_judged(
     with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
         append = asyncio.create_task(writer.append(group))
         await until_waiting_for_a_lock(log_database, pid)
-        cut_socket(writer)
+        writer.session.break_connection()
         with pytest.raises(AppendUnknown):
             await append
         settle = asyncio.create_task(writer.settle(group))
@@ -148,15 +148,17 @@ async def test_a_lost_append_that_still_runs_is_ended_before_it_is_judged(
     await writer.release()
 
 
-def cut_socket(writer: PostgresOwnedLog) -> None:
-    """Break the client's end of the connection under a call that waits for its answer."""
-    import socket  # noqa: PLC0415
-
-    connection = writer.session.connection
-    assert connection is not None
-    with socket.socket(fileno=connection.fileno()) as end:
-        end.shutdown(socket.SHUT_RDWR)
-        end.detach()
+async def test_a_release_does_not_wait_for_a_server_that_does_not_answer(
+    open_postgres_log: OpenPostgresLog, log_database: str
+) -> None:
+    log = await open_postgres_log()
+    writer = await log.acquire()
+    with table_locked(log_database, log.partition, "EXCLUSIVE MODE"):
+        append = asyncio.create_task(writer.append(StreamWriter("one").take(1)))
+        await until_waiting_for_a_lock(log_database, backend_pid(writer))
+        await writer.release()
+        with pytest.raises(AppendUnknown):
+            await append
 
 
 async def test_the_epoch_fences_an_owner_whose_session_lock_was_lost(

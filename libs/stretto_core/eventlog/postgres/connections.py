@@ -31,6 +31,7 @@ class PostgresOptions:
     statement_timeout_s: the server gives up a statement of the writer after this.
     acquire_wait_ms: how long a new owner waits for a dead one's session to end.
     backend_end_wait_ms: how long a settlement waits for the lost append's backend to end.
+    release_wait_s: a release waits so long for a call under way, then breaks its connection.
     poll_interval_s: subscribers look at the log this often besides being notified.
     """
 
@@ -40,6 +41,7 @@ class PostgresOptions:
     acquire_wait_ms: int = 1_000
     backend_end_wait_ms: int = 5_000
     reader_threads: int = 4
+    release_wait_s: float = 2.0
     poll_interval_s: float = 2.0
 
 

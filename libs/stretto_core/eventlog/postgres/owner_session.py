@@ -7,7 +7,10 @@ call is ever sent twice by itself.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 from eventsourcing.persistence import StoredEvent as LibraryEvent
@@ -46,7 +49,7 @@ class OwnerSession:
         self._dsn = dsn
         self.recorder = recorder
         self._names = recorder.names
-        self._options = options
+        self.options = options
         self._session: WriterSession | None = None
         self._backend: Backend | None = None
         self._lost: Backend | None = None
@@ -125,6 +128,13 @@ class OwnerSession:
         if self._session is not None:
             self._session.close()
 
+    def break_connection(self) -> None:
+        """From any thread: let a call that waits for the server's answer fail at once."""
+        session = self._session
+        if session is not None and not session.closed:
+            with suppress(OSError), socket.socket(fileno=os.dup(session.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+
     def _settle(self, events: Sequence[NewEvent]) -> Settlement:
         # Remembered until this settlement is through: a try that fails must end it again.
         self._lost = self._lost or self._backend
@@ -151,12 +161,12 @@ class OwnerSession:
     def _connect(self) -> WriterSession:
         if self._session is not None:
             self._session.close()
-        self._session, self._backend = open_session(self._dsn, self._options)
+        self._session, self._backend = open_session(self._dsn, self.options)
         return self._session
 
     def _end_backend(self, session: WriterSession, lost: Backend) -> None:
         row = session.execute(
-            END_BACKEND, (self._options.backend_end_wait_ms, lost.pid, lost.started)
+            END_BACKEND, (self.options.backend_end_wait_ms, lost.pid, lost.started)
         ).fetchone()
         if row is not None and not row[0]:
             raise StoreDown("the lost append's server process has not ended yet")
@@ -165,7 +175,7 @@ class OwnerSession:
         """Wait a moment for a dead owner's session to end; return whether the lock is ours."""
         try:
             with session.transaction():
-                session.execute(f"SET LOCAL lock_timeout = '{self._options.acquire_wait_ms}ms'")
+                session.execute(f"SET LOCAL lock_timeout = '{self.options.acquire_wait_ms}ms'")
                 session.execute(LOCK_PARTITION, (self._names.partition,))
         except errors.LockNotAvailable:
             return False

@@ -56,12 +56,18 @@ class PostgresOwnedLog:
         await self._in_thread(self._session.probe)
 
     async def release(self) -> None:
-        """See `OwnedLog.release`; waits for a call under way."""
-        if not self._released:
-            self._released = True
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._thread, self._session.close)
-            self._thread.shutdown(wait=False)
+        """See `OwnedLog.release`; a call under way gets a moment, then fails as unknown."""
+        if self._released:
+            return
+        self._released = True
+        loop = asyncio.get_running_loop()
+        closing = loop.run_in_executor(self._thread, self._session.close)
+        done, _ = await asyncio.wait([closing], timeout=self._session.options.release_wait_s)
+        if not done:
+            # A server that has stopped answering must not keep this process from ending.
+            self._session.break_connection()
+        await closing
+        self._thread.shutdown(wait=False)
 
     async def _in_thread(self, call: Callable[[], R]) -> R:
         if self._released:
