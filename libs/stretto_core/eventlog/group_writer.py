@@ -88,6 +88,8 @@ class GroupWriter:
         self._barriers: dict[int, asyncio.Future[None]] = {}
         self._closing = False
         self._closed_by: Refusal | None = None
+        self._owner_waits_for_close = True
+        self._deciding_again = False
         self._runner = self._loop.create_task(self._run(), name="group-writer")
 
     @property
@@ -152,6 +154,8 @@ class GroupWriter:
             _log.error("log.writer_failed", exc_info=True)
         finally:
             self._tell(self._machine.close(cause))
+            if self._owner_waits_for_close:  # A callback broke before it was told.
+                self._close_for(self._closed_by or cause)
 
     async def _do(self, step: Step) -> None:
         match step:
@@ -220,6 +224,9 @@ class GroupWriter:
             timer.cancel()
 
     def _tell(self, news: list[News]) -> None:
+        for one in news:
+            if isinstance(one, Closed):
+                self._closed_by = one.cause  # First: a callback may try to submit.
         for kind, group in groupby(news, type):
             if kind is Committed:
                 self._owner.batches_committed([one for one in group if isinstance(one, Committed)])
@@ -227,11 +234,19 @@ class GroupWriter:
             for one in group:
                 match one:
                     case Dropped(batches=batches, cause=cause):
-                        self._owner.batches_dropped(batches, cause)
+                        self._drop(batches, cause)
                     case BarriersPassed(number=number):
                         self._pass_barriers(number)
                     case Closed(cause=cause):
                         self._close_for(cause)
+
+    def _drop(self, batches: tuple[int, ...], cause: Refusal) -> None:
+        # What was taken before the writer began to close is finished, also when decided again.
+        self._deciding_again = True
+        try:
+            self._owner.batches_dropped(batches, cause)
+        finally:
+            self._deciding_again = False
 
     def _pass_barriers(self, number: int) -> None:
         for asked in [asked for asked in self._barriers if asked <= number]:
@@ -241,6 +256,7 @@ class GroupWriter:
 
     def _close_for(self, cause: Refusal) -> None:
         self._closed_by = cause
+        self._owner_waits_for_close = False
         for future in self._barriers.values():
             if not future.done():
                 future.set_exception(cause)
@@ -251,7 +267,7 @@ class GroupWriter:
     def _refuse_when_closed(self) -> None:
         if self._closed_by is not None:
             raise self._closed_by
-        if self._closing:
+        if self._closing and not self._deciding_again:
             raise Unavailable("the partition's writer is stopping", reason="DRAINING")
 
     def _now_ns(self) -> int:

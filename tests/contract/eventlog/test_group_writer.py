@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from stretto_core.errors import Internal, Refusal, Unavailable
 from stretto_core.eventlog.chain import ChainVerifier
-from stretto_core.eventlog.faults import AppendFault, Fault
+from stretto_core.eventlog.faults import AppendFault, Fault, NoFaults
 from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.port import EventLog, PartitionMoved
@@ -114,6 +114,46 @@ async def test_a_closing_writer_finishes_what_it_took(open_log: OpenLog) -> None
     assert ledger.acknowledged == ["taken"]
     with pytest.raises(Unavailable):
         ledger.command("refused", "one")
+
+
+class FirstAppendRefused(NoFaults):
+    def __init__(self) -> None:
+        self.planned = [AppendFault(Fault.REFUSED)]
+
+    def plan_append(self, owner_epoch: int, events: Sequence[NewEvent]) -> AppendFault:
+        return self.planned.pop() if self.planned else AppendFault()
+
+
+async def test_a_closing_writer_takes_again_what_it_dropped() -> None:
+    log = MemoryLog(MemoryStore(Partition("p0")), faults=FirstAppendRefused())
+    ledger = Ledger(await log.acquire())
+    ledger.command("taken", "one")
+    await ledger.writer.close()
+    assert [cause.reason_word for cause in ledger.drops] == ["STORE_DOWN"]
+    assert ledger.acknowledged == ["taken"]
+
+
+async def test_an_owner_that_submits_to_a_fenced_writer_is_still_told(open_log: OpenLog) -> None:
+    log = await open_log()
+    appender = await log.acquire()
+    told: list[str] = []
+
+    class Owner:
+        def batches_committed(self, commits: object) -> None:
+            raise AssertionError("nothing was to be committed")
+
+        def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:
+            told.append(cause.reason_word)
+            writer.submit([StreamWriter("one").next()])
+
+        def writer_closed(self, cause: Refusal) -> None:
+            told.append(cause.reason_word)
+
+    writer = GroupWriter(appender, Owner())
+    await appender.release()
+    writer.submit([StreamWriter("one").next()])
+    await writer.close()
+    assert told == ["PARTITION_MOVED", "PARTITION_MOVED"]
 
 
 async def test_an_intruding_event_makes_the_writer_decide_again(open_log: OpenLog) -> None:
