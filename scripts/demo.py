@@ -214,14 +214,10 @@ async def tell(client: Client, story: Story, plan: str) -> bool:
     return all(verdicts.values())
 
 
-async def demo(settings: SuiteSettings, plan: str) -> bool:
+async def demo(suite: SuiteDirectory, plan: str) -> bool:
     """Connect to the suite and run the story."""
-    async with Client(settings.address, _operator_token(settings)) as client:
-        return await tell(client, Story(settings.directory), plan)
-
-
-def _operator_token(settings: SuiteSettings) -> str:
-    return (settings.directory.tokens_path / "operator.token").read_text().strip()
+    async with Client(data_directory=suite.root) as client:
+        return await tell(client, Story(suite), plan)
 
 
 def main() -> int:
@@ -255,7 +251,7 @@ def main() -> int:
         status = start_detached(settings, lambda _status: None)
         names = ", ".join(f"{child.name} ({child.pid})" for child in status.children)
         console.print(f"suite up in {time.monotonic() - started_s:.1f} s: {names}")
-        held = asyncio.run(demo(settings, plan))
+        held = asyncio.run(demo(suite, plan))
     except (Refusal, RunNotSucceeded) as error:
         console.print(f"[bold red]failed:[/] {error}", markup=True)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from stretto_core.errors import InvalidArgument
 from stretto_core.localstack.data_directory import default_data_directory
 from stretto_sdk.client import Client
 from stretto_sdk.durations import parse_duration_ns
-from stretto_sdk.endpoint import NoEndpoint, find_endpoint
+from stretto_sdk.endpoint import NoEndpoint
 
 from stretto_cli.suite.directory import SuiteDirectory
 
@@ -60,19 +60,18 @@ def with_client(
     Raises NoEndpoint at once when the suite of the data directory does not run.
     """
     elsewhere = address or os.environ.get("STRETTO_ADDRESS")
-    if not elsewhere:
-        directory = suite_directory(data_dir)
-        if directory.running() is None:
-            raise NoEndpoint(
-                f"no suite runs in {directory.root}: start one with `stretto up`, or name one "
-                "with --data-dir or --address",
-                data_directory=str(directory.root),
-            )
-    endpoint = find_endpoint(address, data_directory=None if elsewhere else directory.root)
+    directory = suite_directory(data_dir)
+    if not elsewhere and directory.running() is None:
+        raise NoEndpoint(
+            f"no suite runs in {directory.root}: start one with `stretto up`, or name one "
+            "with --data-dir or --address",
+            data_directory=str(directory.root),
+        )
 
     async def connected() -> Answer:
-        token = endpoint.token.reveal() if endpoint.token else None
-        async with Client(endpoint.address, token, retry_budget=RETRY_BUDGET) as client:
+        async with Client(
+            address, data_directory=directory.root, retry_budget=RETRY_BUDGET
+        ) as client:
             return await use(client)
 
     return asyncio.run(connected())

@@ -54,7 +54,8 @@ def up(
 
     With $STRETTO_POSTGRES_DSN it uses that database and brings none of its own. A process that
     dies is started again at once, then with back-off. Everything it has recorded is in the data
-    directory: the next `up` goes on where this one ends, however it ends.
+    directory: the next `up` goes on where this one ends, however it ends. Tasks run in the
+    directory it is called in, unless they name another.
     """
     directory = suite_directory(data_dir)
     _refuse_if_running(directory)

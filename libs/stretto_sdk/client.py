@@ -61,7 +61,7 @@ class Client:
     ...     print(await client.result(run))
 
     address, token: as given, else STRETTO_ADDRESS and STRETTO_TOKEN, else what `stretto up` wrote
-    into the data directory (STRETTO_DATA_DIR or the default one).
+    into the data directory (`data_directory`, else STRETTO_DATA_DIR, else the default one).
     retry_budget: how long one call is repeated while the suite cannot be reached.
     """
 
@@ -70,10 +70,11 @@ class Client:
         address: str | None = None,
         token: str | None = None,
         *,
+        data_directory: Path | None = None,
         namespace: str = "default",
         retry_budget: timedelta = timedelta(seconds=30),
     ) -> None:
-        self._endpoint: Endpoint = find_endpoint(address, token)
+        self._endpoint: Endpoint = find_endpoint(address, token, data_directory=data_directory)
         self._parent = f"namespaces/{namespace}"
         self._calls = Calls(self._endpoint, retry_budget=retry_budget)
         self._ids = SystemIds()

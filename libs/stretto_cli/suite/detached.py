@@ -51,7 +51,6 @@ def start_detached(settings: SuiteSettings, watch: Watch) -> SuiteStatus:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=dict(settings.environ),
-            cwd="/",
             start_new_session=True,
         )
 
