@@ -7,6 +7,12 @@ from random import Random
 from google.protobuf.duration_pb2 import Duration
 from stretto.run.v1 import plan_pb2 as plan
 
+SCOPES = (
+    plan.DEPENDENCY_SCOPE_TASK,
+    plan.DEPENDENCY_SCOPE_TASK,
+    plan.DEPENDENCY_SCOPE_SUBTREE,
+)
+
 
 def random_task(
     random: Random, name: str, ordinary: list[str], clean_up: list[str]
@@ -18,7 +24,7 @@ def random_task(
     task = plan.TaskSpec(
         name=name,
         executor="process",
-        dependencies=[plan.Dependency(task=e, scope=random.choice([1, 1, 2])) for e in after],
+        dependencies=[plan.Dependency(task=e, scope=random.choice(SCOPES)) for e in after],
         may_spawn=random.random() < 0.5,
         clean_up=cleans_up,
         on_failure=random.choice([plan.ON_FAILURE_FAIL, plan.ON_FAILURE_IGNORE]),
@@ -53,9 +59,7 @@ def random_graph(random: Random) -> plan.TaskGraph:
     graph = plan.TaskGraph(
         tasks=[random_task(random, name, ordinary, clean_up) for name in names],
         growing=random.random() < 0.25,
-        failure_policy=random.choice(
-            [plan.FAILURE_POLICY_CONTINUE, plan.FAILURE_POLICY_CONTINUE, 2]
-        ),
+        failure_policy=random.choice([plan.FAILURE_POLICY_CONTINUE, plan.FAILURE_POLICY_FAIL_FAST]),
         cancel_grace=Duration(seconds=5),
         clean_up_timeout=Duration(seconds=20),
     )

@@ -8,8 +8,9 @@ written here. Digests are SHA-256, 32 bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
@@ -33,40 +34,58 @@ def failure_digest(failure: Failure) -> bytes:
 
 
 def _encode(value: object) -> bytes:
-    match value:
-        case str():
-            return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
-        case bytes():
-            return _tagged(b"b", value)
-        case None:
-            return b"n"
-        case bool() | int() | float():
-            # repr of a float is its shortest exact form; 1, 1.0 and True must differ.
-            return _tagged(b"v", repr(value).encode())
-        case Payload():
-            return _sequence(
-                b"p", (value.WhichOneof("value"), value.json, value.data, value.content_type)
-            )
-        case Failure():
-            details = value.details if value.HasField("details") else None
-            return _sequence(b"f", (value.reason, value.message, value.retryable, details))
-        case tuple() | list():
-            return _sequence(b"t", value)
-        case Mapping():
-            return _sequence(b"m", sorted(value.items()))
-        case _:
-            assert is_dataclass(value) and not isinstance(value, type), type(value)
-            name = type(value).__name__
-            return _sequence(b"d", (name, *(getattr(value, each.name) for each in fields(value))))
+    encoder = _ENCODERS.get(type(value))
+    return _encode_dataclass(value) if encoder is None else encoder(value)
+
+
+def _text(value: str) -> bytes:
+    return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+
+
+def _payload(value: Payload) -> bytes:
+    return _sequence(b"p", (value.WhichOneof("value"), value.json, value.data, value.content_type))
+
+
+def _failure(value: Failure) -> bytes:
+    details = value.details if value.HasField("details") else None
+    return _sequence(b"f", (value.reason, value.message, value.retryable, details))
+
+
+def _encode_dataclass(value: object) -> bytes:
+    kind = type(value)
+    names = _FIELD_NAMES.get(kind)
+    if names is None:
+        assert is_dataclass(kind), kind
+        names = _FIELD_NAMES[kind] = tuple(each.name for each in fields(kind))
+    return _sequence(b"d", (kind.__name__, *(getattr(value, name) for name in names)))
 
 
 def _sequence(tag: bytes, values: Iterable[object]) -> bytes:
-    return _tagged(tag, b"".join(map(_encode, values)))
+    return _tagged(tag, b"".join([_encode(value) for value in values]))
 
 
 def _tagged(tag: bytes, content: bytes) -> bytes:
     return b"%b%d:%b" % (tag, len(content), content)
 
 
+def _scalar(value: object) -> bytes:
+    # repr of a float is its shortest exact form; 1, 1.0 and True must differ.
+    return _tagged(b"v", repr(value).encode())
+
+
+_FIELD_NAMES: dict[type, tuple[str, ...]] = {}
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    str: _text,
+    bytes: lambda value: _tagged(b"b", value),
+    type(None): lambda value: b"n",
+    bool: _scalar,
+    int: _scalar,
+    float: _scalar,
+    Payload: _payload,
+    Failure: _failure,
+    tuple: lambda value: _sequence(b"t", value),
+    list: lambda value: _sequence(b"t", value),
+    dict: lambda value: _sequence(b"m", sorted(value.items())),
+}
 WITHDRAWN_DIGEST = digest_of("withdrawn")
 """The digest of an attempt its holder gave back or stopped: it has no content to differ in."""

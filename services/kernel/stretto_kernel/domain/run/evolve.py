@@ -284,5 +284,5 @@ _EVOLVE: dict[type[RunEvent], Callable[[Settling, Any], None]] = {
     ev.RunCancelled: _run_ended,
     ev.RunKilled: _run_ended,
 }
-EVOLVED = frozenset({ev.RunStarted, *_EVOLVE})
+EVOLVED: frozenset[type[RunEvent]] = frozenset({ev.RunStarted, *_EVOLVE})
 """Every event type the fold knows."""

@@ -100,13 +100,14 @@ def _check_edges(findings: Findings, path: str, task: TaskSpec, new: Slice) -> N
 def _find_cycle(new: Slice) -> list[TaskName]:
     """Return the tasks of one cycle, the first named again at its end, or []."""
     open_counts = {
-        name: sum(edge.task in new.own for edge in task.dependencies)
+        name: sum(edge.task in new.own and edge.task != name for edge in task.dependencies)
         for name, task in new.own.items()
     }
     dependents: dict[TaskName, list[TaskName]] = {}
     for name, task in new.own.items():
         for edge in task.dependencies:
-            dependents.setdefault(edge.task, []).append(name)
+            if edge.task != name:  # Named as such already.
+                dependents.setdefault(edge.task, []).append(name)
     free = [name for name, count in open_counts.items() if count == 0]
     while free:
         name = free.pop()
@@ -122,7 +123,9 @@ def _find_cycle(new: Slice) -> list[TaskName]:
     seen_at = {path[0]: 0}
     while True:
         edges = new.own[path[-1]].dependencies
-        following = next(edge.task for edge in edges if edge.task in open_counts)
+        following = next(
+            edge.task for edge in edges if edge.task in open_counts and edge.task != path[-1]
+        )
         path.append(following)
         if following in seen_at:
             return path[seen_at[following] :]

@@ -1,0 +1,207 @@
+"""What a plan may say: every mistake is named with its path, and a bad plan stores nothing."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from stretto.common.v1.payload_pb2 import BlobRef, Payload
+from stretto.run.v1 import events_pb2 as ev
+from stretto.run.v1 import plan_pb2 as plan
+from stretto_core.errors import InvalidArgument, Unimplemented
+from stretto_kernel.domain.run.refusals import PlanSealed, TaskConflict, TaskLimit
+
+from tests.model.runs import Story, below, graph, kinds, started, task
+
+
+def _violations(*tasks: plan.TaskSpec, **policies: object) -> dict[str, str]:
+    story = Story()
+    with pytest.raises(InvalidArgument) as caught:
+        story.start(graph(*tasks, **policies))
+    assert story.state.version == 0
+    return {each.field: each.description for each in caught.value.violations}
+
+
+def _output_of(name: str, pointer: str = "") -> plan.Binding:
+    return plan.Binding(task_output=plan.TaskOutputRef(task=name, pointer=pointer))
+
+
+def test_a_cycle_is_named_by_its_path() -> None:
+    found = _violations(task("a", "c"), task("b", "a"), task("c", "b"), task("d", "c"))
+    assert found == {"task_graph.tasks": "the dependencies form a cycle: a -> c -> b -> a"}
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    bad = task("no spaces", "unknown", retry=plan.RetryPolicy(max_attempts=-1))
+    bad.executor = ""
+    bad.priority = 101
+    bad.arguments_json = "[1]"
+    bad.timeouts.attempt.seconds = -5
+    found = _violations(bad, task("twin"), task("twin"), run_timeout=Duration(seconds=0))
+    assert set(found) == {
+        "task_graph.run_timeout",
+        "task_graph.tasks[0].name",
+        "task_graph.tasks[0].executor",
+        "task_graph.tasks[0].priority",
+        "task_graph.tasks[0].arguments_json",
+        "task_graph.tasks[0].retry.max_attempts",
+        "task_graph.tasks[0].timeouts.attempt",
+        "task_graph.tasks[0].dependencies[0].task",
+        "task_graph.tasks[2].name",
+    }
+
+
+def test_the_nearest_known_name_is_suggested() -> None:
+    found = _violations(task("report"), task("check", "reprot"))
+    assert found["task_graph.tasks[1].dependencies[0].task"] == (
+        "no task is named 'reprot'; did you mean 'report'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (task("a", "a"), "dependencies[0].task"),
+        (task("a", "x", "x"), "dependencies[1].task"),
+        (task("a", join=plan.JoinRule(kind=plan.JOIN_KIND_ANY_SUCCEEDED)), "join.kind"),
+        (
+            task("a", "x", join=plan.JoinRule(kind=plan.JOIN_KIND_N_SUCCEEDED, count=2)),
+            "join.count",
+        ),
+        (task("a", "x", join=plan.JoinRule(count=1)), "join.count"),
+        (task("a", "x", join=plan.JoinRule(rest=plan.JOIN_REST_CANCELLED)), "join.rest"),
+        (task("a", "tidy"), "dependencies[0].task"),
+        (task("a", "x", clean_up=True), "dependencies[0].task"),
+        (task("a", inputs={"i": _output_of("x")}), "inputs['i']"),
+        (task("a", "x", inputs={"i": plan.Binding()}), "inputs['i']"),
+        (
+            task("a", "x", inputs={"i": _output_of("x", "no-slash")}),
+            "inputs['i'].task_output.pointer",
+        ),
+        (
+            task(
+                "a",
+                "x",
+                inputs={"i": plan.Binding(subtree_outputs=plan.SubtreeOutputsRef(task="x"))},
+            ),
+            "inputs['i']",
+        ),
+        (
+            task("a", inputs={"i": plan.Binding(literal=Payload(json="{nope"))}),
+            "inputs['i'].literal.json",
+        ),
+        (
+            task("a", inputs={"i": plan.Binding(literal=Payload(json='"' + "a" * 65_536 + '"'))}),
+            "inputs['i'].literal.json",
+        ),
+        (task("a", timeouts=plan.Timeouts(heartbeat=Duration(nanos=5))), "timeouts.heartbeat"),
+        (task("a", retry=plan.RetryPolicy(coefficient=0.5)), "retry.coefficient"),
+        (task("a", retry=plan.RetryPolicy(coefficient=float("nan"))), "retry.coefficient"),
+        (task("a", retry=plan.RetryPolicy(jitter=1.5)), "retry.jitter"),
+        (
+            task(
+                "a",
+                retry=plan.RetryPolicy(
+                    initial_interval=Duration(seconds=9), max_interval=Duration(seconds=3)
+                ),
+            ),
+            "retry.max_interval",
+        ),
+        (task("a", on_failure=99), "on_failure"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_field_is_named(spec: plan.TaskSpec, field: str) -> None:
+    found = _violations(task("x"), task("tidy", clean_up=True), spec)
+    assert list(found) == [f"task_graph.tasks[2].{field}"]
+
+
+def test_an_input_may_read_any_ancestor_and_clean_up_any_task() -> None:
+    story = started(
+        task("a"),
+        task("b", "a"),
+        task("c", "b", inputs={"i": _output_of("a")}),
+        task("tidy", clean_up=True, inputs={"i": _output_of("c")}),
+    )
+    assert story.state.version == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "feature"),
+    [
+        (plan.TaskSpec(verification=plan.VerificationPolicy(verifiers=["v"])), "verification"),
+        (plan.TaskSpec(output_schema_json="{}"), "output_schema"),
+        (plan.TaskSpec(on_failure=plan.ON_FAILURE_REPLAN), "replan"),
+        (plan.TaskSpec(on_failure=plan.ON_FAILURE_ESCALATE), "escalate"),
+        (
+            plan.TaskSpec(
+                inputs={"i": plan.Binding(literal=Payload(blob=BlobRef(digest=b"0" * 32)))}
+            ),
+            "blob",
+        ),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(spec: plan.TaskSpec, feature: str) -> None:
+    spec.name, spec.executor = "a", "process"
+    with pytest.raises(Unimplemented) as caught:
+        Story().start(graph(spec))
+    assert caught.value.metadata["feature"] == feature
+
+
+def test_the_recorded_plan_has_every_default_written_out() -> None:
+    (event,) = Story().start(graph(task("a")))
+    assert isinstance(event, ev.RunStarted)
+    spec = event.plan.tasks[0]
+    assert event.plan.cancel_grace.seconds == 10
+    assert event.plan.task_count_max == 10_000
+    assert (spec.retry.max_attempts, spec.retry.coefficient, spec.retry.jitter) == (3, 2.0, 0.2)
+    assert (spec.queue, spec.arguments_json) == ("default", "{}")
+    assert spec.timeouts.heartbeat.seconds == 30
+
+
+def test_a_plan_needs_a_task_unless_it_grows() -> None:
+    assert list(_violations()) == ["task_graph.tasks"]
+    assert kinds(Story().start(graph(growing=True))) == ["RunStarted"]
+
+
+def test_a_slice_is_limited_and_a_run_as_well() -> None:
+    many = [task(f"t{index}") for index in range(1_001)]
+    assert list(_violations(*many)) == ["task_graph.tasks"]
+    with pytest.raises(TaskLimit):
+        Story().start(graph(task("a"), task("b"), task_count_max=1))
+    story = started(task("a"), growing=True, task_count_max=2)
+    story.add(task("b"))
+    with pytest.raises(TaskLimit):
+        story.add(task("c"))
+
+
+def test_a_slice_may_depend_on_earlier_ones_and_dispatches_at_once() -> None:
+    story = started(task("a"), growing=True)
+    assert kinds(story.add(task("b", "a"), task("c"))) == ["TasksAdded"]
+    assert list(story.state.open_tasks) == ["a", "c"]
+    with pytest.raises(InvalidArgument):
+        story.add(task("d", "nobody"))
+
+
+def test_the_same_task_again_is_left_out_and_another_is_a_conflict() -> None:
+    story = started(task("a"), growing=True)
+    assert story.add(task("a")) == ()
+    (added,) = story.add(task("a"), task("b"))
+    assert isinstance(added, ev.TasksAdded)
+    assert [spec.name for spec in added.tasks] == ["b"]
+    with pytest.raises(TaskConflict):
+        story.add(task("b", "a"))
+
+
+def test_a_sealed_plan_takes_no_further_slice_and_ends_when_its_tasks_have() -> None:
+    story = started(task("a"), growing=True)
+    story.lease("a")
+    assert kinds(story.complete("a")) == ["AttemptSucceeded"]  # More may come.
+    assert kinds(story.add(sealed=True)) == ["TasksAdded", "RunSucceeded"]
+    other = started(task("a"), growing=True)
+    other.add(sealed=True)
+    with pytest.raises(PlanSealed):
+        other.add(task("b"))
+
+
+def test_a_join_over_a_subtree_counts_more_than_its_edges() -> None:
+    join = plan.JoinRule(kind=plan.JOIN_KIND_N_SUCCEEDED, count=3)
+    assert started(task("a"), task("b", below("a"), join=join)).state.version == 1
