@@ -18,7 +18,6 @@ from typing import Self
 
 from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto.run.v1.plan_pb2 import TaskGraph
 from stretto_core.ids import RunId
 from stretto_core.ids.system import SystemIds
 
@@ -27,8 +26,8 @@ from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
 from stretto_sdk.errors import DeadlineExceeded, not_succeeded
-from stretto_sdk.plan import Plan, Span
-from stretto_sdk.plan_form import RunForm, parse_run, parse_run_text, parse_tasks, payload_of
+from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
+from stretto_sdk.plan_form import parse_tasks, payload_of
 from stretto_sdk.runs import (
     ChainCheck,
     Event,
@@ -42,13 +41,11 @@ from stretto_sdk.runs import (
     task_of,
 )
 
-AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph | RunForm
-"""A Plan, the dict or JSON text of a plan file, the path of one, or what those are read into."""
-
 AnyRun = Run | str
 """A run, or its id."""
 
 _PAGE_SIZE = 1_000
+_WAIT_MAX = timedelta(seconds=60)
 _FROM_PLAN = object()
 
 
@@ -118,7 +115,7 @@ class Client:
         processes: the same id and request always yield the same run.
         Raises InvalidArgument (every mistake named), AlreadyExists (that id, another request).
         """
-        form = _form_of(plan)
+        form = form_of(plan)
         given = form.input if input is _FROM_PLAN else input
         request = pb.StartRunRequest(
             parent=self._parent,
@@ -132,6 +129,23 @@ class Client:
         answer = await self._calls.unary(self._calls.runs.StartRun, request)
         return run_of(answer.run, answer.position)
 
+    async def run(
+        self,
+        plan: AnyPlan,
+        *,
+        input: object = _FROM_PLAN,
+        name: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> object:
+        """Start a run, wait until it ends, return its output; a short one takes a single call.
+
+        >>> report = await client.run(plan, input={"directory": "."})
+
+        Raises what `start` and `result` raise.
+        """
+        started = await self.start(plan, input=input, name=name, labels=labels, wait=_WAIT_MAX)
+        return await self.result(started)
+
     async def validate(self, plan: AnyPlan) -> None:
         """Have the kernel check a plan without starting it.
 
@@ -139,7 +153,7 @@ class Client:
 
         Raises InvalidArgument with every mistake in it.
         """
-        form = _form_of(plan)
+        form = form_of(plan)
         request = pb.StartRunRequest(
             parent=self._parent,
             request_id=self._ids.uuid7(),
@@ -377,19 +391,3 @@ class Client:
 
 def _id_of(run: AnyRun) -> RunId:
     return run.run_id if isinstance(run, Run) else RunId(run.rpartition("/")[2])
-
-
-def _form_of(plan: AnyPlan) -> RunForm:
-    match plan:
-        case Plan():
-            return plan.to_run()
-        case RunForm():
-            return plan
-        case TaskGraph():
-            return RunForm(graph=plan)
-        case str():
-            return parse_run_text(plan, source="the plan")
-        case Path():
-            return parse_run_text(plan.read_bytes(), source=str(plan))
-        case _:
-            return parse_run(plan)

@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from stretto.run.v1.plan_pb2 import TaskGraph
 
-from stretto_sdk.plan_form import RunForm, parse_run
+from stretto_sdk.plan_form import RunForm, parse_run, parse_run_text
 
 Span = str | timedelta
 """A span of time: "500ms", "30s", "1m30s", "2h", or a timedelta."""
@@ -164,6 +165,27 @@ class Plan:
     def to_proto(self) -> TaskGraph:
         """Return the task graph. Raises InvalidArgument with every mistake."""
         return self.to_run().graph
+
+
+AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph | RunForm
+"""A Plan, the dict or JSON text of a plan file, the path of one, or what those are read into."""
+
+
+def form_of(plan: AnyPlan) -> RunForm:
+    """Return the checked run form of a plan. Raises InvalidArgument with every mistake, OSError."""
+    match plan:
+        case Plan():
+            return plan.to_run()
+        case RunForm():
+            return plan
+        case TaskGraph():
+            return RunForm(graph=plan)
+        case str():
+            return parse_run_text(plan, source="the plan")
+        case Path():
+            return parse_run_text(plan.read_bytes(), source=str(plan))
+        case _:
+            return parse_run(plan)
 
 
 def _given(form: Mapping[str, object]) -> dict[str, object]:

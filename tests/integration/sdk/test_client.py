@@ -204,6 +204,14 @@ async def test_a_wait_ends_at_its_timeout_and_says_so() -> None:
             await client.result(RUN_ID, timeout=timedelta(milliseconds=50))
 
 
+async def test_a_run_that_ends_in_time_takes_one_call() -> None:
+    ended = a_run(run_pb2.RUN_STATE_SUCCEEDED, 4, output=Payload(json="[1]"))
+    script = _scripted_runs(StartRun=[run_service_pb2.StartRunResponse(run=ended)])
+    async with serving(script) as client:
+        assert await client.run(a_plan()) == [1]
+    assert script.seen[0].wait_timeout.seconds == 60
+
+
 async def test_tasks_are_read_over_all_pages() -> None:
     def page(name: str, token: str) -> run_service_pb2.ListTasksResponse:
         task = run_pb2.Task(task=name, state=run_pb2.TASK_STATE_READY, executor="process")
