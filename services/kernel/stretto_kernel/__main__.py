@@ -25,10 +25,10 @@ from stretto_core.rpc.tokens import TokenFile, TokenTable
 from stretto_core.telemetry.logs import configure_logs
 
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
-from stretto_kernel.app.recovery import NoRunIndex
+from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.kernel import Kernel
-from stretto_kernel.owned_partition import KernelLimits, KernelPorts
-from stretto_kernel.servicers.run_listing import NoRunListing
+from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import Readiness, add_servicers
 from stretto_kernel.settings import ROLES, Settings, SettingsError
 
@@ -48,7 +48,8 @@ def main() -> None:
         sys.exit(2)
     configure_logs(service=role, json=settings.log_format == "json")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    sys.exit(uvloop.run(_run_kernel(settings)))
+    run = _run_kernel if role == "kernel" else _run_projector
+    sys.exit(uvloop.run(run(settings)))
 
 
 async def _run_kernel(settings: Settings) -> int:
@@ -60,12 +61,13 @@ async def _run_kernel(settings: Settings) -> int:
     except Refusal as refusal:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
+    index = RunIndexTable(settings.partition, event_log.tracking)
     ports = KernelPorts(
         log=event_log,
         clock=SystemClock(),
         ids=SystemIds(),
         dialer=GrpcDialer(),
-        index=NoRunIndex(),
+        index=index,
         to_status=to_status,
     )
     limits = KernelLimits(
@@ -74,8 +76,9 @@ async def _run_kernel(settings: Settings) -> int:
         streams_max=settings.sessions_max,
     )
     kernel = Kernel(ports, limits)
+    listing = RunListing(index, settings.partition)
     try:
-        return await _serve(kernel, settings, stopped)
+        return await _serve(kernel, listing, settings, stopped)
     except Refusal as refusal:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
@@ -84,9 +87,11 @@ async def _run_kernel(settings: Settings) -> int:
         await event_log.close()
 
 
-async def _serve(kernel: Kernel, settings: Settings, stopped: asyncio.Event) -> int:
+async def _serve(
+    kernel: Kernel, listing: RunListing, settings: Settings, stopped: asyncio.Event
+) -> int:
     server = RpcServer(ServerSettings(address=settings.listen_address), tokens=_tokens(settings))
-    add_servicers(server, kernel, NoRunListing())
+    add_servicers(server, kernel, listing)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()
     port = await server.start()
@@ -98,6 +103,36 @@ async def _serve(kernel: Kernel, settings: Settings, stopped: asyncio.Event) -> 
     await stopped.wait()
     await readiness.drain(settings.drain_grace_s)
     return 0
+
+
+async def _run_projector(settings: Settings) -> int:
+    """Keep the views until a signal; a database that is down is waited for."""
+    # What only this role needs is not loaded by the kernel, whose start is a budget.
+    from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
+    from stretto_kernel.projections.run_index import RunIndexFold  # noqa: PLC0415
+
+    log = structlog.get_logger("stretto.kernel.projector")
+    stopped = _stop_on_signals()
+    try:
+        event_log = await PostgresLog.open(settings.postgres_dsn, settings.partition)
+    except Refusal as refusal:
+        log.error("projector.failed", reason=refusal.reason_word, message=str(refusal))
+        return 1
+    store = RunIndexTable(settings.partition, event_log.tracking)
+    projector = asyncio.create_task(
+        Projector(event_log, store, RunIndexFold(RUN_CODEC)).run(), name="projector"
+    )
+    ended = asyncio.create_task(stopped.wait())
+    log.info("projector.following")
+    await asyncio.wait([projector, ended], return_when=asyncio.FIRST_COMPLETED)
+    failed = projector.done()
+    if failed:
+        # A bug of ours: better no projector, restarted, than a view that looks alive.
+        log.error("projector.failed", exc_info=projector.exception())
+    projector.cancel()
+    await asyncio.wait([projector])
+    await event_log.close()
+    return 1 if failed else 0
 
 
 def _tokens(settings: Settings) -> TokenFile | TokenTable:

@@ -6,7 +6,7 @@ rest by the types of its events alone. Without the view one pass over the log do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stretto.run.v1 import events_pb2 as ev
@@ -19,6 +19,9 @@ STARTED_TYPE = ev.RunStarted.DESCRIPTOR.full_name
 ENDED_TYPES = frozenset(
     event.DESCRIPTOR.full_name
     for event in (ev.RunSucceeded, ev.RunFailed, ev.RunCancelled, ev.RunKilled)
+)
+GROWING_TYPES = frozenset(
+    event.DESCRIPTOR.full_name for event in (ev.TasksAdded, ev.TasksSpawned, ev.AttemptSucceeded)
 )
 
 
@@ -71,6 +74,9 @@ async def find_active_runs(log: EventLog, index: RunIndex) -> list[ActiveRun]:
                 active[run_id] = ActiveRun(run_id)
             elif event.type in ENDED_TYPES:
                 active.pop(run_id, None)
+            elif event.type in GROWING_TYPES and run_id in active:
+                # Its new tasks may be in a queue that the view does not know yet.
+                active[run_id] = replace(active[run_id], limited_queues=None)
         if page.events:
             position = page.events[-1].position
         more = page.more

@@ -1,24 +1,121 @@
-"""ListRuns: pages of the view `run_index`, newest first."""
+"""ListRuns: its filter grammar, its pages, and the wait for nothing: a view that is behind says so.
+
+Grammar: terms joined by AND; `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`.
+Inside the quotes a backslash takes the next character as it is.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import json
+import re
+from dataclasses import replace
 
+from stretto.common.v1.lease_pb2 import Position
+from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.errors import Unimplemented
+from stretto_core.errors import Unavailable
+from stretto_core.ids import Namespace, Partition
+
+from stretto_kernel.app.run_listing import RunFilter, RunList
+from stretto_kernel.servicers.fields import Fields
+from stretto_kernel.servicers.page_tokens import decode_token, encode_token, not_ours
+
+PAGE_DEFAULT = 50
+PAGE_MAX = 1_000
+FILTER_CHARACTERS_MAX = 4_000
+
+_TERM = re.compile(
+    r'\s*(state|display_name|labels\.[a-z0-9._-]{1,63})\s*=\s*("(?:[^"\\]|\\.)*"|[A-Z_]+)\s*'
+)
+_AND = re.compile(r"AND\b")
 
 
-class RunListing(Protocol):
-    """Answers ListRuns."""
+class ViewBehind(Unavailable):
+    """The view has not reached the position asked for: try again."""
+
+    reason = "VIEW_BEHIND"
+
+
+class RunListing:
+    """Answers ListRuns from the view of one partition."""
+
+    def __init__(self, view: RunList, partition: Partition) -> None:
+        self._view = view
+        self._partition = partition
 
     async def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        """Return a page. Raises InvalidArgument, Unavailable."""
-        ...
+        """Return a page. Raises InvalidArgument, ViewBehind, StoreDown."""
+        fields = Fields()
+        namespace = fields.namespace("parent", request.parent)
+        size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
+        found = parse_filter(fields, namespace, request.filter)
+        least = self._least_position(fields, request.min_position)
+        fields.refuse("the request")
+        found = _after_page(found, request.page_token)
+        page = await self._view.list_runs(found, count_max=size)
+        if page.position < least:
+            raise ViewBehind("the view is behind", position=str(page.position), asked=str(least))
+        token = ""
+        if page.more:
+            last = page.runs[-1]
+            token = encode_token("runs", str(last.create_ns), last.run_id)
+        runs = [run_pb2.Run.FromString(listed.shown) for listed in page.runs]
+        return pb.ListRunsResponse(runs=runs, next_page_token=token)
+
+    def _least_position(self, fields: Fields, position: Position) -> int:
+        if position.partition and position.partition != self._partition:
+            fields.wrong("min_position.partition", "is not a partition of this kernel")
+        return fields.count("min_position.number", position.number)
 
 
-class NoRunListing:
-    """Stands where no view is at hand."""
+def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
+    """Return what the filter asks for, noting what is wrong with it."""
+    found = RunFilter(namespace=namespace)
+    labels: dict[str, str] = {}
+    seen: set[str] = set()
+    rest = fields.text("filter", text, characters_max=FILTER_CHARACTERS_MAX).strip()
+    while rest:
+        term = _TERM.match(rest)
+        if term is None or term.group(1) in seen:
+            fields.wrong("filter", f"cannot be read at {rest[:40]!r}")
+            break
+        name, value = term.groups()
+        seen.add(name)
+        if name == "state":
+            found = replace(found, state=_state(fields, value))
+        elif not value.startswith('"'):
+            fields.wrong("filter", f'{name} must equal "TEXT"')
+        elif name == "display_name":
+            found = replace(found, display_name=_unquoted(value))
+        else:
+            labels[name.removeprefix("labels.")] = _unquoted(value)
+        rest = rest[term.end() :]
+        joined = _AND.match(rest)
+        if rest and (joined is None or not rest[joined.end() :].strip()):
+            fields.wrong("filter", "terms are joined by AND")
+            break
+        rest = rest[joined.end() :] if joined else ""
+    return replace(found, labels_json=json.dumps(labels)) if labels else found
 
-    async def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        """Refuse."""
-        raise Unimplemented("this kernel keeps no view of runs", feature="list_runs")
+
+def _state(fields: Fields, value: str) -> int | None:
+    name = f"RUN_STATE_{value.strip(chr(34)).removeprefix('RUN_STATE_')}"
+    number = run_pb2.RunState.items()
+    for known, code in number:
+        if known == name and code:
+            return code
+    fields.wrong("filter", f"{value[:40]} is no state of a run")
+    return None
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1])
+
+
+def _after_page(found: RunFilter, page_token: str) -> RunFilter:
+    if not page_token:
+        return found
+    create_ns, run_id = decode_token("page_token", "runs", page_token, part_count=2)
+    if not create_ns.isdecimal():
+        raise not_ours("page_token")
+    return replace(found, before_ns=int(create_ns), before_run_id=run_id)
