@@ -106,9 +106,14 @@ class Dispatcher:
 
     def run_dropped(self, run: HostedRun) -> None:
         """See `HostListener`. Leases stay in the table: the fold will say which were real."""
-        limited = self._queues.forget_run(run.run_id)
-        self._queues.block_queues(limited, run.run_id)
+        self._queues.forget_run(run.run_id)
+        # Which slots it holds as committed is not known before the fold: none is given meanwhile.
+        self._queues.block_limited_queues(run.run_id)
         self.timers.forget_run(run.run_id)
+        for lease in self._leases.of_run(run.run_id):
+            if not lease.told:
+                # Its grant was never stored: the epoch will be another lease's.
+                self._leases.close(lease.key)
         for stream in self._granted.pop(run.run_id, ()):
             stream.session.return_credit()
             self._streams.credits_changed(stream)
@@ -197,11 +202,13 @@ class Dispatcher:
         granted.remove(stream)
         if not granted:
             del self._granted[run.run_id]
-        if self._leases.find((run.run_id, lease.task), lease.epoch) is None:
+        known = self._leases.find((run.run_id, lease.task), lease.epoch)
+        if known is None:
             # It ended before its holder heard of it.
             stream.session.return_credit()
             self._streams.credits_changed(stream)
             return
+        known.told = True
         stream.session.assign(assignment, self._clock.mono_ns())
         self._streams.mark(stream)
 
@@ -263,6 +270,7 @@ class Dispatcher:
                 ttl_ns=lease.ttl_ns,
                 expires_mono_ns=self._clock.mono_ns() + ttl_ns,
                 reclaimed=not folded,
+                told=folded,
             )
             self._leases.open(known)
         if folded:
@@ -274,8 +282,11 @@ class Dispatcher:
         if stop is None or lease.stop is not None:
             return
         signal = build_signal(run.namespace, run.run_id, work_pb2.SIGNAL_KIND_CANCEL, stop)
-        lease.stop = signal
-        self._tell_holder(run, lease, signal)
+        self._host.when_settled(run, partial(self._ask_to_stop, lease, signal))
+
+    def _ask_to_stop(self, lease: Lease, signal: work_pb2.Signal) -> None:
+        lease.stop = signal  # From here on each renewal hears it again.
+        self._streams.signal(lease, signal)
 
     def _close_lease(self, run: HostedRun, task: TaskName) -> None:
         lease = self._leases.close((run.run_id, task))
@@ -283,7 +294,7 @@ class Dispatcher:
             return
         work_item = work_item_name(run.namespace, run.run_id, task)
         self._streams.lease_closed(lease, work_item)
-        if not lease.reported:
+        if lease.told and not lease.reported:
             revocation = build_revocation(run.namespace, run.run_id, task, lease.epoch)
             self._tell_holder(run, lease, revocation)
 

@@ -34,6 +34,7 @@ class Lease:
     acknowledged: its holder has said that it has the assignment; renewals and outcomes say so too.
     reclaimed: False from a start of the kernel until its holder named it.
     stop: what its holder was told last; told again when it renews.
+    told: its holder was given the assignment, or may have been by an earlier owner.
     reported: its holder has said how it ended; nobody needs to tell it.
     """
 
@@ -46,6 +47,7 @@ class Lease:
     expires_mono_ns: int
     acknowledged: bool = False
     reclaimed: bool = True
+    told: bool = False
     reported: bool = False
     stop: Signal | None = None
     details: Payload | None = None

@@ -173,18 +173,14 @@ class ReadyQueues:
             self._forget_when_empty(run_id, run)
         return lifted
 
-    def forget_run(self, run_id: RunId) -> frozenset[str]:
-        """Take the run's items and leases out; return the limited queues it held slots in."""
+    def forget_run(self, run_id: RunId) -> None:
+        """Take the run's items and leases out."""
         run = self._runs.pop(run_id, None)
         if run is None:
-            return frozenset()
-        limited = set()
-        for task, queue in list(run.leased.items()):
-            if self._queue(queue).limit is not None:
-                limited.add(queue)
+            return
+        for task in list(run.leased):
             self._release_slot(run, task)
         run.items.clear()
-        return frozenset(limited)
 
     def block_queues(self, queues: Iterable[str], run_id: RunId) -> None:
         """Until `unblock_queues(run_id)`, the limited ones of `queues` grant nothing.
