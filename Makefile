@@ -45,7 +45,7 @@ model: setup ## Property and model tests of the deciders
 contract: setup ## One suite per port, every adapter
 	@$(BIN)/python -m pytest -q tests/contract
 sim: setup ## The simulator (SEEDS=n for more seeds)
-	@$(BIN)/python -m pytest -q tests/simulation
+	@STRETTO_SIM_SEEDS=$(or $(SEEDS),200) $(BIN)/python -m pytest -q -n 2 --dist worksteal tests/simulation
 integration: setup ## Real PostgreSQL, real gRPC
 	@$(BIN)/python -m pytest -q tests/integration
 e2e: setup ## Real processes, killed and stopped on purpose

@@ -1,0 +1,207 @@
+"""A client process in the simulator: starts runs, steers them, and insists.
+
+Each call is sent again with the same request_id until it has an answer. What is answered is held
+against the log: an acknowledged call is in it, and no read is older than what was committed when
+it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from stretto.common.v1.payload_pb2 import Payload
+from stretto.run.v1 import run_pb2
+from stretto.run.v1 import run_service_pb2 as wire
+from stretto_core.errors import DeadlineExceeded, Exhausted, NotFound, Refusal, Unavailable
+from stretto_core.ids import IdSource, StreamId
+from stretto_core.testing.log_watch import InvariantBroken, LogWatch
+from stretto_core.testing.network import Network
+from stretto_core.testing.process import Process
+from stretto_core.testing.seeded import random_for
+from stretto_core.testing.trace import Trace
+
+from tests.simulation.laws import Laws
+from tests.simulation.random_plans import random_plan, random_slice
+
+CALL_TIMEOUT_S = 3.0
+TERMINAL = (
+    run_pb2.RUN_STATE_SUCCEEDED,
+    run_pb2.RUN_STATE_FAILED,
+    run_pb2.RUN_STATE_CANCELLED,
+    run_pb2.RUN_STATE_KILLED,
+)
+
+
+class SimClient:
+    """Drives a number of runs to their ends, one after another or side by side.
+
+    addresses: where a kernel may be.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        network: Network,
+        ids: IdSource,
+        *,
+        addresses: list[str],
+        seed: int,
+        watch: LogWatch,
+        laws: Laws,
+        trace: Trace,
+    ) -> None:
+        self._process = process
+        self._network = network
+        self._ids = ids
+        self._addresses = addresses
+        self._draws = random_for(seed, f"client {process.name}")
+        self._watch = watch
+        self._laws = laws
+        self._trace = trace
+        self._address = addresses[0]
+        self.ended: dict[str, int] = {}
+
+    async def run(self, run_count: int) -> None:
+        """Start `run_count` runs and return when each has ended."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(run_count):
+                group.create_task(self._drive())
+                await asyncio.sleep(self._draws.uniform(0.0, 10.0))
+
+    async def _drive(self) -> None:
+        draws = self._draws
+        plan = random_plan(draws)
+        start = wire.StartRunRequest(
+            request_id=self._ids.uuid7(),
+            task_graph=plan,
+            input=Payload(json='{"n": 7}'),
+            labels={"by": self._process.name},
+        )
+        started = await self._until_answered("StartRun", start)
+        run = started.run
+        self._in_log(run.run_id, start.request_id)
+        steps: list[Callable[[run_pb2.Run], Awaitable[None]]] = []
+        if plan.growing:
+            names = [task.name for task in plan.tasks if not task.clean_up]
+            steps.append(lambda run: self._grow(run, names))
+        if draws.random() < 0.25:
+            steps.append(self._pause_and_resume)
+        if draws.random() < 0.15:
+            steps.append(self._cancel)
+        if draws.random() < 0.1:
+            steps.append(self._kill)
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(self._step(step, run))
+        await self._await_end(run, start)
+
+    async def _step(self, step: Callable[[run_pb2.Run], Awaitable[None]], run: run_pb2.Run) -> None:
+        await asyncio.sleep(self._draws.uniform(0.0, 8.0))
+        try:
+            await step(run)
+        except Refusal as refusal:
+            if refusal.reason_word not in ("RUN_CLOSED", "PLAN_SEALED"):
+                raise
+            self._refused_rightly(step, run.run_id, refusal)
+
+    async def _grow(self, run: run_pb2.Run, names: list[str]) -> None:
+        for number in range(self._draws.randint(1, 3)):
+            tasks = random_slice(self._draws, number, names)
+            names = [*names, *(task.name for task in tasks)]
+            request = wire.AddTasksRequest(
+                name=run.name, request_id=self._ids.uuid7(), tasks=tasks, sealed=number == 2
+            )
+            await self._until_answered("AddTasks", request)
+            if request.tasks or request.sealed:
+                self._in_log(run.run_id, request.request_id)
+            await asyncio.sleep(self._draws.uniform(0.0, 3.0))
+
+    async def _pause_and_resume(self, run: run_pb2.Run) -> None:
+        hold_id = f"hold-{self._draws.randint(1, 2)}"
+        pause = wire.PauseRunRequest(
+            name=run.name, request_id=self._ids.uuid7(), hold_id=hold_id, reason="to see"
+        )
+        await self._until_answered("PauseRun", pause)
+        await asyncio.sleep(self._draws.uniform(0.0, 10.0))
+        resume = wire.ResumeRunRequest(name=run.name, request_id=self._ids.uuid7(), hold_id=hold_id)
+        await self._until_answered("ResumeRun", resume)
+
+    async def _cancel(self, run: run_pb2.Run) -> None:
+        request = wire.CancelRunRequest(
+            name=run.name, request_id=self._ids.uuid7(), reason="enough"
+        )
+        if self._draws.random() < 0.5:
+            request.grace.CopyFrom(Duration(seconds=self._draws.randint(1, 5)))
+        await self._until_answered("CancelRun", request)
+
+    async def _kill(self, run: run_pb2.Run) -> None:
+        request = wire.KillRunRequest(name=run.name, request_id=self._ids.uuid7(), reason="now")
+        answer = await self._until_answered("KillRun", request)
+        self._hold(answer.run.state == run_pb2.RUN_STATE_KILLED, f"{run.run_id} is killed")
+
+    async def _await_end(self, run: run_pb2.Run, start: wire.StartRunRequest) -> None:
+        """Ask in every way there is until the run has ended."""
+        waiting = wire.StartRunRequest()
+        waiting.CopyFrom(start)
+        waiting.wait_timeout.CopyFrom(Duration(seconds=2))
+        while run.state not in TERMINAL:
+            if self._draws.random() < 0.5:
+                run = (await self._until_answered("StartRun", waiting)).run
+            else:
+                await asyncio.sleep(self._draws.uniform(0.5, 3.0))
+                run = (await self._until_answered("GetRun", wire.GetRunRequest(name=run.name))).run
+        self.ended[run.run_id] = run.state
+
+    async def _until_answered(self, method: str, request: Message) -> Any:
+        """Send the request again and again until it is answered or refused for good."""
+        while True:
+            stream = self._stream_of(request)
+            floor = self._watch.version(stream) if stream else 0
+            try:
+                answer = await self._network.call(
+                    self._process, self._address, method, request, timeout_s=CALL_TIMEOUT_S
+                )
+            except (Unavailable, DeadlineExceeded, Exhausted) as refusal:
+                self._trace.note(
+                    "call", f"{self._process.name} {method}: {refusal.reason_word}, again"
+                )
+                self._address = self._draws.choice(self._addresses)
+                await asyncio.sleep(self._draws.uniform(0.05, 1.0))
+                continue
+            except NotFound:
+                self._hold(floor == 0, f"1: {stream} is in the log and was not found")
+                raise
+            self._hold(
+                answer.run.version >= floor,
+                f"1: {method} answered version {answer.run.version} of {answer.run.run_id}, "
+                f"{floor} was committed before it was asked",
+            )
+            return answer
+
+    def _stream_of(self, request: Message) -> StreamId | None:
+        name: str = getattr(request, "name", "")
+        return StreamId(name.rpartition("/")[2]) if name else None
+
+    def _in_log(self, run_id: str, request_id: str) -> None:
+        self._watch.catch_up()
+        run = self._laws.runs.get(run_id)
+        self._hold(
+            run is not None and request_id in run.request_ids,
+            f"1: {request_id} was acknowledged and is not in the log of {run_id}",
+        )
+
+    def _refused_rightly(self, step: object, run_id: str, refusal: Refusal) -> None:
+        if step in (self._cancel, self._kill):
+            self._watch.catch_up()
+            self._hold(
+                self._laws.runs[run_id].end is not None,
+                f"1: {refusal.reason_word}, though {run_id} has not ended in the log",
+            )
+
+    def _hold(self, holds: bool, law: str) -> None:
+        if not holds:
+            raise InvariantBroken(law)

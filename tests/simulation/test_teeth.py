@@ -1,0 +1,126 @@
+"""The simulator bites: each planted bug is found within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from stretto.work.v1 import work_pb2
+from stretto_core.errors import Refusal
+from stretto_core.eventlog.group_writer import GroupWriter
+from stretto_core.eventlog.memory import MemoryStore
+from stretto_core.eventlog.recorded import NewEvent
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.dispatch.assignments import build_signal
+from stretto_kernel.dispatch.dispatcher import Dispatcher
+from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
+from stretto_kernel.dispatch.ready_queues import ReadyQueues
+from stretto_kernel.domain.run import holders, queries
+from stretto_kernel.timers.durable import DurableTimers, TimerKey
+
+from tests.simulation.simulate import SimulationFailed, simulate
+from tests.simulation.world import Scale
+
+SEEDS = range(25)
+STORMY = Scale(log_fault_share=0.1)
+
+
+def found(scale: Scale = STORMY) -> str:
+    """Return what the first failing seed says; fail when none does."""
+    for seed in SEEDS:
+        try:
+            simulate(seed, scale)
+        except SimulationFailed as failure:
+            return str(failure)
+    pytest.fail(f"nothing was found in seeds {SEEDS}")
+
+
+def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holders, "_fence", lambda *_: None)
+    assert "3: " in found()
+
+
+def test_answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(*_: object, **__: object) -> None:
+        return
+
+    monkeypatch.setattr(StreamHost, "answered", at_once)
+    assert "1: " in found()
+
+
+def test_assignments_and_signals_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        StreamHost, "when_settled", lambda _self, _run, committed, *_args: committed()
+    )
+    assert "1: " in found()
+
+
+def test_reads_that_do_not_prove_the_ownership(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: GroupWriter) -> None:
+        return
+
+    monkeypatch.setattr(GroupWriter, "barrier", at_once)
+    assert "1: " in found()
+
+
+def test_memory_that_survives_a_dropped_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(self: StreamHost, batches: Sequence[int], cause: Refusal) -> None:
+        for number in batches:
+            self._batches.pop(number)
+
+    monkeypatch.setattr(StreamHost, "batches_dropped", keep)
+    assert "follows version" in found()
+
+
+def test_a_dropped_run_that_leaves_its_slots_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReadyQueues, "block_limited_queues", lambda *_: None)
+    assert "7: " in found()
+
+
+def test_a_store_that_takes_appends_of_fenced_owners(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = MemoryStore.append
+
+    def unfenced(
+        self: MemoryStore, owner_epoch: int, events: Sequence[NewEvent]
+    ) -> tuple[int, ...]:
+        return append(self, self.owner_epoch, events)
+
+    monkeypatch.setattr(MemoryStore, "append", unfenced)
+    found()
+
+
+def test_a_lease_told_of_before_it_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "stretto_kernel.dispatch.dispatcher.Lease",
+        lambda **fields: Lease(**{**fields, "told": True}),
+    )
+    assert "1: revoked" in found()
+
+
+def test_a_stop_repeated_before_it_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def remember_at_once(self: Dispatcher, run: HostedRun, lease: Lease) -> None:
+        stop = queries.stop_signal(run.state, lease.task)
+        if stop is not None and lease.stop is None:
+            lease.stop = build_signal(run.namespace, run.run_id, work_pb2.SIGNAL_KIND_CANCEL, stop)
+            self._tell_holder(run, lease, lease.stop)
+
+    monkeypatch.setattr(Dispatcher, "_signal_stop", remember_at_once)
+    assert "1: asked to stop" in found()
+
+
+def test_leases_that_never_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LeaseTable, "take_expired", lambda *_: [])
+    monkeypatch.setattr(LeaseTable, "next_expiry_mono_ns", lambda *_: None)
+    assert "5: " in found()
+
+
+def test_a_kernel_that_loses_its_timers(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_due = DurableTimers.take_due
+
+    def forget(self: DurableTimers, now_ns: int, limit: int) -> list[TimerKey]:
+        take_due(self, now_ns, limit)
+        return []
+
+    monkeypatch.setattr(DurableTimers, "take_due", forget)
+    assert "5: " in found()
