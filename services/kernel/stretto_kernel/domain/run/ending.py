@@ -19,6 +19,7 @@ from stretto_kernel.domain.run.stopping import clean_up_over, ordinary_over
 from stretto_kernel.domain.run.task import Leased, Open
 
 _NEVER_END = (
+    ev.RunStarted,  # A plan has a task without dependencies, or grows.
     ev.AttemptLeased,
     ev.AttemptProgressed,
     ev.TasksSpawned,
@@ -67,8 +68,11 @@ def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
     event = events[-1]
     if isinstance(event, _NEVER_END):
         return False
-    if state.start is None or isinstance(event, _REVOKE_LEASES):
+    if isinstance(event, _REVOKE_LEASES):
         return True
+    if isinstance(event, ev.TasksAdded):
+        # A task without dependencies may be leased at once; others may all be skipped.
+        return event.sealed and all(task.dependencies for task in event.tasks)
     leased = state.clean_up_counts[Leased.number]
     if state.stopping is None or not state.stopping.grace_over:  # After it, they are revoked.
         leased += state.counts[Leased.number]

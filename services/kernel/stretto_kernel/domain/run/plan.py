@@ -6,14 +6,18 @@ recorded, so that a later default never changes what an old stream means. Spans 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 from stretto_core.ids import TaskName
+
+_SHARED_MAX = 1_024
+_REMEMBERED_BYTES_MAX = 4 * 1024
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -141,7 +145,7 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
 
 def read_tasks(specs: Iterable[pb.TaskSpec]) -> list[TaskSpec]:
     """Return the tasks of a recorded slice."""
-    return [_read_task(spec, TaskName(spec.name), TaskName) for spec in specs]
+    return [_read_planned(spec) for spec in specs]
 
 
 def read_spawned(
@@ -185,6 +189,20 @@ def _optional_ns(message: pb.TaskGraph | pb.Timeouts, field: str) -> int | None:
 _FullName = Callable[[str], TaskName]
 
 
+def _read_planned(spec: pb.TaskSpec) -> TaskSpec:
+    serialized = spec.SerializeToString()
+    if len(serialized) > _REMEMBERED_BYTES_MAX:
+        return _read_task(spec, TaskName(spec.name), TaskName)
+    return _read_remembered(serialized)
+
+
+@lru_cache(maxsize=_SHARED_MAX)
+def _read_remembered(serialized: bytes) -> TaskSpec:
+    """Read a task of a plan: `decide` to judge it and, a moment later, `evolve` to add it."""
+    spec = pb.TaskSpec.FromString(serialized)
+    return _read_task(spec, TaskName(spec.name), TaskName)
+
+
 def _read_task(
     spec: pb.TaskSpec, name: TaskName, full_name: _FullName, *, clean_up: bool = False
 ) -> TaskSpec:
@@ -196,23 +214,34 @@ def _read_task(
             Dependency(full_name(edge.task), edge.scope == pb.DEPENDENCY_SCOPE_SUBTREE)
             for edge in spec.dependencies
         ),
-        join=_read_join(spec.join),
+        join=_join(spec.join.SerializeToString()),
         inputs=tuple(
             (key, _read_binding(spec.inputs[key], full_name)) for key in sorted(spec.inputs)
-        ),
-        retry=_read_retry(spec.retry),
-        timeouts=_read_timeouts(spec.timeouts),
+        )
+        if spec.inputs
+        else (),
+        retry=_retry(spec.retry.SerializeToString()),
+        timeouts=_timeouts(spec.timeouts.SerializeToString()),
         queue=spec.queue,
         priority=spec.priority,
-        required_labels=tuple(sorted(spec.required_labels.items())),
-        preferred_labels=tuple(sorted(spec.preferred_labels.items())),
+        required_labels=_labels(spec.required_labels),
+        preferred_labels=_labels(spec.preferred_labels),
         failure_ignored=spec.on_failure == pb.ON_FAILURE_IGNORE,
         clean_up=spec.clean_up or clean_up,
         may_spawn=spec.may_spawn,
     )
 
 
-def _read_join(rule: pb.JoinRule) -> Join:
+def _labels(labels: Mapping[str, str]) -> Labels:
+    return tuple(sorted(labels.items())) if labels else ()
+
+
+# Policies repeat from task to task, so equal ones are read once and shared.
+
+
+@lru_cache(maxsize=_SHARED_MAX)
+def _join(serialized: bytes) -> Join:
+    rule = pb.JoinRule.FromString(serialized)
     count = 1 if rule.kind == pb.JOIN_KIND_ANY_SUCCEEDED else rule.count
     return Join(rule.kind, count, rule.rest == pb.JOIN_REST_CANCELLED)
 
@@ -231,7 +260,9 @@ def _read_binding(binding: pb.Binding, full_name: _FullName) -> Binding:
             return Literal(binding.literal)
 
 
-def _read_retry(policy: pb.RetryPolicy) -> Retry:
+@lru_cache(maxsize=_SHARED_MAX)
+def _retry(serialized: bytes) -> Retry:
+    policy = pb.RetryPolicy.FromString(serialized)
     return Retry(
         max_attempts=policy.max_attempts,
         initial_interval_ns=duration_ns(policy.initial_interval),
@@ -242,7 +273,9 @@ def _read_retry(policy: pb.RetryPolicy) -> Retry:
     )
 
 
-def _read_timeouts(timeouts: pb.Timeouts) -> Timeouts:
+@lru_cache(maxsize=_SHARED_MAX)
+def _timeouts(serialized: bytes) -> Timeouts:
+    timeouts = pb.Timeouts.FromString(serialized)
     return Timeouts(
         queue_ns=_optional_ns(timeouts, "queue"),
         attempt_ns=_optional_ns(timeouts, "attempt"),

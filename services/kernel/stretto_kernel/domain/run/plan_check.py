@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 
@@ -25,6 +24,11 @@ REASONS_MAX = 100
 HOUR_S = 3_600
 TASK_NAME = re.compile(r"[A-Za-z0-9._#-]{1,128}\Z")
 WORD = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_FAILURE_POLICIES = frozenset(pb.FailurePolicy.values())
+_SCOPES = frozenset(pb.DependencyScope.values())
+_JOIN_KINDS = frozenset(pb.JoinKind.values())
+_JOIN_RESTS = frozenset(pb.JoinRest.values())
+_ON_FAILURES = frozenset(pb.OnFailure.values())
 
 
 def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
@@ -34,7 +38,7 @@ def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
     findings.check_span(f"{path}.clean_up_timeout", graph.clean_up_timeout)
     if graph.HasField("run_timeout"):
         findings.check_span(f"{path}.run_timeout", graph.run_timeout)
-    _check_enum(findings, f"{path}.failure_policy", pb.FailurePolicy, graph.failure_policy)
+    _check_enum(findings, f"{path}.failure_policy", _FAILURE_POLICIES, graph.failure_policy)
     if not 1 <= graph.task_count_max <= TASK_COUNT_LIMIT:
         findings.wrong(f"{path}.task_count_max", f"must be 1 to {TASK_COUNT_LIMIT}")
     if graph.HasField("output"):
@@ -82,9 +86,9 @@ def _check_join(findings: Findings, path: str, task: pb.TaskSpec) -> None:
     if len(task.dependencies) > DEPENDENCIES_MAX:
         findings.wrong(f"{path}.dependencies", f"has more than {DEPENDENCIES_MAX} entries")
     for index, edge in enumerate(task.dependencies):
-        _check_enum(findings, f"{path}.dependencies[{index}].scope", pb.DependencyScope, edge.scope)
-    _check_enum(findings, f"{path}.join.kind", pb.JoinKind, join.kind)
-    _check_enum(findings, f"{path}.join.rest", pb.JoinRest, join.rest)
+        _check_enum(findings, f"{path}.dependencies[{index}].scope", _SCOPES, edge.scope)
+    _check_enum(findings, f"{path}.join.kind", _JOIN_KINDS, join.kind)
+    _check_enum(findings, f"{path}.join.rest", _JOIN_RESTS, join.rest)
     counts_successes = join.kind in (pb.JOIN_KIND_ANY_SUCCEEDED, pb.JOIN_KIND_N_SUCCEEDED)
     if counts_successes and not task.dependencies:
         findings.wrong(f"{path}.join.kind", "needs at least one dependency")
@@ -162,10 +166,9 @@ def _check_on_failure(findings: Findings, path: str, task: pb.TaskSpec) -> None:
         case pb.ON_FAILURE_ESCALATE:
             findings.unserved(path, "escalate")
         case _:
-            _check_enum(findings, path, pb.OnFailure, task.on_failure)
+            _check_enum(findings, path, _ON_FAILURES, task.on_failure)
 
 
-def _check_enum(findings: Findings, path: str, enum: object, number: int) -> None:
-    assert isinstance(enum, EnumTypeWrapper)
-    if number not in enum.values():
+def _check_enum(findings: Findings, path: str, known: frozenset[int], number: int) -> None:
+    if number not in known:
         findings.wrong(path, f"{number} is not a known value")
