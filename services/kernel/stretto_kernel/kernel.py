@@ -127,7 +127,7 @@ class Kernel:
             cause = await partition.closed
             self._log.error("partition.lost", reason=cause.reason_word, exc_info=cause.__cause__)
             self._partition = None
-            partition.abandon(cause)
+            await partition.give_up(cause)
             self._partition = await self._acquire_again()
 
     async def _acquire_again(self) -> OwnedPartition:

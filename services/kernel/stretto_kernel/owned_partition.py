@@ -151,6 +151,11 @@ class OwnedPartition:
         await self.host.writer.close()
         await self._owned.release()
 
+    async def give_up(self, cause: Refusal) -> None:
+        """End everything of an ownership that is over, so that the partition can be owned again."""
+        self.abandon(cause)
+        await self._owned.release()
+
     def abandon(self, cause: Refusal) -> None:
         """End everything at once, as a crash would; what is in flight has an unknown fate."""
         self._stop(cause)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.common.v1.payload_pb2 import Payload
@@ -11,8 +12,9 @@ from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.work.v1 import work_pb2, work_service_pb2
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
-from stretto_core.eventlog.faults import AppendFaults
+from stretto_core.eventlog.faults import AppendFault, AppendFaults
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
+from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import Namespace, Partition, RequestId, RunId, SessionId
 from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.status import to_status
@@ -65,14 +67,14 @@ async def start_kernel(
     return kernel
 
 
-def task(name: str, **fields: object) -> plan_pb2.TaskSpec:
+def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
     spec = plan_pb2.TaskSpec(name=name, executor="test")
-    spec.MergeFrom(plan_pb2.TaskSpec(**fields))  # type: ignore[arg-type]
+    spec.MergeFrom(plan_pb2.TaskSpec(**fields))
     return spec
 
 
-def graph(*tasks: plan_pb2.TaskSpec, **fields: object) -> plan_pb2.TaskGraph:
-    return plan_pb2.TaskGraph(tasks=tasks or (task("a"),), **fields)  # type: ignore[arg-type]
+def graph(*tasks: plan_pb2.TaskSpec, **fields: Any) -> plan_pb2.TaskGraph:
+    return plan_pb2.TaskGraph(tasks=tasks or (task("a"),), **fields)
 
 
 async def start(
@@ -106,7 +108,7 @@ class FrameWorker:
         session_id: str = "",
         credits: int = 10,
         held: tuple[LeaseToken, ...] = (),
-        **hello: object,
+        **hello: Any,
     ) -> None:
         self.worker_id = worker_id
         self.session_id = session_id or IDS.uuid7()
@@ -120,12 +122,12 @@ class FrameWorker:
             session_id=self.session_id,
             executors=["test"],
             held=held,
-            **hello,  # type: ignore[arg-type]
+            **hello,
         )
         self.say(hello=said, credit_total_count=credits)
 
-    def say(self, **parts: object) -> None:
-        self._session.receive(work_service_pb2.WorkRequest(**parts))  # type: ignore[arg-type]
+    def say(self, **parts: Any) -> None:
+        self._session.receive(work_service_pb2.WorkRequest(**parts))
 
     def cut(self) -> None:
         self._session.lost()
@@ -158,6 +160,20 @@ class FrameWorker:
         self.end_cause = cause
 
 
-def count_of(worker: FrameWorker, part: str) -> Callable[[int], Callable[[], bool]]:
-    """`count_of(worker, "receipts")(2)` is the condition that so many came."""
-    return lambda count: lambda: len(getattr(worker, part)) >= count
+class PlannedFaults:
+    """Each append goes as the next planned fault says, then all go well; `gate` holds them up."""
+
+    def __init__(self) -> None:
+        self.next: list[AppendFault] = []
+        self.append_count = 0
+
+    def plan_append(self, owner_epoch: int, events: Sequence[NewEvent]) -> AppendFault:
+        self.append_count += 1
+        return self.next.pop(0) if self.next else AppendFault()
+
+    def plan_settle(self) -> AppendFault:
+        return AppendFault()
+
+
+def types_of(store: MemoryStore) -> list[str]:
+    return [event.type.rpartition(".")[2] for event in store.events]

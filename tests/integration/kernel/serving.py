@@ -1,0 +1,175 @@
+"""A kernel served over real gRPC on a real PostgreSQL in the test's loop, and a stream worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from stretto.common.v1.lease_pb2 import LeaseToken
+from stretto.common.v1.payload_pb2 import Payload
+from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
+from stretto.run.v1 import plan_pb2
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
+from stretto.work.v1 import work_pb2, work_service_pb2
+from stretto.work.v1.work_service_pb2_grpc import WorkServiceStub
+from stretto_core.clock.system import SystemClock
+from stretto_core.eventlog.postgres.log import PostgresLog
+from stretto_core.ids import Partition
+from stretto_core.ids.system import SystemIds
+from stretto_core.rpc.channel import open_channel
+from stretto_core.rpc.server import RpcServer, ServerSettings
+from stretto_core.rpc.status import from_rpc_error, to_status
+from stretto_kernel.adapters.grpc_dialer import GrpcDialer
+from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.kernel import Kernel
+from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.serving import Readiness, add_servicers
+
+from tests.waiting import until
+
+if TYPE_CHECKING:  # The stubs know these classes, the generated modules do not.
+    from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
+    from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
+IDS = SystemIds()
+PARTITION = Partition("p0")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A kernel and what talks to it."""
+
+    kernel: Kernel
+    log: PostgresLog
+    channel: grpc.aio.Channel
+    runs: RunServiceAsyncStub
+    events: EventLogServiceAsyncStub
+
+    async def start(self, *tasks: plan_pb2.TaskSpec, **fields: Any) -> pb.StartRunResponse:
+        graph = plan_pb2.TaskGraph(tasks=tasks or (task("a"),))
+        fields = {"request_id": IDS.uuid7(), "task_graph": graph, **fields}
+        return await self.runs.StartRun(pb.StartRunRequest(**fields))
+
+    async def get(self, name: str) -> pb.GetRunResponse:
+        return await self.runs.GetRun(pb.GetRunRequest(name=name))
+
+
+def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
+    return plan_pb2.TaskSpec(name=name, executor="test", **fields)
+
+
+@asynccontextmanager
+async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
+    """Serve a kernel on a free port; on the way out it stops in order."""
+    log = await PostgresLog.open(dsn, PARTITION)
+    index = RunIndexTable(PARTITION, log.tracking)
+    ports = KernelPorts(
+        log=log,
+        clock=SystemClock(),
+        ids=IDS,
+        dialer=GrpcDialer(),
+        index=index,
+        to_status=to_status,
+    )
+    kernel = Kernel(ports, KernelLimits(**limits))
+    server = RpcServer(ServerSettings())
+    add_servicers(server, kernel, RunListing(index, PARTITION))
+    try:
+        await kernel.start()
+        readiness = Readiness(server, kernel)
+        port = await server.start()
+        await readiness.start()
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            yield Served(
+                kernel, log, channel, RunServiceStub(channel), EventLogServiceStub(channel)
+            )
+        await readiness.drain(0)
+    finally:
+        await kernel.stop()
+        await log.close()
+
+
+class StreamWorker:
+    """One work stream: frames queued by the test, answers collected."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        worker_id: str = "w1",
+        session_id: str = "",
+        held: tuple[LeaseToken, ...] = (),
+        credit_count: int = 10,
+        control_address: str = "",
+    ) -> None:
+        self.session_id = session_id or IDS.uuid7()
+        self.answers: list[work_service_pb2.WorkResponse] = []
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._frames: asyncio.Queue[work_service_pb2.WorkRequest] = asyncio.Queue()
+        hello = work_pb2.Hello(
+            worker_id=worker_id,
+            session_id=self.session_id,
+            executors=["test"],
+            held=held,
+            control_address=control_address,
+        )
+        self.say(hello=hello, credit_total_count=credit_count)
+        self._task = asyncio.create_task(self._run(channel))
+
+    def say(self, **parts: Any) -> None:
+        self._frames.put_nowait(work_service_pb2.WorkRequest(**parts))
+
+    def succeed(self, token: LeaseToken, json: str = "1") -> None:
+        succeeded = work_pb2.OutcomeSucceeded(result=Payload(json=json))
+        self.say(outcomes=[work_pb2.Outcome(token=token, succeeded=succeeded)])
+
+    @property
+    def assignments(self) -> list[work_pb2.Assignment]:
+        return [one for answer in self.answers for one in answer.assignments]
+
+    @property
+    def receipts(self) -> list[work_pb2.Receipt]:
+        return [one for answer in self.answers for one in answer.receipts]
+
+    async def acknowledged(self) -> None:
+        """Return once the kernel has read everything said: it answers a repeated outcome."""
+        stale = LeaseToken(work_item=self.assignments[0].token.work_item, epoch=99)
+        before = len(self.receipts)
+        self.succeed(stale)
+        await until(lambda: len(self.receipts) > before)
+
+    async def cut(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self, channel: grpc.aio.Channel) -> None:
+        async def outgoing() -> AsyncIterator[work_service_pb2.WorkRequest]:
+            while True:
+                yield await self._frames.get()
+
+        try:
+            async for answer in WorkServiceStub(channel).Work(outgoing()):
+                self.answers.append(answer)
+                tokens = [assignment.token for assignment in answer.assignments]
+                if tokens:
+                    self.say(acknowledged=tokens)
+        except grpc.aio.AioRpcError as error:
+            self.ended.set_result(from_rpc_error(error).reason_word)
+        else:
+            self.ended.set_result("")
+
+
+async def reason_of(call: Awaitable[object]) -> str:
+    """The reason word that a call is refused with; "" when it is not."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return from_rpc_error(error).reason_word
+    return ""
