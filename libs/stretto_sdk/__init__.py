@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     )
     from stretto_sdk.plan import Plan
     from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
+    from stretto_sdk.worker.endings import TaskFailed
+    from stretto_sdk.worker.worker import Worker
 
 __all__ = [
     "Client",
@@ -39,8 +42,13 @@ __all__ = [
     "RunKilled",
     "RunNotSucceeded",
     "RunState",
+    "SpawnRefused",
     "Task",
+    "TaskContext",
+    "TaskFailed",
+    "TaskResult",
     "TaskState",
+    "Worker",
 ]
 
 _HOMES = {
@@ -55,8 +63,13 @@ _HOMES = {
     "RunKilled": "errors",
     "RunNotSucceeded": "errors",
     "RunState": "runs",
+    "SpawnRefused": "worker.context",
     "Task": "runs",
+    "TaskContext": "worker.context",
+    "TaskFailed": "worker.endings",
+    "TaskResult": "worker.context",
     "TaskState": "runs",
+    "Worker": "worker.worker",
 }
 
 

@@ -1,0 +1,98 @@
+"""How values, exceptions and refusals of bodies become endings. Pure."""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+from stretto.common.v1 import failure_pb2
+from stretto.common.v1.payload_pb2 import Payload
+from stretto_core.errors import InvalidArgument
+
+from stretto_sdk.strict_json import parse_json, to_json
+from stretto_sdk.worker.effects import Ending, Failed
+
+PAYLOAD_BYTES_MAX = 64 * 1024
+TRACEBACK_CHARACTERS_MAX = 8_000
+
+
+class TaskFailed(Exception):
+    """Raised by a task to say why it failed, and whether another attempt may help.
+
+    reason: a stable UPPER_SNAKE word that retry policies switch on.
+    message: one sentence for a person; the reason by default.
+    details: anything structured, as JSON.
+
+        >>> raise TaskFailed("CARD_DECLINED", "The bank refused.", retryable=False)
+    """
+
+    def __init__(
+        self, reason: str, message: str = "", *, retryable: bool = True, details: object = None
+    ) -> None:
+        super().__init__(message or reason)
+        self.reason = reason
+        self.message = message or reason
+        self.retryable = retryable
+        self.details = details
+
+
+def failed(reason: str, message: str, *, retryable: bool = False) -> Failed:
+    """Return a failure as an ending."""
+    return Failed(failure_pb2.Failure(reason=reason, message=message, retryable=retryable))
+
+
+def payload_of(value: object, *, source: str) -> Payload:
+    """Return a value as a payload: bytes as they are, all else as JSON.
+
+    Raises InvalidArgument when it cannot be JSON or is larger than a payload may be.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        payload = Payload(data=bytes(value))
+        size_bytes = len(payload.data)
+    else:
+        payload = Payload(json=to_json(value, source=source))
+        size_bytes = len(payload.json.encode())
+    if size_bytes > PAYLOAD_BYTES_MAX:
+        raise InvalidArgument(
+            f"{source} has {size_bytes} bytes; at most {PAYLOAD_BYTES_MAX} fit",
+            reason="PAYLOAD_TOO_LARGE",
+            bytes_max=str(PAYLOAD_BYTES_MAX),
+        )
+    return payload
+
+
+def value_of(payload: Payload, *, source: str) -> object:
+    """Return what a payload holds: parsed JSON, or bytes. Raises InvalidArgument."""
+    match payload.WhichOneof("value"):
+        case "json":
+            return parse_json(payload.json, source=source)
+        case "data":
+            return payload.data
+        case None:
+            return None
+    raise InvalidArgument(f"{source} is a stored blob, which this version cannot read")
+
+
+def ending_of_error(error: BaseException) -> Ending:
+    """Return the failure that an exception of a body stands for.
+
+    A TaskFailed says it itself. Any other exception may succeed next time: it is retryable, under
+    its class's name (ValueError: VALUE_ERROR), with the traceback in the details.
+    """
+    if isinstance(error, TaskFailed):
+        ending = failed(error.reason, error.message, retryable=error.retryable)
+        if error.details is not None:
+            try:
+                details = payload_of(error.details, source="the failure's details")
+            except InvalidArgument as refusal:
+                details = Payload(json=to_json({"lost": refusal.message}, source="it"))
+            ending.failure.details.CopyFrom(details)
+        return ending
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__)
+    ending = failed(words.upper(), str(error) or type(error).__name__, retryable=True)
+    lines = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS_MAX:]
+    # Surrogates from undecodable bytes in a message would not be JSON.
+    clean = lines.encode("utf-8", "replace").decode()
+    ending.failure.message = ending.failure.message.encode("utf-8", "replace").decode()
+    ending.failure.details.CopyFrom(Payload(json=to_json({"traceback": clean}, source="it")))
+    return ending

@@ -1,0 +1,71 @@
+"""The work stream over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from stretto.work.v1 import work_service_pb2 as wire
+from stretto.work.v1 import work_service_pb2_grpc as services
+from stretto_core.errors import Unavailable
+from stretto_core.rpc.channel import credentials, open_channel
+from stretto_core.rpc.retry import refusals
+from stretto_core.telemetry.secret import Secret
+
+
+class GrpcLink:
+    """One Work call."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def send(self, frame: wire.WorkRequest) -> None:
+        """Write a frame. Raises Refusal when the stream has ended."""
+        try:
+            with refusals():
+                await self._call.write(frame)
+        except grpc.aio.UsageError:
+            raise Unavailable("the work stream has ended") from None
+        except Unavailable:
+            raise
+        except Exception:
+            # A write that fails says less than the status the call ended with.
+            await self._raise_status()
+            raise
+
+    async def receive(self) -> wire.WorkResponse:
+        """Read a frame. Raises Refusal when the stream has ended, also when it ended well."""
+        with refusals():
+            frame = await self._call.read()
+        if isinstance(frame, wire.WorkResponse):
+            return frame
+        await self._raise_status()
+        raise Unavailable("the kernel ended the work stream")
+
+    async def close(self) -> None:
+        """Half-close and cancel."""
+        self._call.cancel()
+
+    async def _raise_status(self) -> None:
+        with refusals():
+            await self._call.code()
+
+
+class GrpcDialer:
+    """Opens work streams on one channel; reconnects by itself within 50 ms to 1 s.
+
+    address: host:port of a kernel. Close it when the worker ends.
+    """
+
+    def __init__(self, address: str, token: Secret | None = None) -> None:
+        self._channel = open_channel(address)
+        self._stub = services.WorkServiceStub(self._channel)
+        self._metadata = credentials(token)
+
+    async def dial(self) -> GrpcLink:
+        """Start a Work call."""
+        return GrpcLink(self._stub.Work(metadata=self._metadata))
+
+    async def close(self) -> None:
+        """Close the channel and whatever stream is on it."""
+        await self._channel.close()

@@ -1,0 +1,208 @@
+"""The `python` executor: runs async functions as bodies on their own loop.
+
+arguments_json: {"function": NAME}, a registered name or, where the worker allows it, `module:name`.
+The function is called with the context and the inputs by name; what it returns is the result. Two
+loops meet here: `begin`, `stop` and the like run on the protocol's, everything named `_body_*` on
+the bodies'. Calls cross in batches: one wake-up of the other loop takes everything waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+
+from stretto.common.v1 import payload_pb2
+from stretto.run.v1 import plan_pb2
+from stretto.work.v1 import work_pb2
+from stretto_core.clock import NS_PER_S, Clock
+from stretto_core.errors import Refusal
+from stretto_core.ids import IdSource
+
+from stretto_sdk.worker.bodies import BodyLoop, Call, Mailbox
+from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult, task_specs
+from stretto_sdk.worker.effects import (
+    Ending,
+    LeaseKey,
+    SpawnAnswered,
+    Stop,
+    StopKind,
+    Stopped,
+    Succeeded,
+    key_of,
+)
+from stretto_sdk.worker.endings import ending_of_error, failed, payload_of, value_of
+from stretto_sdk.worker.functions import FunctionTable, TaskFunction
+from stretto_sdk.worker.ports import Reports
+
+
+@dataclass(slots=True)
+class _Body:
+    task: asyncio.Task[None]
+    context: TaskContext | None = None
+    function: TaskFunction | None = None
+    stop: Stop | None = None
+    deadline: asyncio.TimerHandle | None = None
+
+
+class PythonExecutor:
+    """Runs the functions of a table as bodies."""
+
+    def __init__(
+        self, functions: FunctionTable, *, bodies: BodyLoop, clock: Clock, ids: IdSource
+    ) -> None:
+        self._functions = functions
+        self._body_loop = bodies
+        self._clock = clock
+        self._ids = ids
+        self._bodies: dict[LeaseKey, _Body] = {}
+        self._spawns: dict[str, asyncio.Future[SpawnAnswered]] = {}
+        self._inward = Mailbox(bodies.post)
+        self._outward = Mailbox(self._post_out)
+        self._reports: Reports | None = None
+        self._protocol_loop: asyncio.AbstractEventLoop | None = None
+
+    # On the protocol's loop.
+
+    def attach(self, reports: Reports) -> None:
+        """Remember whom to report to."""
+        self._reports = reports
+
+    def begin(self, assignment: work_pb2.Assignment) -> None:
+        """Start a body on the bodies' loop."""
+        self._protocol_loop = asyncio.get_running_loop()
+        self._inward.put(partial(self._body_begin, assignment))
+
+    def stop(self, stop: Stop) -> None:
+        """Ask a body to stop."""
+        self._inward.put(partial(self._body_stop, stop))
+
+    def spawn_answered(self, answer: SpawnAnswered) -> None:
+        """Let the body that asked go on."""
+        self._inward.put(partial(self._body_spawn_answered, answer))
+
+    async def close(self) -> None:
+        """Cancel every body and stop their loop."""
+        await self._body_loop.close()
+
+    # On the bodies' loop.
+
+    def _post_out(self, call: Call) -> None:
+        assert self._protocol_loop is not None, "a body was begun on it"
+        # Its end takes the stream with it: then nobody is left to tell.
+        with contextlib.suppress(RuntimeError):
+            self._protocol_loop.call_soon_threadsafe(call)
+
+    def _body_begin(self, assignment: work_pb2.Assignment) -> None:
+        key = key_of(assignment.token)
+        task = asyncio.get_running_loop().create_task(self._body_run(assignment))
+        self._bodies[key] = _Body(task)
+
+    async def _body_run(self, assignment: work_pb2.Assignment) -> None:
+        key = key_of(assignment.token)
+        try:
+            ending = await self._body_ending(key, assignment)
+        except asyncio.CancelledError:
+            ending = Stopped()
+        body = self._bodies.pop(key)
+        if body.deadline is not None:
+            body.deadline.cancel()
+        assert self._reports is not None, "attached before the first body"
+        self._outward.put(partial(self._reports.ended, key, ending))
+
+    async def _body_ending(self, key: LeaseKey, assignment: work_pb2.Assignment) -> Ending:
+        try:
+            function = self._functions.find(assignment.arguments_json)
+            context = self._context(key, assignment)
+            function.check_inputs(context.inputs)
+        except Refusal as refusal:
+            reason = refusal.reason_word
+            wrong = "INVALID_ARGUMENTS" if reason == "INVALID_ARGUMENT" else reason
+            return failed(wrong, refusal.message)
+        body = self._bodies[key]
+        body.context, body.function = context, function
+        if body.stop is not None:
+            self._body_stop(body.stop)  # It came before the body could hear of it.
+        try:
+            returned = await function.function(context, **context.inputs)
+        # Whatever a body raises is how its attempt ended; only BaseExceptions are not its own.
+        except Exception as error:
+            return ending_of_error(error)
+        return _ending_of_value(returned)
+
+    def _context(self, key: LeaseKey, assignment: work_pb2.Assignment) -> TaskContext:
+        has_details = assignment.HasField("last_details")
+        last = value_of(assignment.last_details, source="details") if has_details else None
+        return TaskContext(
+            key=key,
+            run=assignment.run,
+            task=assignment.task,
+            attempt=assignment.attempt,
+            activation=assignment.activation,
+            inputs={
+                name: value_of(payload, source=f"input {name}")
+                for name, payload in assignment.inputs.items()
+            },
+            last_details=last,
+            port=self,
+        )
+
+    def _body_stop(self, stop: Stop) -> None:
+        body = self._bodies.get(stop.key)
+        if body is None:
+            return
+        body.stop = stop
+        context, function = body.context, body.function
+        if context is None or function is None:
+            if stop.kind is StopKind.REVOKE:
+                body.task.cancel()
+            return
+        context.stop_kind, context.stop_reason = stop.kind, stop.reason
+        context.cancelled.set()
+        if body.deadline is not None:
+            body.deadline.cancel()
+            body.deadline = None
+        if not function.cooperative or stop.kind is StopKind.REVOKE:
+            body.task.cancel()
+        elif stop.deadline_ns is not None:
+            delay_s = max(0.0, (stop.deadline_ns - self._clock.now_ns()) / NS_PER_S)
+            loop = asyncio.get_running_loop()
+            body.deadline = loop.call_later(delay_s, body.task.cancel)
+
+    def _body_spawn_answered(self, answer: SpawnAnswered) -> None:
+        waiting = self._spawns.pop(answer.request_id, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    # What a context asks for, on the bodies' loop (a heartbeat also from a thread of the body's).
+
+    def heartbeat(self, key: LeaseKey, details: object) -> None:
+        """Pass newest details on. Raises InvalidArgument when they are no payload."""
+        payload: payload_pb2.Payload = payload_of(details, source="the heartbeat's details")
+        assert self._reports is not None, "attached before the first body"
+        self._outward.put(partial(self._reports.heartbeat, key, payload))
+
+    async def spawn(self, key: LeaseKey, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
+        """Return when the kernel has recorded the tasks. Raises SpawnRefused."""
+        request_id = self._ids.uuid7()
+        waiting = asyncio.get_running_loop().create_future()
+        self._spawns[request_id] = waiting
+        assert self._reports is not None, "attached before the first body"
+        self._outward.put(partial(self._reports.spawn, key, request_id, tasks))
+        try:
+            answer: SpawnAnswered = await waiting
+        finally:
+            self._spawns.pop(request_id, None)
+        if answer.reason:
+            raise SpawnRefused(answer.message or answer.reason, reason=answer.reason)
+
+
+def _ending_of_value(returned: object) -> Ending:
+    result = returned if isinstance(returned, TaskResult) else TaskResult(returned)
+    try:
+        payload = None if result.output is None else payload_of(result.output, source="the result")
+        return Succeeded(payload, task_specs(result.spawn))
+    except Refusal as refusal:
+        large = refusal.reason_word == "PAYLOAD_TOO_LARGE"
+        return failed("RESULT_TOO_LARGE" if large else "INVALID_RESULT", refusal.message)

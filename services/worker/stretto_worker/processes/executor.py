@@ -1,0 +1,228 @@
+"""The `process` executor: runs a command per attempt and turns its output into the result.
+
+The arguments are described in domain/arguments.py, what an end means in domain/results.py. The
+process finds itself named in STRETTO_RUN, STRETTO_TASK, STRETTO_ATTEMPT, STRETTO_EPOCH and
+STRETTO_IDEMPOTENCY_KEY. A stop is SIGTERM to the whole group, then SIGKILL after a grace; an end of
+the first process is the end of the group. Runs on the protocol's loop and never blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stretto.work.v1 import work_pb2
+from stretto_core.clock import NS_PER_S, Clock
+from stretto_core.errors import Refusal
+from stretto_sdk.worker.context import idempotency_key
+from stretto_sdk.worker.effects import (
+    Ending,
+    LeaseKey,
+    SpawnAnswered,
+    Stop,
+    StopKind,
+    Stopped,
+    key_of,
+)
+from stretto_sdk.worker.endings import failed, value_of
+from stretto_sdk.worker.ports import Reports
+
+from stretto_worker.domain.arguments import Command, parse_command
+from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
+from stretto_worker.processes.capture import AttemptLog, Capture
+from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessLimits:
+    """stop_grace_s, revoke_grace_s: from SIGTERM to SIGKILL when asked to stop, or lease lost.
+
+    log_bytes_max: of one attempt's log. pipe_drain_s: how long what was written may still arrive
+    once the group has ended.
+    """
+
+    stop_grace_s: float = 5.0
+    revoke_grace_s: float = 1.0
+    log_bytes_max: int = 1024 * 1024
+    pipe_drain_s: float = 1.0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    group: int | None = None
+    stop: Stop | None = None
+    kill: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+    too_large: bool = False
+    transports: list[asyncio.BaseTransport] = field(default_factory=list)
+
+
+class ProcessExecutor:
+    """Runs commands through one reaper; log_directory gets a file per attempt that writes."""
+
+    def __init__(
+        self,
+        reaper: ReaperClient,
+        *,
+        log_directory: Path,
+        clock: Clock,
+        limits: ProcessLimits | None = None,
+    ) -> None:
+        self._reaper = reaper
+        self._log_directory = log_directory
+        self._clock = clock
+        self._limits = limits or ProcessLimits()
+        self._attempts: dict[LeaseKey, _Attempt] = {}
+        self._reports: Reports | None = None
+
+    def attach(self, reports: Reports) -> None:
+        """Remember whom to report to."""
+        self._reports = reports
+
+    def begin(self, assignment: work_pb2.Assignment) -> None:
+        """Start the command of an attempt."""
+        attempt = _Attempt()
+        self._attempts[key_of(assignment.token)] = attempt
+        attempt.task = asyncio.get_running_loop().create_task(self._run(assignment, attempt))
+
+    def stop(self, stop: Stop) -> None:
+        """Ask the group to end, and kill it after the grace."""
+        attempt = self._attempts.get(stop.key)
+        if attempt is None:
+            return
+        attempt.stop = stop
+        if attempt.group is None:
+            return  # Not started yet; `_run` looks before it starts, and after.
+        self._reaper.signal(attempt.group, signal.SIGTERM)
+        if attempt.kill is not None:
+            attempt.kill.cancel()
+        loop = asyncio.get_running_loop()
+        attempt.kill = loop.call_later(self._grace_s(stop), self._kill, attempt)
+
+    def spawn_answered(self, answer: SpawnAnswered) -> None:
+        """Nothing: a command spawns with its result only."""
+
+    async def close(self) -> None:
+        """Kill every group and end the reaper."""
+        await self._reaper.close()
+        tasks = [attempt.task for attempt in self._attempts.values() if attempt.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _grace_s(self, stop: Stop) -> float:
+        if stop.kind is StopKind.REVOKE:
+            return self._limits.revoke_grace_s
+        if stop.deadline_ns is None:
+            return self._limits.stop_grace_s
+        return max(0.0, (stop.deadline_ns - self._clock.now_ns()) / NS_PER_S)
+
+    def _kill(self, attempt: _Attempt) -> None:
+        if attempt.group is not None:
+            self._reaper.signal(attempt.group, signal.SIGKILL)
+
+    async def _run(self, assignment: work_pb2.Assignment, attempt: _Attempt) -> None:
+        key = key_of(assignment.token)
+        try:
+            inputs = {
+                name: value_of(payload, source=f"input {name}")
+                for name, payload in assignment.inputs.items()
+            }
+            command = parse_command(assignment.arguments_json, inputs)
+        except Refusal as refusal:
+            ending: Ending = failed("INVALID_ARGUMENTS", refusal.message)
+        else:
+            try:
+                ending = await self._execute(command, assignment, attempt)
+            except OSError as error:  # No descriptors or no disk left: it may pass.
+                ending = failed("NOT_STARTED", str(error), retryable=True)
+        if attempt.kill is not None:
+            attempt.kill.cancel()
+        del self._attempts[key]
+        assert self._reports is not None, "attached before the first body"
+        self._reports.ended(key, ending)
+
+    async def _execute(
+        self, command: Command, assignment: work_pb2.Assignment, attempt: _Attempt
+    ) -> Ending:
+        log = AttemptLog(self._log_path(assignment), self._limits.log_bytes_max)
+
+        def too_large() -> None:
+            attempt.too_large = True
+            self._kill(attempt)
+
+        output = Capture(log, command.output_bytes_max, overflow=too_large)
+        errors = Capture(log, STDERR_TAIL_BYTES, keeps_tail=True)
+        environment = {**command.env, **_named(assignment)}
+        try:
+            with tempfile.TemporaryFile() as stdin:
+                stdin.write(command.stdin)
+                stdin.seek(0)
+                stdout_fd = await self._pipe(attempt, lambda: output)
+                try:
+                    stderr_fd = await self._pipe(attempt, lambda: errors)
+                except BaseException:
+                    os.close(stdout_fd)
+                    raise
+                standard = (stdin.fileno(), stdout_fd, stderr_fd)
+                try:
+                    if attempt.stop is not None:
+                        return Stopped()
+                    attempt.group, ended = self._reaper.start(
+                        command.argv, env=environment, cwd=command.cwd, standard=standard
+                    )
+                finally:
+                    os.close(stdout_fd)
+                    os.close(stderr_fd)
+            end = await ended
+            await asyncio.wait((output.ended, errors.ended), timeout=self._limits.pipe_drain_s)
+        finally:
+            for transport in attempt.transports:
+                transport.close()
+            log.close()
+        match end:
+            case NotStarted(errno=number, text=text):
+                return ending_of_no_start(number, text)
+            case _ if attempt.stop is not None:
+                return Stopped()
+            case _ if attempt.too_large:
+                limit = command.output_bytes_max
+                return failed("OUTPUT_TOO_LARGE", f"the output has more than {limit} bytes")
+            case Exited(code=code):
+                return ending_of_exit(command, code, bytes(output.content), bytes(errors.content))
+            case ReaperGone():
+                return failed("REAPER_GONE", "the worker's reaper ended", retryable=True)
+
+    async def _pipe(self, attempt: _Attempt, reader: Callable[[], Capture]) -> int:
+        """Return the writing end of a new pipe that `reader` reads."""
+        read_fd, write_fd = os.pipe()
+        try:
+            file = os.fdopen(read_fd, "rb", buffering=0)
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(reader, file)
+        except BaseException:
+            os.close(write_fd)
+            raise
+        attempt.transports.append(transport)
+        return write_fd
+
+    def _log_path(self, assignment: work_pb2.Assignment) -> Path:
+        run = assignment.run.rsplit("/", 1)[-1]
+        name = f"{assignment.task}.{assignment.activation}.{assignment.attempt}.log"
+        parts = (re.sub(r"[^A-Za-z0-9._#-]", "_", part)[-200:] for part in (run, name))
+        return self._log_directory.joinpath(*parts)
+
+
+def _named(assignment: work_pb2.Assignment) -> dict[str, str]:
+    key = idempotency_key(assignment.run, assignment.task, assignment.activation)
+    return {
+        "STRETTO_RUN": assignment.run,
+        "STRETTO_TASK": assignment.task,
+        "STRETTO_ATTEMPT": str(assignment.attempt),
+        "STRETTO_EPOCH": str(assignment.token.epoch),
+        "STRETTO_IDEMPOTENCY_KEY": key,
+    }
