@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from stretto.run.v1 import events_pb2 as ev
@@ -13,16 +14,18 @@ from tests.simulation.laws import Laws, TaskFacts
 from tests.simulation.log_fold import picture
 from tests.simulation.random_plans import NARROW_QUEUE
 from tests.simulation.sim_kernel import SimKernel
+from tests.simulation.sim_views import rebuilt
 from tests.simulation.sim_worker import Ledger
 from tests.simulation.world import World
 
 
-def check_end(world: World, owner: SimKernel) -> None:
+async def check_end(world: World, owner: SimKernel) -> None:
     """Check the whole log against what bodies reported and memory holds. Raises InvariantBroken."""
     world.watch.catch_up()
     _every_run_ended(world.laws)
     _results_are_what_bodies_reported(world.laws, world.ledger)
     _memory_is_the_fold(world, owner)
+    await _view_is_the_fold(world)
 
 
 def _every_run_ended(laws: Laws) -> None:
@@ -60,3 +63,16 @@ def _memory_is_the_fold(world: World, owner: SimKernel) -> None:
         folded = world.fold.at(run_id, world.laws.runs[run_id].version)
         if picture(held, now_ns) != picture(folded, now_ns):
             raise InvariantBroken(f"2: the memory of {run_id} is not the fold of its log")
+
+
+async def _view_is_the_fold(world: World) -> None:
+    """2: the view that survived its projectors is what one pass over the log makes."""
+    async with asyncio.timeout(60.0):
+        while True:
+            await asyncio.sleep(0.1)
+            if await world.index.position() >= world.store.events[-1].position:
+                break
+    expected = await rebuilt(world.store)
+    for run_id, row in expected.items():
+        if world.index.rows.get(run_id) != row:
+            raise InvariantBroken(f"2: the view of {run_id} is not the fold of its log")

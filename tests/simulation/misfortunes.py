@@ -29,6 +29,7 @@ class Misfortunes:
             FaultKind("kernel killed", 4, self._kill_kernel),
             FaultKind("kernel frozen", 2, self._freeze_kernel),
             FaultKind("kernel usurped", 3, self._usurp),
+            FaultKind("projector killed", 1, self._kill_projector),
             FaultKind("streams broken", 4, self._break_streams),
             FaultKind("hosts parted", 3, self._part_hosts),
             FaultKind("wall clock set", 2, self._step_wall),
@@ -116,6 +117,12 @@ class Misfortunes:
 
     def _kill_kernel(self) -> str | None:
         process = self._kernel()
+        if process is not None:
+            process.kill()
+        return _name(process)
+
+    def _kill_projector(self) -> str | None:
+        process = self._world.projector
         if process is not None:
             process.kill()
         return _name(process)

@@ -115,8 +115,8 @@ class SimClient:
             request = wire.AddTasksRequest(
                 name=run.name, request_id=self._ids.uuid7(), tasks=tasks, sealed=number == 2
             )
-            await self._until_answered("AddTasks", request)
             if request.tasks or request.sealed:
+                await self._until_answered("AddTasks", request)
                 self._in_log(run.run_id, request.request_id)
             await asyncio.sleep(self._draws.uniform(0.0, 3.0))
 

@@ -1,41 +1,50 @@
 """A kernel process in the simulator: the real composition behind the faulty network.
 
-What gRPC and the process's main do in production is done here: frames and calls are carried to the
-kernel, its control dials go over the network, and a process that cannot own the partition exits.
+The servicers, the readiness probe and everything below them are the real ones. What gRPC and the
+process's main do in production is done here: frames and calls are carried to the servicers, control
+dials go over the network, and a process that cannot own the partition exits.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from stretto.common.v1.lease_pb2 import Position
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_USER, PRINCIPAL_KIND_WORKER, Principal
-from stretto.run.v1 import run_pb2
-from stretto.run.v1 import run_service_pb2 as wire
 from stretto.work.v1.work_service_pb2 import WorkRequest, WorkResponse
 from stretto.worker.v1.worker_control_service_pb2 import IdentifyRequest
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.faults import AppendFaults
 from stretto_core.eventlog.memory import MemoryLog, MemoryOwnedLog, MemoryStore
-from stretto_core.ids import IdSource, Namespace, RequestId, RunId, SessionId
+from stretto_core.ids import IdSource, RunId, SessionId
+from stretto_core.rpc.call import Call, begin_call
 from stretto_core.rpc.status import to_status
-from stretto_core.testing.connection import ConnectionEnd, ConnectionLost
-from stretto_core.testing.network import ConnectionRefused, Network
+from stretto_core.testing.connection import ConnectionEnd
+from stretto_core.testing.network import ConnectionRefused, Handle, Network
 from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
-from stretto_kernel.app.asking import Answered
-from stretto_kernel.app.recovery import NoRunIndex
-from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
-from stretto_kernel.domain.run import commands as run_commands
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.run_servicer import RunServicer
+from stretto_kernel.servicers.work_servicer import WorkServicer
+from stretto_kernel.serving import Readiness
 
-NAMESPACE = Namespace("default")
+from tests.simulation.sim_views import MemoryRunIndex
+
+UNARY_METHODS = (
+    "StartRun",
+    "GetRun",
+    "ListTasks",
+    "PauseRun",
+    "ResumeRun",
+    "CancelRun",
+    "KillRun",
+    "AddTasks",
+)
 DIAL_TIMEOUT_S = 0.5
 _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
 _WORKER = Principal(kind=PRINCIPAL_KIND_WORKER, name="worker")
@@ -58,6 +67,7 @@ class SimKernel:
         *,
         address: str,
         store: MemoryStore,
+        index: MemoryRunIndex,
         log_faults: AppendFaults,
         exclusive: bool,
         queue_limits: Mapping[str, int],
@@ -72,10 +82,12 @@ class SimKernel:
             clock=clock,
             ids=ids,
             dialer=_Dialer(process, network),
-            index=NoRunIndex(),
+            index=index,
             to_status=to_status,
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
+        self._run_servicer = RunServicer(self._kernel, RunListing(index, store.partition))
+        self._work_servicer = WorkServicer(self._kernel)
 
     def start(self) -> None:
         """Start the process."""
@@ -101,129 +113,44 @@ class SimKernel:
             return
         listener = self._network.listen(self._address, self.process)
         listener.streams["Work"] = self._work
-        listener.calls["StartRun"] = self._start_run
-        listener.calls["GetRun"] = self._get_run
-        listener.calls["PauseRun"] = self._pause_run
-        listener.calls["ResumeRun"] = self._resume_run
-        listener.calls["CancelRun"] = self._cancel_run
-        listener.calls["KillRun"] = self._kill_run
-        listener.calls["AddTasks"] = self._add_tasks
+        for method in UNARY_METHODS:
+            listener.calls[method] = self._unary(method)
+        await Readiness(_Health(), self._kernel).start()
 
-    # -- the work stream -------------------------------------------------------------------------
+    # -- what gRPC does ----------------------------------------------------------------------------
 
     async def _work(self, stream: Stream) -> None:
-        def send(frame: WorkResponse) -> None:
-            if not stream.has_ended:
+        self._begin("Work", _WORKER)
+        served = self._work_servicer.Work(stream.frames(), None)
+        assert isinstance(served, AsyncGenerator)
+        async with aclosing(served) as answers:
+            async for frame in answers:
+                if stream.has_ended:
+                    return
                 stream.send(frame)
 
-        session = self._kernel.open_session(send, stream.close, _WORKER)
-        try:
-            async for frame in stream.frames():
-                session.receive(frame)
-        except ConnectionLost:
-            pass
-        finally:
-            session.lost()
+    def _unary(self, method: str) -> Handle:
+        serve = getattr(self._run_servicer, method)
 
-    # -- calls -----------------------------------------------------------------------------------
+        async def handle(request: Message) -> Message:
+            self._begin(method, _USER)
+            answer: Message = await serve(request, None)
+            return answer
 
-    async def _start_run(self, request: wire.StartRunRequest) -> wire.StartRunResponse:
-        calls = self._kernel.partition.calls
-        asked = wire.StartRunRequest()
-        asked.CopyFrom(request)
-        asked.ClearField("wait_timeout")  # How long to wait is not part of what is asked for.
-        caller = self._caller(asked, request.request_id)
-        command = run_commands.StartRun(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            graph=request.task_graph,
-            input=request.input if request.HasField("input") else None,
-            labels=dict(request.labels),
-            display_name=request.display_name,
-        )
-        answered = await calls.start_run(NAMESPACE, command, caller)
-        if request.HasField("wait_timeout"):
-            run_id = RunId(answered.answer.run_id)
-            timeout_ns = request.wait_timeout.ToNanoseconds()
-            answered = await calls.wait_ended(NAMESPACE, run_id, timeout_ns)
-        return wire.StartRunResponse(run=answered.answer, position=self._position(answered))
+        return handle
 
-    async def _get_run(self, request: wire.GetRunRequest) -> wire.GetRunResponse:
-        calls = self._kernel.partition.calls
-        answered = await calls.get_run(NAMESPACE, _run_id(request.name), with_input=False)
-        return wire.GetRunResponse(run=answered.answer)
+    def _begin(self, method: str, principal: Principal) -> None:
+        begin_call(Call(method, principal, deadline_s=None, traceparent="", peer="simulated"))
 
-    async def _pause_run(self, request: wire.PauseRunRequest) -> wire.PauseRunResponse:
-        caller = self._caller(request, request.request_id)
-        command = run_commands.PlaceHold(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            hold_id=request.hold_id,
-            reason=request.reason,
-        )
-        answered = await self._steer(request.name, command, caller)
-        return wire.PauseRunResponse(run=answered.answer, position=self._position(answered))
 
-    async def _resume_run(self, request: wire.ResumeRunRequest) -> wire.ResumeRunResponse:
-        caller = self._caller(request, request.request_id)
-        command = run_commands.LiftHold(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            hold_id=request.hold_id,
-        )
-        answered = await self._steer(request.name, command, caller)
-        return wire.ResumeRunResponse(run=answered.answer, position=self._position(answered))
+class _Health:
+    """Shows nobody: the simulated callers find out by calling."""
 
-    async def _cancel_run(self, request: wire.CancelRunRequest) -> wire.CancelRunResponse:
-        caller = self._caller(request, request.request_id)
-        command = run_commands.Cancel(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            reason=request.reason,
-            grace_ns=_optional_ns(request.grace) if request.HasField("grace") else None,
-        )
-        answered = await self._steer(request.name, command, caller)
-        return wire.CancelRunResponse(run=answered.answer, position=self._position(answered))
+    async def set_serving(self, *, serving: bool) -> None:
+        """See `HealthPort`."""
 
-    async def _kill_run(self, request: wire.KillRunRequest) -> wire.KillRunResponse:
-        caller = self._caller(request, request.request_id)
-        command = run_commands.Kill(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            reason=request.reason,
-        )
-        answered = await self._steer(request.name, command, caller)
-        return wire.KillRunResponse(run=answered.answer, position=self._position(answered))
-
-    async def _add_tasks(self, request: wire.AddTasksRequest) -> wire.AddTasksResponse:
-        caller = self._caller(request, request.request_id)
-        command = run_commands.AddTasks(
-            now_ns=self.clock.now_ns(),
-            request_id=RequestId(caller.request_id),
-            request_digest=caller.request_digest,
-            tasks=tuple(request.tasks),
-            sealed=request.sealed,
-        )
-        answered = await self._steer(request.name, command, caller)
-        return wire.AddTasksResponse(run=answered.answer, position=self._position(answered))
-
-    async def _steer(
-        self, name: str, command: run_commands.Command, caller: Caller
-    ) -> Answered[run_pb2.Run]:
-        calls = self._kernel.partition.calls
-        return await calls.steer_run(NAMESPACE, _run_id(name), command, caller)
-
-    def _caller(self, request: Message, request_id: str) -> Caller:
-        digest = hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
-        return Caller(principal=_USER, request_id=request_id, request_digest=digest)
-
-    def _position(self, answered: Answered[run_pb2.Run]) -> Position:
-        return Position(partition=self._log.partition, number=answered.position)
+    async def drain(self, grace_ms: int) -> None:
+        """See `HealthPort`."""
 
 
 class _ProcessLog(MemoryLog):
@@ -271,11 +198,3 @@ class _Dialer:
         except Refusal:
             return DialResult.NO_ANSWER
         return SessionId(answer.session_id)
-
-
-def _run_id(name: str) -> RunId:
-    return RunId(name.rpartition("/")[2])
-
-
-def _optional_ns(span: Duration) -> int:
-    return span.ToNanoseconds()

@@ -71,7 +71,7 @@ async def _live(loop: VirtualLoop, seed: int, scale: Scale, trace: Trace) -> Rep
     misfortunes.end()
     await world.unless_failed(_until_ended(world, clients))
     owner = await world.unless_failed(_settled_owner(world))
-    check_end(world, owner)
+    await world.unless_failed(check_end(world, owner))
     types = Counter(event.type.rpartition(".")[2] for event in world.store.events)
     return Report(
         seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -22,8 +23,8 @@ from stretto_kernel.timers.durable import DurableTimers, TimerKey
 from tests.simulation.simulate import SimulationFailed, simulate
 from tests.simulation.world import Scale
 
-SEEDS = range(25)
-STORMY = Scale(log_fault_share=0.1)
+SEEDS = range(40)
+STORMY = Scale(log_fault_share=0.1, fault_interval_s=0.5)
 
 
 def found(scale: Scale = STORMY) -> str:
@@ -38,7 +39,7 @@ def found(scale: Scale = STORMY) -> str:
 
 def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holders, "_fence", lambda *_: None)
-    assert "3: " in found()
+    assert re.search(r"3: a write under epoch|4: nothing follows", found())
 
 
 def test_answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
 from tests.simulation.sim_client import SimClient
 from tests.simulation.sim_kernel import SimKernel
+from tests.simulation.sim_views import MemoryRunIndex, start_projector
 from tests.simulation.sim_worker import Ledger, SimWorker
 from tests.simulation.storms import LogStorm
 from tests.simulation.witness import Witness
@@ -105,6 +106,8 @@ class World:
         self._failed: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._bug)
         self.store = MemoryStore(Partition("p0"))
+        self.index = MemoryRunIndex()
+        self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
         secrets: set[bytes] = set()
         self.watch = LogWatch(self.store, checks=[self.laws.check], secrets=secrets)
@@ -130,6 +133,7 @@ class World:
         self.start_kernel(self.kernels[0], exclusive=True)
         for slot in self.workers:
             self.start_worker(slot)
+        self.start_projector()
         self.loop.create_task(self._supervise(), name="supervisor")
         return asyncio.gather(
             *(self._start_client(number) for number in range(self.scale.client_count))
@@ -162,6 +166,7 @@ class World:
             self._ids(name, slot.clock),
             address=slot.address,
             store=self.store,
+            index=self.index,
             log_faults=self.storm,
             exclusive=exclusive,
             queue_limits={NARROW_QUEUE: NARROW_LIMIT},
@@ -189,6 +194,11 @@ class World:
         )
         process.spawn(worker.run())
         return process
+
+    def start_projector(self) -> None:
+        """Start the process that keeps the view."""
+        self.projector = Process(self.loop, "projector")
+        start_projector(self.projector, self.store, self.index)
 
     def _start_client(self, number: int) -> asyncio.Task[None]:
         process = Process(self.loop, f"client-{number}")
@@ -220,6 +230,8 @@ class World:
             free = [slot for slot in self.kernels if slot.running is None]
             if self.store.held_by is None and free:
                 self.start_kernel(self._draws.choice(free), exclusive=True)
+            if self.projector is None or self.projector.is_dead:
+                self.start_projector()
             for slot in self.workers:
                 if slot.newest.is_dead:
                     self.start_worker(slot)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
@@ -36,10 +37,22 @@ def add_servicers(server: RpcServer, kernel: Kernel, listing: RunListing) -> Non
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))
 
 
+class HealthPort(Protocol):
+    """Where a kernel's health is shown, and what its calls come in by."""
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Show it from now on."""
+        ...
+
+    async def drain(self, grace_ms: int) -> None:
+        """Take no more calls; end those that go on after `grace_ms`."""
+        ...
+
+
 class Readiness:
     """Keeps the health of a server true to what its kernel can do."""
 
-    def __init__(self, server: RpcServer, kernel: Kernel) -> None:
+    def __init__(self, server: HealthPort, kernel: Kernel) -> None:
         self._server = server
         self._kernel = kernel
         self._serving = False

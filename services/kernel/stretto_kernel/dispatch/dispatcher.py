@@ -325,7 +325,8 @@ class Dispatcher:
                 self._own.fire(run_id, timer)
         for (run_id, task), _ in self._not_before.take_due(now_ns, DUE_PER_STRETCH_MAX):
             run = self._host.find(run_id)
-            if run is not None and not run.has_ended:
+            # A task that was spawned by facts that were dropped is not there any more.
+            if run is not None and not run.has_ended and task in run.state.tasks:
                 self._look_at_task(run, task, folded=False)
         self.pump()
 
