@@ -122,6 +122,7 @@ class OwnedPartition:
             partition=ports.log.partition,
             wait_reason=self.dispatcher.wait_reason,
         )
+        self._lease_ended = asyncio.Event()
         self._alarm = Alarm(clock, self._ring, self._next_due_mono_ns)
 
     @classmethod
@@ -168,7 +169,9 @@ class OwnedPartition:
 
     async def leases_ended(self) -> None:
         """Return once no lease is open."""
-        await self._leases.empty.wait()
+        while len(self._leases):
+            self._lease_ended.clear()
+            await self._lease_ended.wait()
 
     @property
     def refused_write_count(self) -> int:
@@ -202,6 +205,7 @@ class OwnedPartition:
 
     def _look(self) -> None:
         self._alarm.look()
+        self._lease_ended.set()
 
     def _ring(self, late_ns: int) -> None:
         if late_ns > STALL_NS:

@@ -157,8 +157,6 @@ class StreamHost:
         """A probe has just shown that the write path works."""
         self.last_commit_mono_ns = self._clock.mono_ns()
 
-    # -- finding runs ----------------------------------------------------------------------------
-
     def find(self, run_id: RunId) -> HostedRun | None:
         """The run if it is in memory."""
         return self._runs.get(run_id)
@@ -196,8 +194,6 @@ class StreamHost:
         """Take a created run without facts out of memory again."""
         if run.decided == 0:
             self._runs.pop(run.run_id, None)
-
-    # -- deciding --------------------------------------------------------------------------------
 
     def take(self, run: HostedRun, command: Command, cause: Cause) -> bool:
         """Decide `command`, evolve the run by its facts and hand them to the writer, all at once.
@@ -276,8 +272,6 @@ class StreamHost:
         run.waiters.append(Waiter(version, partial(succeed, future), partial(fail, future)))
         await future
 
-    # -- the group writer's owner ----------------------------------------------------------------
-
     def batches_committed(self, commits: Sequence[Committed]) -> None:
         """See `WriterOwner`."""
         self.last_commit_mono_ns = self._clock.mono_ns()
@@ -317,8 +311,6 @@ class StreamHost:
             void_watchers(run)
         self._batches.clear()
         self._listener.partition_closed(cause)
-
-    # -- inside ----------------------------------------------------------------------------------
 
     def _record(
         self, run: HostedRun, events: Sequence[Message], cause: Cause

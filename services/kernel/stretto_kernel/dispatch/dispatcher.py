@@ -76,8 +76,6 @@ class Dispatcher:
         self._granting = True
         self._log = structlog.get_logger("stretto.kernel.dispatch")
 
-    # -- following the host ----------------------------------------------------------------------
-
     def run_changed(self, run: HostedRun, touched: Touched) -> None:
         """See `HostListener`."""
         if run.has_ended:
@@ -127,8 +125,6 @@ class Dispatcher:
     def partition_closed(self, cause: Refusal) -> None:
         """See `HostListener`."""
         self._closed(cause)
-
-    # -- matching --------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Lease ready items to free credits until nothing matches."""
@@ -211,8 +207,6 @@ class Dispatcher:
         known.told = True
         stream.session.assign(assignment, self._clock.mono_ns())
         self._streams.mark(stream)
-
-    # -- looking at runs -------------------------------------------------------------------------
 
     def _look_at_run(self, run: HostedRun) -> None:
         """A fact about the whole run: its hold, its timers, what its lease holders must hear."""
@@ -306,8 +300,6 @@ class Dispatcher:
             self._close_lease(run, lease.task)
         self._queues.forget_run(run.run_id)
         self.timers.forget_run(run.run_id)
-
-    # -- time ------------------------------------------------------------------------------------
 
     def next_due_ns(self) -> int | None:
         """When the next durable timer or backoff is due, UTC nanoseconds."""

@@ -131,8 +131,6 @@ class HolderWriter:
         for task in self._tasks:
             task.cancel()
 
-    # -- from a write to its receipt -------------------------------------------------------------
-
     def _begin(
         self,
         stream: WorkStream,
@@ -229,8 +227,6 @@ class HolderWriter:
         )
         stream.session.answer(receipt)
         self._streams.mark(stream)
-
-    # -- rules of the edge -----------------------------------------------------------------------
 
     def _fence(self, write: _Write, run: HostedRun) -> None:
         """Refuse a token whose secret is not its epoch's. Raises WrongSecret, LeaseLost."""

@@ -8,7 +8,6 @@ time never enters, so a stepped clock breaks no lease.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from stretto.common.v1.payload_pb2 import Payload
@@ -69,8 +68,6 @@ class LeaseTable:
         self._by_run: dict[RunId, dict[TaskName, Lease]] = {}
         self._by_worker: dict[WorkerId, set[SessionId]] = {}
         self._expiries: TimerHeap[LeaseKey, int] = TimerHeap()
-        self.empty = asyncio.Event()
-        self.empty.set()
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -79,7 +76,6 @@ class LeaseTable:
         """Watch `lease` until it is closed, instead of an older one of the same work item."""
         self.close(lease.key)
         self._leases[lease.key] = lease
-        self.empty.clear()
         self._by_session.setdefault(lease.session_id, {})[lease.key] = lease
         self._by_run.setdefault(lease.run_id, {})[lease.task] = lease
         self._by_worker.setdefault(lease.worker_id, set()).add(lease.session_id)
@@ -90,8 +86,6 @@ class LeaseTable:
         lease = self._leases.pop(key, None)
         if lease is None:
             return None
-        if not self._leases:
-            self.empty.set()
         self._expiries.disarm(key)
         of_run = self._by_run[lease.run_id]
         del of_run[lease.task]

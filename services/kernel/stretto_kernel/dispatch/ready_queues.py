@@ -127,8 +127,6 @@ class ReadyQueues:
         self._arrivals = 0
         self._dirty: OrderedDict[OfferKey, _Offer] = OrderedDict()
 
-    # -- items -----------------------------------------------------------------------------------
-
     def offer_item(self, item: ReadyItem) -> None:
         """Make `item` available, in place of one of the same task. Idempotent."""
         run = self._run(item.run_id)
@@ -202,8 +200,6 @@ class ReadyQueues:
                 queue.blocking.discard(run_id)
                 self._reopen(queue)
 
-    # -- sessions --------------------------------------------------------------------------------
-
     def add_session(self, session: SessionKey, key: OfferKey) -> None:
         """A session without credits is connected."""
         offer = self._offers.get(key)
@@ -243,8 +239,6 @@ class ReadyQueues:
         else:
             known.offer.idle.pop(session, None)
 
-    # -- matching --------------------------------------------------------------------------------
-
     def next_grant(self) -> Grant | None:
         """Take the next match, or None when nothing matches; the caller leases the task at once."""
         while self._dirty:
@@ -274,8 +268,6 @@ class ReadyQueues:
         """How many open leases count in the queue."""
         known = self._queues.get(queue)
         return 0 if known is None else known.leased_count
-
-    # -- inside ----------------------------------------------------------------------------------
 
     def _match(self, offer: _Offer) -> Grant | None:
         while offer.idle and offer.heads:

@@ -120,8 +120,6 @@ class WorkSession:
         self._heard_mono_ns = now_mono_ns
         self._said_mono_ns = now_mono_ns
 
-    # -- the worker speaks -----------------------------------------------------------------------
-
     def receive(self, frame: work_service_pb2.WorkRequest, now_mono_ns: int) -> list[Heard]:
         """Return what the frame says, in the order to act on it. Raises InvalidArgument.
 
@@ -179,8 +177,6 @@ class WorkSession:
     def is_draining(self) -> bool:
         """The worker takes nothing more."""
         return self._draining
-
-    # -- the kernel speaks -----------------------------------------------------------------------
 
     def welcome(self, drop: list[lease_pb2.LeaseToken]) -> None:
         """Answer the hello; nothing else leaves before this."""

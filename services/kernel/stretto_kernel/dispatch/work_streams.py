@@ -80,8 +80,6 @@ class WorkStreams:
         self._writes = writes
         self._pump = pump
 
-    # -- streams come and go ---------------------------------------------------------------------
-
     def open(
         self, send: SendFrame, end: EndStream, principal: Principal, traceparent: str = ""
     ) -> WorkStream:
@@ -131,8 +129,6 @@ class WorkStreams:
             if stream.session.hello is not None:
                 stream.session.drain(reason)
                 self.flush_one(stream)
-
-    # -- asked by the dispatcher -----------------------------------------------------------------
 
     def by_key(self, key: SessionKey) -> WorkStream | None:
         """The open stream of that key."""
@@ -195,8 +191,6 @@ class WorkStreams:
     def stream_count(self) -> int:
         """How many streams are open."""
         return len(self._streams)
-
-    # -- acting on what was heard ----------------------------------------------------------------
 
     def _act(self, stream: WorkStream, heard: Heard) -> None:
         assert self._writes is not None, "connect comes before the first frame"
@@ -317,8 +311,6 @@ class WorkStreams:
         self._processes.note_gone(hello.session_id, ev.LOSS_CAUSE_PROCESS_GONE)
         for lease in self._leases.held_by_session(hello.session_id):
             self._own.lose(lease, ev.LOSS_CAUSE_PROCESS_GONE)
-
-    # -- inside ----------------------------------------------------------------------------------
 
     def _find(self, token: lease_pb2.LeaseToken) -> Lease | None:
         """The open lease the token proves, secret included when it has one."""

@@ -1,0 +1,234 @@
+"""Which ready item goes to which session: order, labels, limits, holds."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from stretto_core.ids import RunId, TaskName
+from stretto_kernel.dispatch.ready_queues import OfferKey, ReadyItem, ReadyQueues
+
+ANY = OfferKey(frozenset({"default"}), frozenset({"test"}), frozenset())
+
+
+def item(task: str, run: str = "r", **fields: Any) -> ReadyItem:
+    given = {"queue": "default", "executor": "test", "priority": 0, "ready_ns": 0, **fields}
+    return ReadyItem(run_id=RunId(run), task=TaskName(task), **given)
+
+
+def offer(
+    *, queues: str = "default", executors: str = "test", labels: dict[str, str] | None = None
+) -> OfferKey:
+    return OfferKey(
+        frozenset(queues.split()), frozenset(executors.split()), frozenset((labels or {}).items())
+    )
+
+
+def session(queues: ReadyQueues, key: int, free: int, offered: OfferKey = ANY) -> None:
+    queues.add_session(key, offered)
+    queues.set_credits(key, free)
+
+
+def granted(queues: ReadyQueues) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    while (grant := queues.next_grant()) is not None:
+        found.append((grant.item.task, grant.session))
+    return found
+
+
+def test_priority_then_age_then_arrival() -> None:
+    queues = ReadyQueues({})
+    queues.offer_item(item("late", ready_ns=9))
+    queues.offer_item(item("old", ready_ns=1))
+    queues.offer_item(item("urgent", ready_ns=99, priority=5))
+    queues.offer_item(item("old too", ready_ns=1))
+    session(queues, 1, 10)
+    assert [task for task, _ in granted(queues)] == ["urgent", "old", "old too", "late"]
+
+
+def test_order_holds_between_the_queues_of_a_session() -> None:
+    queues = ReadyQueues({})
+    queues.offer_item(item("b", queue="two", ready_ns=2))
+    queues.offer_item(item("a", queue="one", ready_ns=1))
+    queues.offer_item(item("c", queue="one", ready_ns=3))
+    session(queues, 1, 10, offer(queues="one two"))
+    assert [task for task, _ in granted(queues)] == ["a", "b", "c"]
+
+
+def test_no_more_is_granted_than_credits() -> None:
+    queues = ReadyQueues({})
+    for number in range(5):
+        queues.offer_item(item(str(number), ready_ns=number))
+    session(queues, 1, 2)
+    assert len(granted(queues)) == 2
+    queues.set_credits(1, 1)
+    assert granted(queues) == [("2", 1)]
+
+
+def test_sessions_take_turns() -> None:
+    queues = ReadyQueues({})
+    for key in (1, 2):
+        session(queues, key, 5)
+    for number in range(6):
+        queues.offer_item(item(str(number)))
+    assert Counter(key for _, key in granted(queues)) == {1: 3, 2: 3}
+
+
+@pytest.mark.parametrize(
+    ("needs", "serves"),
+    [
+        ({"queue": "other"}, False),
+        ({"executor": "other"}, False),
+        ({"required": frozenset({("gpu", "yes")})}, False),
+        ({"required": frozenset({("zone", "a")})}, True),
+        ({}, True),
+    ],
+)
+def test_an_item_goes_only_where_all_it_needs_is_offered(
+    needs: dict[str, Any], serves: bool
+) -> None:
+    queues = ReadyQueues({})
+    session(queues, 1, 1, offer(labels={"zone": "a", "size": "big"}))
+    queues.offer_item(item("a", **needs))
+    assert bool(granted(queues)) is serves
+    assert queues.waits_for_worker(item("a", **needs)) is not serves
+
+
+def test_preferred_labels_break_ties() -> None:
+    queues = ReadyQueues({})
+    session(queues, 1, 5, offer(labels={"zone": "a"}))
+    session(queues, 2, 5, offer(labels={"zone": "b"}))
+    near_b = frozenset({("zone", "b")})
+    for number in range(3):
+        queues.offer_item(item(str(number), preferred=near_b))
+    assert {key for _, key in granted(queues)} == {2}
+    queues.set_credits(2, 0)
+    queues.offer_item(item("3", preferred=near_b))
+    assert granted(queues) == [("3", 1)], "a preference never keeps work waiting"
+
+
+def test_a_limit_is_held_and_its_slots_come_back() -> None:
+    queues = ReadyQueues({"narrow": 2})
+    for number in range(5):
+        queues.offer_item(item(str(number), queue="narrow", ready_ns=number))
+    queues.offer_item(item("free", ready_ns=99))
+    session(queues, 1, 10, offer(queues="narrow default"))
+    assert [task for task, _ in granted(queues)] == ["0", "1", "free"]
+    assert queues.waits_for_limit("narrow") and not queues.waits_for_limit("default")
+    queues.withdraw_item(RunId("r"), TaskName("0"))
+    assert [task for task, _ in granted(queues)] == ["2"]
+    queues.forget_run(RunId("r"))
+    queues.offer_item(item("x", run="other", queue="narrow"))
+    assert [task for task, _ in granted(queues)] == ["x"]
+    assert queues.leased_count("narrow") == 1
+
+
+def test_a_limited_queue_waits_for_runs_not_folded() -> None:
+    queues = ReadyQueues({"narrow": 2})
+    session(queues, 1, 10, offer(queues="narrow default"))
+    queues.block_queues(["narrow", "default"], RunId("unfolded"))
+    queues.offer_item(item("a", queue="narrow"))
+    queues.offer_item(item("b"))
+    assert [task for task, _ in granted(queues)] == ["b"], "a queue without a limit never waits"
+    queues.note_leased(RunId("unfolded"), TaskName("x"), "narrow")
+    queues.unblock_queues(RunId("unfolded"))
+    assert [task for task, _ in granted(queues)] == ["a"]
+    assert queues.leased_count("narrow") == 2
+
+
+def test_a_held_run_is_set_aside_and_comes_back_in_order() -> None:
+    queues = ReadyQueues({})
+    queues.hold_run(RunId("held"), held=True)
+    for number in range(3):
+        queues.offer_item(item(str(number), run="held", ready_ns=number))
+    queues.offer_item(item("other", ready_ns=9))
+    session(queues, 1, 10)
+    assert [task for task, _ in granted(queues)] == ["other"]
+    queues.withdraw_item(RunId("held"), TaskName("1"))
+    assert queues.hold_run(RunId("held"), held=False)
+    assert [task for task, _ in granted(queues)] == ["0", "2"]
+
+
+def test_what_was_withdrawn_or_forgotten_is_never_granted() -> None:
+    queues = ReadyQueues({})
+    queues.offer_item(item("a"))
+    queues.offer_item(item("b"))
+    queues.offer_item(item("c", run="gone"))
+    queues.withdraw_item(RunId("r"), TaskName("a"))
+    queues.forget_run(RunId("gone"))
+    session(queues, 1, 10)
+    assert [task for task, _ in granted(queues)] == ["b"]
+    assert queues.ready_count == 0
+
+
+def test_a_session_that_left_gets_nothing() -> None:
+    queues = ReadyQueues({})
+    session(queues, 1, 10)
+    session(queues, 2, 10, offer(labels={"x": "y"}))
+    queues.remove_session(1)
+    queues.remove_session(1)
+    queues.set_credits(1, 5)
+    queues.offer_item(item("a"))
+    assert granted(queues) == [("a", 2)]
+
+
+def test_the_same_offer_again_changes_nothing() -> None:
+    queues = ReadyQueues({})
+    session(queues, 1, 10)
+    queues.offer_item(item("a"))
+    queues.offer_item(item("a"))
+    assert len(granted(queues)) == 1
+
+
+def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
+    """Random hands against a plain model: limits, credits and labels hold, and nothing starves."""
+    chance = random.Random(11)
+    queues = ReadyQueues({"narrow": 3})
+    ready: dict[str, ReadyItem] = {}
+    leased: dict[str, ReadyItem] = {}
+    free: dict[int, int] = {}
+    offers = [offer(queues="default narrow"), offer(queues="narrow"), offer(labels={"l": "1"})]
+    for step in range(4_000):
+        match chance.randrange(6):
+            case 0 | 1:
+                queue = chance.choice(["default", "narrow"])
+                required = frozenset({("l", "1")}) if chance.random() < 0.2 else frozenset()
+                ready[str(step)] = item(
+                    str(step), queue=queue, required=required, priority=chance.randrange(3)
+                )
+                queues.offer_item(ready[str(step)])
+            case 2 if leased:
+                task = chance.choice(sorted(leased))
+                del leased[task]
+                queues.withdraw_item(RunId("r"), TaskName(task))
+            case 3 if ready:
+                task = chance.choice(sorted(ready))
+                del ready[task]
+                queues.withdraw_item(RunId("r"), TaskName(task))
+            case 4:
+                session(queues, step, 0, chance.choice(offers))
+                free[step] = 0
+                while len(free) > 5:
+                    gone = min(free)
+                    del free[gone]
+                    queues.remove_session(gone)
+            case 5 if free:
+                key = chance.choice(sorted(free))
+                free[key] = chance.randrange(4)
+                queues.set_credits(key, free[key])
+        while (grant := queues.next_grant()) is not None:
+            task = grant.item.task
+            leased[task] = ready.pop(task)
+            free[grant.session] -= 1
+            assert free[grant.session] >= 0
+        assert sum(one.queue == "narrow" for one in leased.values()) <= 3
+    queues.add_session(-1, offer(queues="default narrow", labels={"l": "1"}))
+    while ready or leased:
+        for task in sorted(leased):
+            queues.withdraw_item(RunId("r"), TaskName(task))
+        leased.clear()
+        queues.set_credits(-1, 100)
+        while (grant := queues.next_grant()) is not None:
+            leased[grant.item.task] = ready.pop(grant.item.task)
