@@ -77,7 +77,7 @@ def receipt(
     frame.receipts.add(
         token=a_token(key),
         status=status or a_status(),
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         request_id=request_id,
     )
     return frame
@@ -85,7 +85,7 @@ def receipt(
 
 def signal(key: LeaseKey, kind: int, deadline_s: int = 0) -> wire.WorkResponse:
     frame = wire.WorkResponse()
-    sent = frame.signals.add(token=a_token(key), kind=kind)  # type: ignore[arg-type]
+    sent = frame.signals.add(token=a_token(key), kind=kind)
     if deadline_s:
         sent.deadline_time.seconds = deadline_s
     return frame

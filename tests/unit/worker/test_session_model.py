@@ -165,7 +165,7 @@ class LossyKernel(RuleBasedStateMachine):
         frame = wire.WorkResponse()
         frame.signals.add(
             token=lease_pb2.LeaseToken(work_item=key.work_item, epoch=key.epoch),
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
         )
         self.deliver(frame)
 

@@ -1,0 +1,300 @@
+"""The process executor with real processes: results, exits, limits, stops, groups."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from stretto.common.v1 import lease_pb2, payload_pb2
+from stretto.run.v1 import plan_pb2
+from stretto.work.v1 import work_pb2
+from stretto_core.clock.system import SystemClock
+from stretto_sdk.worker.effects import (
+    Ending,
+    Failed,
+    LeaseKey,
+    Stop,
+    StopKind,
+    Stopped,
+    Succeeded,
+)
+from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
+from stretto_worker.processes.reaper_client import ReaperClient
+
+from tests.integration.worker.processes import is_alive, pids_in
+from tests.waiting import until
+
+KEY = LeaseKey("t", 3)
+
+
+class Reported:
+    """Keeps what an executor reports."""
+
+    def __init__(self) -> None:
+        self.endings: dict[LeaseKey, Ending] = {}
+
+    def ended(self, key: LeaseKey, ending: Ending) -> None:
+        assert key not in self.endings, "a body ends once"
+        self.endings[key] = ending
+
+    def heartbeat(self, key: LeaseKey, details: payload_pb2.Payload) -> None:
+        raise AssertionError("a process has no heartbeat of its own")
+
+    def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
+        raise AssertionError("a process spawns with its result only")
+
+
+class Bench:
+    """An executor and what it reported."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.reported = Reported()
+        self.reaper = ReaperClient({"PATH": os.environ["PATH"], "INHERITED": "yes"})
+        self.executor = ProcessExecutor(
+            self.reaper,
+            log_directory=directory / "logs",
+            clock=SystemClock(),
+            limits=ProcessLimits(
+                stop_grace_s=0.2, revoke_grace_s=0.1, log_bytes_max=10_000, pipe_drain_s=0.2
+            ),
+        )
+        self.executor.attach(self.reported)
+
+    def begin(self, arguments: object, **inputs: payload_pb2.Payload) -> None:
+        assignment = work_pb2.Assignment(
+            token=lease_pb2.LeaseToken(work_item=KEY.work_item, epoch=KEY.epoch),
+            run="namespaces/default/runs/r",
+            task="part/one",
+            activation=2,
+            attempt=4,
+            arguments_json=json.dumps(arguments),
+            inputs=inputs,
+        )
+        self.executor.begin(assignment)
+
+    async def end(self) -> Ending:
+        await until(lambda: KEY in self.reported.endings)
+        return self.reported.endings[KEY]
+
+    async def run(self, arguments: object, **inputs: payload_pb2.Payload) -> Ending:
+        self.begin(arguments, **inputs)
+        return await self.end()
+
+    async def python(self, code: str, **arguments: object) -> Ending:
+        return await self.run({"argv": [sys.executable, "-c", code], **arguments})
+
+    def log(self) -> bytes:
+        (path,) = (self.directory / "logs").rglob("*.log")
+        return path.read_bytes()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    await made.executor.close()
+
+
+def value(ending: Ending) -> object:
+    assert isinstance(ending, Succeeded), ending
+    return None if ending.result is None else json.loads(ending.result.json)
+
+
+def failure(ending: Ending) -> tuple[str, bool, str]:
+    assert isinstance(ending, Failed), ending
+    return ending.failure.reason, ending.failure.retryable, ending.failure.message
+
+
+async def test_inputs_reach_standard_input_and_json_comes_back(bench: Bench) -> None:
+    one = payload_pb2.Payload(json='{"deep":[1]}')
+    assert value(await bench.run({"argv": ["cat"]}, one=one)) == {"one": {"deep": [1]}}
+
+
+async def test_placeholders_environment_and_directory(bench: Bench) -> None:
+    script = 'echo "$1|$2|$3|$GIVEN|$INHERITED|$PWD|$STRETTO_RUN|$STRETTO_TASK|'
+    script += '$STRETTO_ATTEMPT|$STRETTO_EPOCH|$STRETTO_IDEMPOTENCY_KEY"'
+    ending = await bench.run(
+        {
+            "argv": ["sh", "-c", script, "sh", "<${inputs.name}>", "${inputs.list}", "$${x}"],
+            "env": {"GIVEN": "${inputs.name}!"},
+            "cwd": "/",
+            "stdin": "none",
+            "output": "text",
+        },
+        name=payload_pb2.Payload(json='"Ann"'),
+        list=payload_pb2.Payload(json="[1, 2]"),
+    )
+    run = "namespaces/default/runs/r"
+    expected = f"<Ann>|[1,2]|${{x}}|Ann!|yes|/|{run}|part/one|4|3|{run}/tasks/part/one@2\n"
+    assert value(ending) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "argv: is required"),
+        ({"argv": ["true"], "cwdd": "/"}, 'did you mean "cwd"?'),
+        ({"argv": ["echo", "${inputs.nam}"]}, "is no input of this task"),
+        ({"argv": ["true"], "stdin": "all"}, "stdin: must be"),
+        ({"argv": ["true"], "output": "xml"}, "output"),
+        ({"argv": ["true"], "env": {"STRETTO_RUN": "x"}}, "cannot set"),
+        ({"argv": ["true", "\0"]}, "NUL"),
+    ],
+)
+async def test_wrong_arguments_fail_for_good(bench: Bench, arguments: object, says: str) -> None:
+    reason, retryable, message = failure(await bench.run(arguments))
+    assert (reason, retryable) == ("INVALID_ARGUMENTS", False)
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"argv": ["no-such-program-here"]}, "no-such-program-here: No such file"),
+        ({"argv": ["/etc/passwd"]}, "Permission denied"),
+        ({"argv": ["true"], "cwd": "/no/such/place"}, "/no/such/place: No such file"),
+    ],
+)
+async def test_what_cannot_be_run_fails_for_good(
+    bench: Bench, arguments: object, says: str
+) -> None:
+    reason, retryable, message = failure(await bench.run(arguments))
+    assert (reason, retryable) == ("PROGRAM_NOT_RUNNABLE", False)
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("code", "codes", "retryable"),
+    [
+        (3, {}, True),
+        (3, {"final_exit_codes": [3]}, False),
+        (3, {"retryable_exit_codes": [4]}, False),
+        (4, {"retryable_exit_codes": [4]}, True),
+    ],
+)
+async def test_exit_codes(
+    bench: Bench, code: int, codes: dict[str, object], retryable: bool
+) -> None:
+    script = f"echo out; echo why >&2; exit {code}"
+    ending = await bench.run({"argv": ["sh", "-c", script], **codes})
+    assert failure(ending) == ("EXIT_STATUS", retryable, f"sh: exit status {code}: why")
+    assert isinstance(ending, Failed)
+    details = json.loads(ending.failure.details.json)
+    assert details == {"exit_code": code, "stderr_tail": "why"}
+    assert sorted(bench.log().splitlines()) == [b"out", b"why"]
+
+
+async def test_a_signal_that_nobody_asked_for(bench: Bench) -> None:
+    reason, retryable, message = failure(await bench.run({"argv": ["sh", "-c", "kill -9 $$"]}))
+    assert (reason, retryable) == ("EXIT_SIGNAL", True)
+    assert message == "sh: ended by SIGKILL"
+
+
+async def test_output_that_is_no_json_and_no_text(bench: Bench) -> None:
+    assert failure(await bench.run({"argv": ["echo", "{"]}))[0] == "INVALID_OUTPUT"
+
+
+async def test_output_that_is_not_utf8(bench: Bench) -> None:
+    ending = await bench.run({"argv": ["printf", r"\377"], "output": "text"})
+    assert failure(ending)[0] == "INVALID_OUTPUT"
+
+
+async def test_nothing_printed_is_null(bench: Bench) -> None:
+    assert value(await bench.run({"argv": ["true"]})) is None
+
+
+async def test_endless_output_is_cut_off_and_the_process_with_it(bench: Bench) -> None:
+    reason, retryable, _ = failure(await bench.run({"argv": ["yes"]}))
+    assert (reason, retryable) == ("OUTPUT_TOO_LARGE", False)
+    assert len(bench.log()) < 11_000
+
+
+async def test_huge_standard_error_is_no_failure(bench: Bench) -> None:
+    code = "import sys; sys.stderr.write('x' * 5_000_000); print(1)"
+    assert value(await bench.python(code)) == 1
+    assert b"cut off" in bench.log()
+
+
+async def test_a_result_larger_than_a_payload(bench: Bench) -> None:
+    code = "print('\"' + 'x' * 70_000 + '\"')"
+    ending = await bench.python(code, output_bytes_max=100_000)
+    assert failure(ending)[:2] == ("RESULT_TOO_LARGE", False)
+
+
+async def test_a_process_spawns_by_printing(bench: Bench) -> None:
+    printed = {"output": 5, "spawn": [{"name": "c", "executor": "process", "arguments": {}}]}
+    ending = await bench.run({"argv": ["echo", json.dumps(printed)], "spawn": True})
+    assert value(ending) == 5
+    assert isinstance(ending, Succeeded)
+    assert [task.name for task in ending.spawned] == ["c"]
+
+
+@pytest.mark.parametrize("printed", [{"outptu": 1}, {"spawn": [{"nam": "c"}]}, 5])
+async def test_a_wrong_spawn_fails(bench: Bench, printed: object) -> None:
+    ending = await bench.run({"argv": ["echo", json.dumps(printed)], "spawn": True})
+    assert failure(ending)[:2] == ("INVALID_OUTPUT", False)
+
+
+@pytest.mark.parametrize("kind", list(StopKind))
+async def test_a_stop_ends_the_whole_group_also_when_it_will_not(
+    bench: Bench, kind: StopKind
+) -> None:
+    pids = bench.directory / "pids"
+    # Both ignore SIGTERM; the grandchild stands for whatever a command starts.
+    script = f"trap '' TERM; sleep 600 & echo $$ $! >> {pids}; wait; sleep 600"
+    bench.begin({"argv": ["sh", "-c", script]})
+    await until(lambda: len(pids_in(pids)) == 2)
+    bench.executor.stop(Stop(KEY, kind, "test"))
+    assert await bench.end() == Stopped()
+    await until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+
+
+async def test_a_process_may_clean_up_when_it_is_asked_to_stop(bench: Bench) -> None:
+    ready, cleaned = bench.directory / "ready", bench.directory / "cleaned"
+    script = f"trap 'touch {cleaned}; exit 0' TERM; touch {ready}; while :; do sleep 0.01; done"
+    bench.begin({"argv": ["sh", "-c", script]})
+    await until(ready.exists)
+    bench.executor.stop(Stop(KEY, StopKind.CANCEL, "test", SystemClock().now_ns() + 10**10))
+    assert await bench.end() == Stopped()
+    assert cleaned.exists()
+
+
+async def test_a_grandchild_left_behind_ends_with_its_parent(bench: Bench) -> None:
+    pids = bench.directory / "pids"
+    assert value(await bench.run({"argv": ["sh", "-c", f"sleep 600 & echo $! > {pids}; echo 1"]}))
+    await until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+
+
+async def test_a_pipe_that_an_escaped_grandchild_holds_is_not_waited_for(bench: Bench) -> None:
+    pids = bench.directory / "pids"
+    code = "import os,time\nif os.fork() == 0:\n os.setsid()\n"
+    code += f" open({str(pids)!r}, 'w').write(str(os.getpid()))\n time.sleep(600)\n"
+    code += f"while not os.path.exists({str(pids)!r}): pass\nprint(7)"
+    assert value(await bench.python(code)) == 7
+    await until(lambda: bool(pids_in(pids)))
+    await bench.executor.close()
+    await until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+
+
+async def test_a_killed_reaper_fails_its_bodies_kills_them_and_is_replaced(bench: Bench) -> None:
+    pids = bench.directory / "pids"
+    bench.begin({"argv": ["sh", "-c", f"sleep 600 & echo $$ $! > {pids}; wait"]})
+    await until(lambda: len(pids_in(pids)) == 2)
+    assert bench.reaper.reaper_pid is not None
+    os.kill(bench.reaper.reaper_pid, 9)
+    assert failure(await bench.end())[:2] == ("REAPER_GONE", True)
+    await until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
+    bench.reported.endings.clear()
+    assert value(await bench.run({"argv": ["echo", "2"]})) == 2
+
+
+async def test_a_command_inherits_no_descriptor_but_the_standard_three(bench: Bench) -> None:
+    listed = value(await bench.run({"argv": ["ls", "/proc/self/fd"], "output": "text"}))
+    assert isinstance(listed, str)
+    # `ls` itself holds the directory open.
+    assert len(listed.split()) == 4, listed

@@ -1,0 +1,322 @@
+"""The SDK's Worker against a kernel double over real gRPC: bodies, context, stream, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from stretto.common.v1 import payload_pb2
+from stretto.work.v1 import work_pb2
+from stretto.work.v1 import work_service_pb2 as wire
+from stretto.worker.v1 import worker_control_service_pb2 as messages
+from stretto.worker.v1 import worker_control_service_pb2_grpc as control
+from stretto_sdk import SpawnRefused, TaskContext, TaskFailed, TaskResult, Worker
+from stretto_sdk.worker.runtime import DrainLimits, Ended
+
+from tests.integration.worker.kernel_double import KernelDouble, receipts
+
+WAIT_S = 20.0
+
+
+class Running:
+    """A worker that serves in this process."""
+
+    def __init__(self, served: asyncio.Task[Ended]) -> None:
+        self.served = served
+
+
+@asynccontextmanager
+async def serving(kernel: KernelDouble, worker: Worker) -> AsyncIterator[Running]:
+    running = Running(asyncio.create_task(worker.serve()))
+    hello_count = len(kernel.hellos)
+    await kernel.seen(lambda each: len(each.hellos) > hello_count)
+    try:
+        yield running
+    finally:
+        running.served.cancel()
+        await asyncio.wait([running.served])
+
+
+def a_worker(kernel: KernelDouble, **options: object) -> Worker:
+    return Worker(kernel.address, name="w", **options)  # type: ignore[arg-type]
+
+
+def calling(name: str) -> str:
+    return json.dumps({"function": name})
+
+
+async def test_a_function_gets_its_inputs_by_name_and_returns_the_result(
+    kernel: KernelDouble,
+) -> None:
+    worker = a_worker(kernel)
+
+    @worker.task
+    async def greet(ctx: TaskContext, name: str, times: int = 1) -> list[str]:
+        assert (ctx.run, ctx.task) == ("namespaces/default/runs/p0-1", "a")
+        assert (ctx.attempt, ctx.activation, ctx.epoch) == (1, 1, 1)
+        assert ctx.idempotency_key == "namespaces/default/runs/p0-1/tasks/a@1"
+        return [f"Hello, {name}!"] * times
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("greet"), name='"Ann"', times="2")
+        outcome = await kernel.outcome("a")
+    assert json.loads(outcome.succeeded.result.json) == ["Hello, Ann!"] * 2
+
+
+async def _fails_for_good(ctx: TaskContext) -> None:
+    raise TaskFailed("CARD_DECLINED", "no", retryable=False, details={"code": 51})
+
+
+async def _breaks(ctx: TaskContext) -> None:
+    raise ZeroDivisionError("by zero")
+
+
+async def _returns_no_json(ctx: TaskContext) -> object:
+    return object()
+
+
+async def _returns_too_much(ctx: TaskContext) -> str:
+    return "x" * 70_000
+
+
+async def _wants_more(ctx: TaskContext, more: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "reason", "retryable"),
+    [
+        (_fails_for_good, "CARD_DECLINED", False),
+        (_breaks, "ZERO_DIVISION_ERROR", True),
+        (_returns_no_json, "INVALID_RESULT", False),
+        (_returns_too_much, "RESULT_TOO_LARGE", False),
+        (_wants_more, "INVALID_INPUTS", False),
+        (None, "FUNCTION_UNKNOWN", False),
+    ],
+)
+async def test_failures_say_why_and_whether_to_retry(
+    kernel: KernelDouble, function: object, reason: str, retryable: bool
+) -> None:
+    worker = a_worker(kernel)
+    if function is not None:
+        worker.task(name="f")(function)  # type: ignore[type-var]
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("f"))
+        failed = (await kernel.outcome("a")).failed
+    assert (failed.reason, failed.retryable) == (reason, retryable)
+
+
+async def test_an_unknown_field_or_executor_fails_for_good(kernel: KernelDouble) -> None:
+    async with serving(kernel, a_worker(kernel)):
+        kernel.assign("a", arguments='{"funktion": "f"}')
+        kernel.assign("b", executor="python3")
+        first, second = await kernel.outcome("a"), await kernel.outcome("b")
+    assert first.failed.reason == "INVALID_ARGUMENTS"
+    assert 'did you mean "function"?' in first.failed.message
+    assert second.failed.reason == "UNKNOWN_EXECUTOR"
+
+
+async def test_a_body_that_blocks_starves_no_renewal_and_no_control_answer(
+    kernel: KernelDouble,
+) -> None:
+    worker = a_worker(kernel)
+    blocked, release = threading.Event(), threading.Event()
+
+    @worker.task
+    async def block(ctx: TaskContext) -> str:
+        blocked.set()
+        assert release.wait(WAIT_S)  # Blocks the bodies' loop, as a careless body does.
+        return "done"
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("block"), ttl_s=1)
+        await kernel.seen(lambda _: blocked.is_set())
+        seen_count = len(kernel.renewals)
+        await kernel.seen(lambda each: len(each.renewals) >= seen_count + 2)
+        async with grpc.aio.insecure_channel(kernel.hellos[0].control_address) as channel:
+            stub = control.WorkerControlServiceStub(channel)
+            answer = await stub.Identify(messages.IdentifyRequest())
+            assert answer.session_id == kernel.hellos[0].session_id
+        assert not kernel.outcomes
+        release.set()
+        await kernel.outcome("a")
+
+
+async def test_heartbeat_details_travel_and_the_last_come_back(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel)
+    ended = threading.Event()
+
+    @worker.task
+    async def count(ctx: TaskContext) -> object:
+        ctx.heartbeat({"row": 41})
+        assert await asyncio.to_thread(ended.wait, WAIT_S)
+        return ctx.last_details
+
+    async with serving(kernel, worker):
+        frame = wire.WorkResponse()
+        assignment = frame.assignments.add(kind=1, executor="python", task="a")
+        assignment.token.work_item, assignment.token.epoch = "a", 2
+        assignment.arguments_json = calling("count")
+        assignment.last_details.CopyFrom(payload_pb2.Payload(json='{"row":40}'))
+        kernel.say(frame)
+        await kernel.seen(lambda each: any(r.HasField("details") for r in each.renewals))
+        ended.set()
+        outcome = await kernel.outcome("a")
+    details = next(each.details for each in kernel.renewals if each.HasField("details"))
+    assert json.loads(details.json) == {"row": 41}
+    assert json.loads(outcome.succeeded.result.json) == {"row": 40}
+
+
+async def test_spawned_tasks_are_awaited_or_come_with_the_result(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel)
+    spec = {"name": "child", "executor": "python", "arguments": {"function": "f"}}
+
+    @worker.task
+    async def fan(ctx: TaskContext) -> TaskResult:
+        await ctx.spawn([spec])
+        try:
+            await ctx.spawn([spec])
+        except SpawnRefused as refusal:
+            return TaskResult(refusal.reason_word, spawn=[{**spec, "name": "late"}])
+        raise AssertionError("the second spawn was not refused")
+
+    def answer(code: int) -> None:
+        spawn = kernel.spawns[-1]
+        frame = wire.WorkResponse()
+        receipt = frame.receipts.add(token=spawn.token, request_id=spawn.request_id)
+        receipt.kind, receipt.status.code = work_pb2.RECEIPT_KIND_SPAWN, code
+        kernel.say(frame)
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("fan"))
+        await kernel.seen(lambda each: len(each.spawns) == 1)
+        assert kernel.spawns[0].tasks[0].name == "child"
+        answer(0)
+        await kernel.seen(lambda each: len(each.spawns) == 2)
+        answer(grpc.StatusCode.ALREADY_EXISTS.value[0])
+        succeeded = (await kernel.outcome("a")).succeeded
+    assert succeeded.result.json == '"ALREADY_EXISTS"'
+    assert [task.name for task in succeeded.spawned] == ["late"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [
+        (work_pb2.SIGNAL_KIND_CANCEL, "cancelled"),
+        (work_pb2.SIGNAL_KIND_INTERRUPT, "released"),
+    ],
+)
+async def test_a_stopped_body_cleans_up_and_reports_it(
+    kernel: KernelDouble, kind: work_pb2.SignalKind.ValueType, result: str
+) -> None:
+    worker = a_worker(kernel)
+    begun, cleaned = threading.Event(), threading.Event()
+
+    @worker.task
+    async def forever(ctx: TaskContext) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert ctx.cancelled.is_set()
+            cleaned.set()
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("forever"))
+        await kernel.seen(lambda _: begun.is_set())
+        kernel.signal("a", kind)
+        outcome = await kernel.outcome("a")
+    assert outcome.WhichOneof("result") == result
+    assert cleaned.is_set()
+
+
+async def test_a_cooperative_body_may_finish_after_a_cancel(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel)
+
+    @worker.task(cooperative=True)
+    async def tidy(ctx: TaskContext) -> str:
+        await ctx.cancelled.wait()
+        return "tidied"
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("tidy"))
+        await kernel.seen(lambda each: any(frame.acknowledged for frame in each.frames))
+        kernel.signal("a", work_pb2.SIGNAL_KIND_CANCEL)
+        assert (await kernel.outcome("a")).succeeded.result.json == '"tidied"'
+
+
+async def test_a_body_lives_through_a_lost_stream_and_its_outcome_is_sent_until_received(
+    kernel: KernelDouble,
+) -> None:
+    worker = a_worker(kernel)
+    go_on = threading.Event()
+
+    @worker.task
+    async def once(ctx: TaskContext) -> int:
+        assert await asyncio.to_thread(go_on.wait, WAIT_S)
+        return 1
+
+    kernel.answers_outcomes = False
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("once"))
+        await kernel.seen(lambda each: any(frame.acknowledged for frame in each.frames))
+        await kernel.stop()
+        go_on.set()
+        await kernel.start()
+        await kernel.seen(lambda each: len(each.hellos) == 2)
+        await kernel.outcome("a")
+        kernel.cut()
+        await kernel.seen(lambda each: len(each.outcomes) == 2)
+        kernel.say(receipts(kernel.outcomes[:1]))
+        kernel.cut()
+        await kernel.seen(lambda each: len(each.hellos) == 4)
+    held = [[token.work_item for token in hello.held] for hello in kernel.hellos]
+    assert held == [[], ["a"], ["a"], []]
+    assert kernel.outcomes[0] == kernel.outcomes[1]
+
+
+async def test_a_drain_hands_back_what_does_not_finish_in_time(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel, drain=DrainLimits(finish_s=0.0, hand_back_s=WAIT_S))
+
+    @worker.task
+    async def forever(ctx: TaskContext) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(kernel, worker) as running:
+        kernel.assign("a", arguments=calling("forever"))
+        await kernel.seen(lambda each: any(frame.acknowledged for frame in each.frames))
+        async with grpc.aio.insecure_channel(kernel.hellos[0].control_address) as channel:
+            stub = control.WorkerControlServiceStub(channel)
+            await stub.DrainWorker(messages.DrainWorkerRequest())
+        assert (await kernel.outcome("a")).HasField("released")
+        assert await running.served is Ended.DRAINED
+    assert kernel.goodbye_count == 1
+
+
+async def test_credits_follow_the_slots(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel, slots=2)
+
+    @worker.task
+    async def quick(ctx: TaskContext) -> None: ...
+
+    async with serving(kernel, worker):
+        assert kernel.frames[0].credit_total_count == 2
+        for index in range(20):
+            credit = kernel.frames[0].credit_total_count + index
+            await kernel.seen(lambda each, c=credit: each.frames[-1].credit_total_count >= c)  # type: ignore[misc]
+            kernel.assign(f"t{index}", arguments=calling("quick"))
+        await kernel.seen(lambda each: len(each.outcomes) == 20)
+    assert all(outcome.HasField("succeeded") for outcome in kernel.outcomes)
+
+
+def test_a_function_that_cannot_be_a_task_is_refused_when_registered() -> None:
+    worker = Worker("localhost:1")
+    with pytest.raises(TypeError, match="async def"):
+        worker.task(name="f")(print)  # type: ignore[type-var]
+    worker.task(name="f")(_breaks)
+    with pytest.raises(ValueError, match="two task functions"):
+        worker.task(name="f")(_breaks)
