@@ -108,6 +108,19 @@ class KernelDouble(services.WorkServiceServicer):
         finally:
             reading.cancel()
 
+    async def LeaseWork(self, request: Any, context: Any) -> wire.LeaseWorkResponse:  # noqa: N802
+        raise NotImplementedError
+
+    async def RenewLeases(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> wire.RenewLeasesResponse:
+        raise NotImplementedError
+
+    async def ReportOutcomes(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> wire.ReportOutcomesResponse:
+        raise NotImplementedError
+
     async def _read(self, frames: AsyncIterator[wire.WorkRequest]) -> None:
         out = self._out
         async for frame in frames:
