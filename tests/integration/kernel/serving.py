@@ -50,6 +50,7 @@ class Served:
     channel: grpc.aio.Channel
     runs: RunServiceAsyncStub
     events: EventLogServiceAsyncStub
+    address: str
 
     async def start(self, *tasks: plan_pb2.TaskSpec, **fields: Any) -> pb.StartRunResponse:
         graph = plan_pb2.TaskGraph(tasks=tasks or (task("a"),))
@@ -87,7 +88,12 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
         await readiness.start()
         async with open_channel(f"127.0.0.1:{port}") as channel:
             yield Served(
-                kernel, log, channel, RunServiceStub(channel), EventLogServiceStub(channel)
+                kernel,
+                log,
+                channel,
+                RunServiceStub(channel),
+                EventLogServiceStub(channel),
+                f"127.0.0.1:{port}",
             )
         await readiness.drain(0)
     finally:

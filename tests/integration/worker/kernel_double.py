@@ -108,17 +108,13 @@ class KernelDouble(services.WorkServiceServicer):
         finally:
             reading.cancel()
 
-    async def LeaseWork(self, request: Any, context: Any) -> wire.LeaseWorkResponse:  # noqa: N802
+    async def LeaseWork(self, request: Any, context: Any) -> wire.LeaseWorkResponse:
         raise NotImplementedError
 
-    async def RenewLeases(  # noqa: N802
-        self, request: Any, context: Any
-    ) -> wire.RenewLeasesResponse:
+    async def RenewLeases(self, request: Any, context: Any) -> wire.RenewLeasesResponse:
         raise NotImplementedError
 
-    async def ReportOutcomes(  # noqa: N802
-        self, request: Any, context: Any
-    ) -> wire.ReportOutcomesResponse:
+    async def ReportOutcomes(self, request: Any, context: Any) -> wire.ReportOutcomesResponse:
         raise NotImplementedError
 
     async def _read(self, frames: AsyncIterator[wire.WorkRequest]) -> None:
