@@ -180,7 +180,7 @@ class StreamHost:
         if folding is None:
             folding = asyncio.create_task(self._fold(run_id), name=f"fold-{run_id}")
             self._folding[run_id] = folding
-            folding.add_done_callback(lambda _: self._folding.pop(run_id, None))
+            folding.add_done_callback(partial(self._folded, run_id))
         return await asyncio.shield(folding)  # One caller's deadline must not end it for others.
 
     def create(self, run_id: RunId, namespace: Namespace, creator: Principal) -> HostedRun:
@@ -335,6 +335,11 @@ class StreamHost:
         run.correlation_id = cause.correlation_id
         return tuple(encoded)
 
+    def _folded(self, run_id: RunId, folding: asyncio.Task[HostedRun]) -> None:
+        self._folding.pop(run_id, None)
+        if not folding.cancelled():
+            folding.exception()  # Whoever asked may be gone; that is no one's error.
+
     async def _fold(self, run_id: RunId) -> HostedRun:
         run: HostedRun | None = None
         version, more = 0, True
@@ -351,6 +356,8 @@ class StreamHost:
                     await asyncio.sleep(0)
             more = page.more
             version = 0 if run is None else run.decided
+        if (begun := self._runs.get(run_id)) is not None:
+            return begun  # It was started while this read the log.
         if run is None:
             raise NotFound("no such run", run_id=run_id)
         run.committed = run.decided

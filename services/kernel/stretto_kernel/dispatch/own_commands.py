@@ -15,7 +15,7 @@ from stretto_core.errors import NotFound, Refusal, Unavailable
 from stretto_core.ids import RunId
 
 from stretto_kernel.app.hosted_run import HostedRun
-from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.app.stream_host import Overloaded, StreamHost
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.domain.run.commands import (
     Command,
@@ -37,6 +37,7 @@ class OwnCommands:
         self._host = host
         self._clock = clock
         self._later: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._log = structlog.get_logger("stretto.kernel.dispatch")
 
     def lose(self, lease: Lease, cause: ev.LossCause.ValueType) -> None:
@@ -89,10 +90,13 @@ class OwnCommands:
 
     def close(self) -> None:
         """Forget what waits."""
+        self._closed = True
         for task in self._later:
             task.cancel()
 
     def _decide(self, run_id: RunId, command: Command) -> None:
+        if self._closed:
+            return
         run = self._host.find(run_id)
         if run is not None:
             self._take(run, command)
@@ -116,8 +120,10 @@ class OwnCommands:
     def _take(self, run: HostedRun, command: Command) -> None:
         try:
             self._host.take(run, command, self._host.kernel_cause(run))
-        except Refusal as refusal:
-            # It came too late, or the writer is full and what is due stays due.
+        except Overloaded:
+            # What is due stays due: nobody else will ask for it again.
+            asyncio.get_running_loop().call_later(RETRY_S, self._decide, run.run_id, command)
+        except Refusal as refusal:  # It came too late.
             self._log.info(
                 "command.refused",
                 run_id=run.run_id,

@@ -171,8 +171,12 @@ class WorkStreams:
     def lease_folded(self, lease: Lease) -> None:
         """A lease came out of the log: end it if its holder is known to be gone."""
         cause = self._processes.loss_cause(lease.worker_id, lease.session_id)
+        loop = asyncio.get_running_loop()
         if cause is not None:
-            asyncio.get_running_loop().call_soon(self._own.lose, lease, cause)
+            loop.call_soon(self._own.lose, lease, cause)
+        elif lease.reclaimed and not lease.acknowledged and self._stream_of(lease) is None:
+            # Its release was decided on facts that were dropped.
+            loop.call_soon(self._own.release, lease, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED)
 
     def ring(self) -> None:
         """Keep streams alive, send again, and end those that were silent for too long."""

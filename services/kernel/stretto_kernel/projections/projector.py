@@ -65,6 +65,7 @@ class Projector:
                 await asyncio.sleep(AGAIN_S)
 
     async def _follow(self) -> None:
+        self._fold.forget_all()
         position = await self._store.position()
         async with aclosing(self._log.subscribe(after_position=position)) as batches:
             async for batch in batches:

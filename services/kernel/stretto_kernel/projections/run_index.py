@@ -64,6 +64,11 @@ class RunIndexFold:
         self._runs: OrderedDict[RunId, _Folded] = OrderedDict()
         self._changed: dict[RunId, _Folded] = {}
 
+    def forget_all(self) -> None:
+        """Forget everything folded: what was changed may not have been stored."""
+        self._runs.clear()
+        self._changed.clear()
+
     def version_of(self, run_id: RunId) -> int:
         """Up to which version the run is folded; 0 when it is not in the cache."""
         folded = self._runs.get(run_id)

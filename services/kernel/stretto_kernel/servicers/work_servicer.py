@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 from stretto.work.v1 import work_service_pb2 as pb
 from stretto.work.v1.work_service_pb2_grpc import WorkServiceServicer
-from stretto_core.errors import Refusal, Unimplemented
+from stretto_core.errors import Unimplemented
 from stretto_core.rpc.call import current_call
 
 from stretto_kernel.dispatch.work_stream import WorkerTooSlow
@@ -61,7 +62,7 @@ class _Outgoing:
     """The frames on their way to one worker, and how the stream ends; bounded."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[pb.WorkResponse | Refusal | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[pb.WorkResponse | Exception | None] = asyncio.Queue()
 
     def send(self, frame: pb.WorkResponse) -> None:
         """Queue a frame; a worker that does not read is cut off."""
@@ -70,14 +71,14 @@ class _Outgoing:
         else:
             self._queue.put_nowait(frame)
 
-    def end(self, cause: Refusal | None) -> None:
-        """End the stream after what is queued: with a refusal, or in order."""
+    def end(self, cause: Exception | None) -> None:
+        """End the stream after what is queued: with a refusal or our bug, or in order."""
         self._queue.put_nowait(cause)
 
     async def frames(self) -> AsyncIterator[pb.WorkResponse]:
-        """Yield the frames until the end. Raises the refusal it ends with."""
+        """Yield the frames until the end. Raises what it ends with."""
         while (said := await self._queue.get()) is not None:
-            if isinstance(said, Refusal):
+            if isinstance(said, Exception):
                 raise said
             yield said
 
@@ -86,20 +87,16 @@ async def _read(
     frames: AsyncIterator[pb.WorkRequest], session: WorkSessionHandle, outgoing: _Outgoing
 ) -> None:
     """Hand each frame to the session until the worker's side ends; then the stream ends too."""
+    cause: Exception | None = None
     try:
         async for frame in frames:
             session.receive(frame)
-    except Refusal as refusal:
-        session.lost()
-        outgoing.end(refusal)
-    except BaseException:
-        # The transport failed or a bug showed: either way nobody reads any more.
-        session.lost()
-        outgoing.end(None)
-        raise
-    else:
-        session.lost()
-        outgoing.end(None)
+    except grpc.RpcError:
+        pass  # The transport failed: nobody reads any more.
+    except Exception as error:
+        cause = error
+    session.lost()
+    outgoing.end(cause)
 
 
 def _use_work(feature: str) -> Unimplemented:
