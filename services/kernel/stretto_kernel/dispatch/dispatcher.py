@@ -211,7 +211,7 @@ class Dispatcher:
     def _look_at_run(self, run: HostedRun) -> None:
         """A fact about the whole run: its hold, its timers, what its lease holders must hear."""
         state = run.state
-        held = bool(state.holds)
+        held = queries.is_held(state)
         lifted = self._queues.hold_run(run.run_id, held=held)
         if lifted:
             self._look_at_every_task(run)

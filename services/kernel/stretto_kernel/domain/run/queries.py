@@ -35,7 +35,6 @@ from stretto_kernel.domain.run.task import (
     Open,
     Skipped,
     Succeeded,
-    TaskRecord,
 )
 from stretto_kernel.domain.run.timers import Due, run_due, task_due
 
@@ -48,6 +47,7 @@ __all__ = [
     "every_due",
     "every_offer",
     "every_open_lease",
+    "is_held",
     "manifest",
     "offer",
     "open_lease",
@@ -218,7 +218,7 @@ def task_state(state: RunState, task: TaskName, now_ns: int) -> pb.TaskState.Val
         case Leased():
             return pb.TASK_STATE_RUNNING
         case Open():
-            waits = _open_wait(state, record, phase, now_ns) != pb.WAIT_REASON_UNSPECIFIED
+            waits = _open_wait(state, phase, now_ns) != pb.WAIT_REASON_UNSPECIFIED
             return pb.TASK_STATE_WAITING if waits else pb.TASK_STATE_READY
         case _:
             assert_never(phase)
@@ -229,7 +229,7 @@ def wait_reason(state: RunState, task: TaskName, now_ns: int) -> pb.WaitReason.V
     record = find(state, task)
     if not isinstance(record.phase, Open) or is_given_up(state, record):
         return pb.WAIT_REASON_UNSPECIFIED
-    return _open_wait(state, record, record.phase, now_ns)
+    return _open_wait(state, record.phase, now_ns)
 
 
 def run_state(state: RunState) -> pb.RunState.ValueType:
@@ -249,9 +249,9 @@ def task_counts(state: RunState, now_ns: int) -> pb.TaskCounts:
     _add_counts(shown, state, clean_up=False)
     _add_counts(shown, state, clean_up=True)
     for task in state.backing_off:
-        if task_state(state, task, now_ns) == pb.TASK_STATE_WAITING and not is_held(
-            state, state.tasks[task]
-        ):
+        if is_held(state):
+            break  # They were counted as waiting for the hold.
+        if task_state(state, task, now_ns) == pb.TASK_STATE_WAITING:
             shown.ready_count -= 1
             shown.waiting_count += 1
     return shown
@@ -264,7 +264,7 @@ def wake_up(state: RunState) -> str | None:
     for task in state.leased_tasks:
         if current_lease(state, state.tasks[task]) is not None:
             return f"lease of {task}"
-    if state.holds and state.stopping is None:
+    if is_held(state):
         return f"hold {state.holds.placed[0].hold_id}"
     if not state.sealed and state.stopping is None:
         return "deadline of the next slice"
@@ -275,10 +275,8 @@ def wake_up(state: RunState) -> str | None:
     return None if due is None else f"timer {type(due.timer).__name__}"
 
 
-def _open_wait(
-    state: RunState, record: TaskRecord, phase: Open, now_ns: int
-) -> pb.WaitReason.ValueType:
-    if is_held(state, record):
+def _open_wait(state: RunState, phase: Open, now_ns: int) -> pb.WaitReason.ValueType:
+    if is_held(state):
         return pb.WAIT_REASON_HOLD
     return pb.WAIT_REASON_BACKOFF if now_ns < phase.not_before_ns else pb.WAIT_REASON_UNSPECIFIED
 
@@ -303,7 +301,7 @@ def _add_counts(shown: pb.TaskCounts, state: RunState, *, clean_up: bool) -> Non
         return
     shown.pending_count += blocked
     shown.running_count += leased
-    if state.holds and not (clean_up and stopping is not None):
+    if is_held(state):
         shown.waiting_count += ready
     else:
         shown.ready_count += ready

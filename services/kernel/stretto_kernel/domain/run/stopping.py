@@ -103,14 +103,12 @@ def stop_deadline_ns(state: RunState, record: TaskRecord) -> int | None:
 
 def is_dispatchable(state: RunState, record: TaskRecord) -> bool:
     """Whether the task may be leased now or after its not-before."""
-    if not isinstance(record.phase, Open) or is_given_up(state, record):
-        return False
-    return not is_held(state, record)
+    return isinstance(record.phase, Open) and not is_given_up(state, record) and not is_held(state)
 
 
-def is_held(state: RunState, record: TaskRecord) -> bool:
-    """Whether a hold keeps the task back. The clean-up of a stopping run is not kept back."""
-    return bool(state.holds) and not (record.spec.clean_up and state.stopping is not None)
+def is_held(state: RunState) -> bool:
+    """Whether holds keep work back. Nothing keeps back the clean-up of a stopping run."""
+    return bool(state.holds) and state.stopping is None
 
 
 def accepts_late(state: RunState, record: TaskRecord, epoch: int) -> bool:

@@ -31,6 +31,7 @@ from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.stopping import (
     current_lease,
     is_given_up,
+    is_held,
     ordinary_over,
     stop_deadline_ns,
 )
@@ -99,7 +100,7 @@ def _task_timers(state: RunState, record: TaskRecord) -> Iterator[Due]:
     phase = record.phase
     if isinstance(phase, Open) and timeouts.queue_ns is not None:
         since_ns = max(phase.ready_ns, phase.not_before_ns)
-        deadline_ns = _queue_deadline_ns(state, record, since_ns, timeouts.queue_ns)
+        deadline_ns = _queue_deadline_ns(state, since_ns, timeouts.queue_ns)
         if deadline_ns is not None:
             yield Due(at_ns=deadline_ns, timer=QueueTimeout(record.name, record.epoch))
     if (lease := current_lease(state, record)) is None:
@@ -112,11 +113,9 @@ def _task_timers(state: RunState, record: TaskRecord) -> Iterator[Due]:
         yield Due(at_ns=lease.stop_deadline_ns, timer=timer)
 
 
-def _queue_deadline_ns(
-    state: RunState, record: TaskRecord, since_ns: int, span_ns: int
-) -> int | None:
-    if record.spec.clean_up and state.stopping is not None:
-        return since_ns + span_ns  # No hold keeps it back.
+def _queue_deadline_ns(state: RunState, since_ns: int, span_ns: int) -> int | None:
+    if state.holds and not is_held(state):
+        return since_ns + span_ns
     return state.holds.running_deadline_ns(since_ns, span_ns)
 
 
