@@ -49,6 +49,7 @@ from stretto_sdk.worker.session import WorkSession
 
 RECONNECT_S_MIN = 0.05
 RECONNECT_S_MAX = 1.0
+GOODBYE_S_MAX = 1.0
 REPLACED = "SESSION_REPLACED"
 
 
@@ -185,15 +186,17 @@ class WorkerRuntime:
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # A stream that is refused fails in both directions; the reader knows the status.
-            if writing.done() and not self.session.is_done and not reading.done():
-                await asyncio.wait((reading,), timeout=RECONNECT_S_MIN)
+            if writing.done() and not reading.done():
+                # A refused stream fails both ways, and the reader knows the status; after a
+                # goodbye the kernel ends the stream, and cancelling it before could lose that.
+                patience_s = GOODBYE_S_MAX if self.session.is_done else RECONNECT_S_MIN
+                await asyncio.wait((reading,), timeout=patience_s)
             for task in both:
                 task.cancel()
             results = await asyncio.gather(*both, return_exceptions=True)
             await link.close()
         for result in results:
-            if isinstance(result, Exception):
+            if isinstance(result, Exception) and not self.session.is_done:
                 raise result
 
     async def _read(self, link: Link) -> None:

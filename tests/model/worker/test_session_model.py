@@ -199,4 +199,4 @@ class LossyKernel(RuleBasedStateMachine):
 
 
 TestSessionModel = LossyKernel.TestCase
-TestSessionModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSessionModel.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
