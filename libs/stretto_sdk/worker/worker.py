@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, overload
 
 from stretto_core.clock.system import SystemClock
 from stretto_core.ids.system import SystemIds
-from stretto_core.localstack.data_directory import default_data_directory
 
 from stretto_sdk.endpoint import find_endpoint
 from stretto_sdk.worker.bodies import BodyThread
 from stretto_sdk.worker.functions import Function, FunctionTable
-from stretto_sdk.worker.identity import WorkerIdentity, claim_identity
 from stretto_sdk.worker.process import WorkerSettings, run_worker
 from stretto_sdk.worker.python_executor import PythonExecutor
 from stretto_sdk.worker.runtime import DrainLimits, Ended
+from stretto_sdk.worker.settings import identity_of
 
 FunctionT = TypeVar("FunctionT", bound=Function)
 
@@ -57,7 +55,7 @@ class Worker:
             raise ValueError("a worker needs at least one slot")
         self._address = address
         self._queues = tuple(queues)
-        self._name = name or os.environ.get("STRETTO_WORKER_NAME")
+        self._name = name
         self._slots = slots
         self._labels = dict(labels or {})
         self._token = token
@@ -114,8 +112,7 @@ class Worker:
         ...     group.create_task(worker.serve())
         """
         endpoint = find_endpoint(self._address, self._token)
-        named = WorkerIdentity(self._name) if self._name else None
-        identity = named or claim_identity(default_data_directory(os.environ))
+        identity = identity_of(self._name)
         clock, ids = SystemClock(), SystemIds()
         executor = PythonExecutor(self._functions, bodies=BodyThread(), clock=clock, ids=ids)
         settings = WorkerSettings(

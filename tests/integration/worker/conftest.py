@@ -23,6 +23,11 @@ async def kernel() -> AsyncIterator[KernelDouble]:
     await double.stop()
 
 
+def environment() -> dict[str, str]:
+    """Return the environment that worker processes start from: ours, without settings of ours."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("STRETTO_")}
+
+
 class WorkerProcess:
     """A real `python -m stretto_worker`, connected to a kernel double."""
 
@@ -48,7 +53,7 @@ async def worker_process(kernel: KernelDouble, tmp_path: Path) -> AsyncIterator[
         "-m",
         "stretto_worker",
         env={
-            **{key: value for key, value in os.environ.items() if not key.startswith("STRETTO_")},
+            **environment(),
             "STRETTO_KERNEL_ADDRESS": kernel.address,
             "STRETTO_DATA_DIR": str(tmp_path),
             "STRETTO_STOP_GRACE_S": "1",

@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import grpc
 from stretto.common.v1 import lease_pb2
 from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 from stretto.work.v1 import work_service_pb2_grpc as services
 from stretto_core.errors import Refusal
-from stretto_core.rpc.status import trailing
+from stretto_core.rpc.server import RpcServer, ServerSettings
 
 from tests.waiting import until
 
@@ -31,22 +30,21 @@ class KernelDouble(services.WorkServiceServicer):
         self.refusal: Refusal | None = None
         self.port = 0
         self._out: asyncio.Queue[wire.WorkResponse | None] = asyncio.Queue()
-        self._server: grpc.aio.Server | None = None
+        self._server: RpcServer | None = None
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self._server = grpc.aio.server()
-        services.add_WorkServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
-        await self._server.start()
+        self._server = RpcServer(ServerSettings(address=f"127.0.0.1:{self.port}"))
+        self._server.add(services.add_WorkServiceServicer_to_server, self)
+        self.port = await self._server.start()
 
     async def stop(self) -> None:
         self.cut()
         assert self._server is not None
-        await self._server.stop(0)
+        await self._server.drain(0)
 
     def cut(self) -> None:
         """End the open stream."""
@@ -99,7 +97,7 @@ class KernelDouble(services.WorkServiceServicer):
         self, request_iterator: AsyncIterator[wire.WorkRequest], context: Any
     ) -> AsyncIterator[wire.WorkResponse]:
         if self.refusal is not None:
-            await context.abort(*trailing(self.refusal))
+            raise self.refusal
         self._out = asyncio.Queue()
         reading = asyncio.create_task(self._read(request_iterator))
         try:

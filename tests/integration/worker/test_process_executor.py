@@ -25,6 +25,7 @@ from stretto_sdk.worker.effects import (
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
 
+from tests.integration.worker.conftest import environment
 from tests.integration.worker.processes import is_alive, pids_in
 from tests.waiting import until
 
@@ -54,7 +55,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.reported = Reported()
-        self.reaper = ReaperClient({"PATH": os.environ["PATH"], "INHERITED": "yes"})
+        self.reaper = ReaperClient({"PATH": environment()["PATH"], "INHERITED": "yes"})
         self.executor = ProcessExecutor(
             self.reaper,
             log_directory=directory / "logs",

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from google.rpc import code_pb2
 from stretto.common.v1 import payload_pb2
 from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
@@ -197,7 +198,7 @@ async def test_spawned_tasks_are_awaited_or_come_with_the_result(kernel: KernelD
         assert kernel.spawns[0].tasks[0].name == "child"
         answer(0)
         await kernel.seen(lambda each: len(each.spawns) == 2)
-        answer(grpc.StatusCode.ALREADY_EXISTS.value[0])
+        answer(code_pb2.ALREADY_EXISTS)
         succeeded = (await kernel.outcome("a")).succeeded
     assert succeeded.result.json == '"ALREADY_EXISTS"'
     assert [task.name for task in succeeded.spawned] == ["late"]

@@ -13,6 +13,7 @@ import pytest
 from stretto_sdk import Client, TaskContext, Worker
 
 from tests.integration.kernel.serving import Served, served
+from tests.integration.worker.conftest import environment
 from tests.integration.worker.processes import is_alive, pids_in
 from tests.waiting import until
 
@@ -43,7 +44,7 @@ async def worker_service(kernel: Served, name: str, home: Path) -> AsyncIterator
         "-m",
         "stretto_worker",
         env={
-            **os.environ,
+            **environment(),
             "STRETTO_KERNEL_ADDRESS": kernel.address,
             "STRETTO_WORKER_NAME": name,
             "STRETTO_DATA_DIR": str(home),

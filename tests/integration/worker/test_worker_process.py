@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from stretto.worker.v1 import worker_control_service_pb2 as messages
 from stretto.worker.v1 import worker_control_service_pb2_grpc as control
 from stretto_core.errors import FailedPrecondition, PermissionDenied
 
-from tests.integration.worker.conftest import WorkerProcess
+from tests.integration.worker.conftest import WorkerProcess, environment
 from tests.integration.worker.kernel_double import KernelDouble
 from tests.integration.worker.processes import is_alive, pids_in
 from tests.waiting import until
@@ -133,7 +132,7 @@ async def test_a_restarted_worker_is_the_same_worker_in_a_later_session(
         "-m",
         "stretto_worker",
         env={
-            **os.environ,
+            **environment(),
             "STRETTO_KERNEL_ADDRESS": kernel.address,
             "STRETTO_DATA_DIR": str(tmp_path),
         },
@@ -153,7 +152,7 @@ async def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
         sys.executable,
         "-m",
         "stretto_worker",
-        env={**os.environ, "STRETTO_WORKER_SLOTS": "many", "STRETTO_DATA_DIR": str(tmp_path)},
+        env={**environment(), "STRETTO_WORKER_SLOTS": "many", "STRETTO_DATA_DIR": str(tmp_path)},
         stderr=asyncio.subprocess.PIPE,
     )
     _, errors = await process.communicate()

@@ -7,9 +7,10 @@ itself, into a process group of its own, so it knows every group before its prog
 are cheap and safe here, where there is one thread and little memory.
 
 From the worker: {"start": ID, "argv", "env", "cwd"} with three descriptors (stdin, stdout, stderr)
-and the message itself in a fourth, since a packet is bounded and a command is not; and
-{"signal": NUMBER, "id": ID}, to a whole group. To the worker: {"id", "pid"}, then
-{"id", "status"} (of waitpid), or {"id", "errno", "text"} when the program could not be run.
+and the command in a fourth, since a packet is bounded and a command is not; and
+{"signal": NUMBER, "id": ID}, to a whole group. To the worker: {"id", "pid"} before the program runs
+(so that either of the two can kill the group when the other dies), then {"id", "status"} (of
+waitpid), or {"id", "errno", "text"} when the program could not be run.
 
 When the first process of a group has ended, the rest of the group is killed before its id is freed,
 so a signal never reaches a stranger. On Linux, processes that left their group are adopted by the
@@ -25,6 +26,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 PACKET_BYTES_MAX = 4_096
 PR_SET_PDEATHSIG = 1
@@ -87,33 +89,39 @@ def _start(
 ) -> None:
     command = json.loads(os.pread(descriptors[3], os.fstat(descriptors[3]).st_size, 0))
     failed_read, failed_write = os.pipe()  # Closed by a successful exec.
+    go_read, go_write = os.pipe()  # The child waits here until the worker was told of it.
     try:
         pid = os.fork()
     except OSError as error:
-        os.close(failed_read)
-        os.close(failed_write)
+        for each in (failed_read, failed_write, go_read, go_write):
+            os.close(each)
         _tell(worker, {"id": name, "errno": error.errno, "text": f"fork: {error.strerror}"})
         return
     if pid == 0:
-        _become(command, descriptors[:3], failed_write)
+        os.close(go_write)
+        _become(command, descriptors[:3], go_read, failed_write)
     groups[pid] = name
     os.close(failed_write)
+    os.close(go_read)
+    _tell(worker, {"id": name, "pid": pid})
+    os.write(go_write, b"g")
+    os.close(go_write)
     failure = os.read(failed_read, 4_096)
     os.close(failed_read)
     if failure:
         del groups[pid]
         os.waitpid(pid, 0)
         _tell(worker, {"id": name, **json.loads(failure)})
-    else:
-        _tell(worker, {"id": name, "pid": pid})
 
 
-def _become(command: dict, standard: list[int], failed_write: int) -> None:  # type: ignore[type-arg]
+def _become(command: dict[str, Any], standard: list[int], go_read: int, failed_write: int) -> None:
     """In the child: turn into the command, in its own group. Never returns."""
     try:
         os.setpgid(0, 0)
         if _prctl is not None:
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if not os.read(go_read, 1):
+            os._exit(127)  # The reaper was killed: nobody knows this group.
         signal.set_wakeup_fd(-1)
         for number in (
             signal.SIGINT,
