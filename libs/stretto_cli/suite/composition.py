@@ -113,7 +113,9 @@ def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
     inherited = {
         key: value for key, value in settings.environ.items() if not key.startswith("STRETTO_")
     }
-    slots = {} if settings.slot_count is None else {"STRETTO_SLOTS": str(settings.slot_count)}
+    slots = (
+        {} if settings.slot_count is None else {"STRETTO_WORKER_SLOTS": str(settings.slot_count)}
+    )
     return ChildSpec(
         name=name,
         argv=(sys.executable, "-m", "stretto_worker"),
@@ -121,9 +123,13 @@ def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
         env={
             **inherited,
             **slots,
-            "STRETTO_ADDRESS": settings.address,
+            "STRETTO_KERNEL_ADDRESS": settings.address,
             "STRETTO_TOKEN_FILE": str(settings.directory.tokens_path / "worker.token"),
-            "STRETTO_WORKER_ID": name,
+            "STRETTO_TOKENS_FILE": str(settings.directory.tokens_path / TOKENS_FILE),
+            "STRETTO_DATA_DIR": str(settings.directory.root),
+            "STRETTO_WORKER_NAME": name,
+            # With the time a body has to stop, within the grace of the stop.
+            "STRETTO_DRAIN_S": "8",
         },
         stop_steps=_DRAIN,
     )

@@ -42,30 +42,25 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Return the settings. Raises SettingsError, TokenRefused.
 
-        STRETTO_KERNEL_ADDRESS (or STRETTO_ADDRESS), STRETTO_TOKEN or STRETTO_TOKEN_FILE,
-        STRETTO_DATA_DIR, STRETTO_WORKER_NAME (or STRETTO_WORKER_ID), STRETTO_WORKER_QUEUES (a,b),
-        STRETTO_WORKER_LABELS (k=v,k=v), STRETTO_WORKER_SLOTS (or STRETTO_SLOTS),
-        STRETTO_DRAIN_S, STRETTO_STOP_GRACE_S, STRETTO_TOKENS_FILE, STRETTO_LOG_LEVEL.
+        STRETTO_KERNEL_ADDRESS, STRETTO_TOKEN or STRETTO_TOKEN_FILE, STRETTO_DATA_DIR,
+        STRETTO_WORKER_NAME, STRETTO_WORKER_QUEUES (a,b), STRETTO_WORKER_LABELS (k=v,k=v),
+        STRETTO_WORKER_SLOTS, STRETTO_DRAIN_S, STRETTO_STOP_GRACE_S, STRETTO_TOKENS_FILE,
+        STRETTO_LOG_LEVEL.
         """
         tokens_file = environ.get("STRETTO_TOKENS_FILE")
         return cls(
-            kernel_address=_first(environ, "STRETTO_KERNEL_ADDRESS", "STRETTO_ADDRESS")
-            or "127.0.0.1:7233",
+            kernel_address=environ.get("STRETTO_KERNEL_ADDRESS") or "127.0.0.1:7233",
             token=_token(environ),
             data_directory=default_data_directory(environ),
-            worker_name=_first(environ, "STRETTO_WORKER_NAME", "STRETTO_WORKER_ID"),
+            worker_name=environ.get("STRETTO_WORKER_NAME") or None,
             queues=_words(environ.get("STRETTO_WORKER_QUEUES", "")),
             labels=_labels(environ.get("STRETTO_WORKER_LABELS", "")),
-            slot_count=_slots(_first(environ, "STRETTO_WORKER_SLOTS", "STRETTO_SLOTS")),
+            slot_count=_slots(environ.get("STRETTO_WORKER_SLOTS")),
             drain_finish_s=_seconds(environ, "STRETTO_DRAIN_S", 30.0),
             stop_grace_s=_seconds(environ, "STRETTO_STOP_GRACE_S", 5.0),
             tokens_directory=Path(tokens_file).parent if tokens_file else None,
             log_level=environ.get("STRETTO_LOG_LEVEL", "info"),
         )
-
-
-def _first(environ: Mapping[str, str], *names: str) -> str | None:
-    return next((environ[name] for name in names if environ.get(name)), None)
 
 
 def _token(environ: Mapping[str, str]) -> Secret | None:
@@ -90,7 +85,7 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _slots(text: str | None) -> int:
-    if text is None:
+    if not text:
         return SLOT_COUNT_DEFAULT
     if not text.isdecimal() or not 1 <= int(text) <= SLOT_COUNT_MAX:
         raise SettingsError(f"STRETTO_WORKER_SLOTS: {text!r} is not 1 to {SLOT_COUNT_MAX}")
