@@ -94,6 +94,18 @@ def test_the_rest_is_cancelled_unless_another_needs_it() -> None:
     assert story.state.failure is None
 
 
+def test_what_an_unneeded_spawner_spawns_is_cancelled_with_it() -> None:
+    story = started(
+        task("a"),
+        task("spawner", may_spawn=True),
+        task("join", "a", below("spawner"), join=ANY_REST_CANCELLED),
+    )
+    story.lease("spawner")
+    _succeed(story, "a")
+    story.spawn("spawner", task("x"))
+    assert _state(story, "spawner/x") == "CANCELLED"
+
+
 def test_a_subtree_holds_when_everything_below_has_ended() -> None:
     story = started(task("a", may_spawn=True), task("b", below("a")), task("c", "a"))
     story.lease("a")

@@ -82,6 +82,32 @@ def test_a_second_stop_gives_no_more_time_and_voids_the_first_timer() -> None:
     assert kinds(story.fire(second.timer)) == ["RunGraceEnded", "RunCancelled"]
 
 
+def test_a_cancel_in_the_clean_up_of_a_failed_run_gives_revoked_leases_nothing_back() -> None:
+    story = started(task("a"), task("b"), task("tidy", clean_up=True), failure_policy=FAIL_FAST)
+    story.lease("a")
+    story.lease("b")
+    story.fail("a", retryable=False)
+    story.wait(10)
+    (due,) = queries.run_due(story.state)
+    story.fire(due.timer)
+    assert [offer.task for offer in queries.every_offer(story.state)] == ["tidy"]
+    story.cancel(grace_s=60)
+    with pytest.raises(LeaseLost):
+        story.complete("b")
+    story.lease("tidy")
+    assert kinds(story.complete("tidy")) == ["AttemptSucceeded", "RunCancelled"]
+
+
+def test_the_first_failure_is_the_runs() -> None:
+    story = started(task("a"), task("b"), run_timeout=Duration(seconds=60))
+    story.lease("a")
+    story.fail("a", "FIRST", retryable=False)
+    story.wait(60)
+    events = story.fire(cmd.RunTimeout())
+    assert isinstance(events[-1], ev.RunFailed)
+    assert events[-1].failure.reason == "FIRST"
+
+
 def test_fail_fast_stops_what_runs_and_fails_with_the_first_failure() -> None:
     story = started(task("a"), task("b"), task("c"), failure_policy=FAIL_FAST)
     story.lease("a")
@@ -219,6 +245,22 @@ def test_the_queue_timeout_counts_from_ready_and_stands_still_while_held() -> No
     assert isinstance(events[0], ev.TaskFailed)
     assert events[0].failure.reason == "QUEUE_TIMEOUT"
     assert kinds(events) == ["TaskFailed", "RunFailed"]
+
+
+def test_nested_holds_stand_still_once() -> None:
+    story = _timed(queue=10)
+    story.hold("one")
+    story.wait(5)
+    story.hold("two")
+    story.lift("one")
+    story.wait(5)
+    story.lift("two")
+    story.wait(1)
+    story.hold("three")
+    story.wait(3)
+    story.lift("three")
+    (due,) = queries.task_due(story.state, A)
+    assert due.at_ns == story.now_ns + 9 * 10**9  # One second of the ten has run.
 
 
 def test_a_queue_timeout_is_void_once_leased_and_armed_anew_when_offered_again() -> None:
