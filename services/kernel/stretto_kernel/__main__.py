@@ -23,13 +23,14 @@ from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import to_status
 from stretto_core.rpc.tokens import TokenFile, TokenTable
 from stretto_core.telemetry.logs import configure_logs
+from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.servicers.run_listing import RunListing
-from stretto_kernel.serving import Readiness, add_servicers
+from stretto_kernel.serving import Readiness, add_metrics, add_servicers
 from stretto_kernel.settings import ROLES, Settings, SettingsError
 
 SWITCH_INTERVAL_S = 0.0005
@@ -90,7 +91,13 @@ async def _run_kernel(settings: Settings) -> int:
 async def _serve(
     kernel: Kernel, listing: RunListing, settings: Settings, stopped: asyncio.Event
 ) -> int:
-    server = RpcServer(ServerSettings(address=settings.listen_address), tokens=_tokens(settings))
+    registry = Registry()
+    add_metrics(registry, kernel)
+    server = RpcServer(
+        ServerSettings(address=settings.listen_address),
+        tokens=_tokens(settings),
+        registry=registry,
+    )
     add_servicers(server, kernel, listing)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()
@@ -100,7 +107,10 @@ async def _serve(
     host = settings.listen_address.rpartition(":")[0]
     _write_address(settings, f"{host}:{port}")
     structlog.get_logger("stretto.kernel").info("kernel.listening", address=f"{host}:{port}")
+    metrics = await _serve_metrics(settings, registry)
     await stopped.wait()
+    if metrics is not None:
+        metrics.close()
     await readiness.drain(settings.drain_grace_s)
     return 0
 
@@ -139,6 +149,16 @@ def _tokens(settings: Settings) -> TokenFile | TokenTable:
     if settings.tokens_file is None:
         return TokenTable()
     return TokenFile(settings.tokens_file.parent, asyncio.get_running_loop().time)
+
+
+async def _serve_metrics(settings: Settings, registry: Registry) -> asyncio.Server | None:
+    if not settings.metrics_address:
+        return None
+    # Loaded after the kernel serves: its start is a budget.
+    from stretto_core.telemetry.exposition import serve_metrics  # noqa: PLC0415
+
+    host, _, port = settings.metrics_address.rpartition(":")
+    return await serve_metrics(registry, host, int(port))
 
 
 def _write_address(settings: Settings, address: str) -> None:

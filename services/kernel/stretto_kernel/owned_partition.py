@@ -123,6 +123,8 @@ class OwnedPartition:
             wait_reason=self.dispatcher.wait_reason,
         )
         self._lease_ended = asyncio.Event()
+        self.late_ns_max = 0
+        """The longest that the alarm rang late: a stretch on the loop that let nobody else run."""
         self._alarm = Alarm(clock, self._ring, self._next_due_mono_ns)
 
     @classmethod
@@ -208,6 +210,7 @@ class OwnedPartition:
         self._lease_ended.set()
 
     def _ring(self, late_ns: int) -> None:
+        self.late_ns_max = max(self.late_ns_max, late_ns)
         if late_ns > STALL_NS:
             self._leases.give_time(self._ports.clock.mono_ns() + 2 * STALL_NS)
         self.streams.ring()

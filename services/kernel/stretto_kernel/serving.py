@@ -7,7 +7,9 @@ nothing was committed for 5 s a probe must succeed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -17,8 +19,10 @@ from stretto.work.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_ser
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import Refusal
 from stretto_core.rpc.server import RpcServer
+from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -28,6 +32,33 @@ PROBE_AFTER_NS = 5 * NS_PER_S
 PROBE_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 1.0
 DRAIN_CALLS_MS = 2_000
+
+
+def add_metrics(registry: Registry, kernel: Kernel) -> None:
+    """Let the registry tell how the kernel stands, read when it is asked."""
+    gauges: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
+        "recovery_streams_left": (
+            "Active runs that are not in memory yet.",
+            lambda owned: owned.folds.recovery_streams_left,
+        ),
+        "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
+        "leases_open": ("Open leases.", lambda owned: owned.lease_count),
+        "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
+        "writes_refused": (
+            "Writes of lease holders refused under this ownership.",
+            lambda owned: owned.refused_write_count,
+        ),
+        "loop_late_seconds_max": (
+            "The longest that the loop was late under this ownership.",
+            lambda owned: owned.late_ns_max / NS_PER_S,
+        ),
+    }
+    for name, (help_text, read) in gauges.items():
+        registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
+
+
+def _read(kernel: Kernel, read: Callable[[OwnedPartition], float]) -> float:
+    return read(kernel.partition) if kernel.is_owner else 0.0
 
 
 def add_servicers(server: RpcServer, kernel: Kernel, listing: RunListing) -> None:

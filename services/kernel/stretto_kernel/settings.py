@@ -28,6 +28,7 @@ class Settings:
 
     postgres_dsn: connection string of the record; never logged.
     listen_address: host:port; port 0 takes a free one.
+    metrics_address: host:port of /metrics for Prometheus; empty = not served.
     address_file: where the bound address is written once calls are taken; None = nowhere.
     tokens_file: bearer tokens; None = anonymous callers on loopback only.
     queue_limits: most open leases of a queue at once.
@@ -36,6 +37,7 @@ class Settings:
 
     postgres_dsn: str = field(repr=False)
     listen_address: str = "127.0.0.1:0"
+    metrics_address: str = ""
     address_file: Path | None = None
     tokens_file: Path | None = None
     partition: Partition = DEFAULT_PARTITION
@@ -50,7 +52,8 @@ class Settings:
         """Return the settings the environment gives. Raises SettingsError naming the variable."""
         return cls(
             postgres_dsn=_required(environ, "STRETTO_POSTGRES_DSN"),
-            listen_address=_address(environ.get("STRETTO_LISTEN", "127.0.0.1:0")),
+            listen_address=_address(environ, "STRETTO_LISTEN", default="127.0.0.1:0"),
+            metrics_address=_address(environ, "STRETTO_METRICS_LISTEN", default=""),
             address_file=_path(environ.get("STRETTO_ADDRESS_FILE", "")),
             tokens_file=_path(environ.get("STRETTO_TOKENS_FILE", "")),
             partition=_partition(environ.get("STRETTO_PARTITION", "p0")),
@@ -78,10 +81,11 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _address(text: str) -> str:
+def _address(environ: Mapping[str, str], name: str, *, default: str) -> str:
+    text = environ.get(name, "") or default
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise SettingsError(f"STRETTO_LISTEN: {text!r} is not host:port")
+    if text and (not host or not port.isdecimal() or int(port) > 65_535):
+        raise SettingsError(f"{name}: {text!r} is not host:port")
     return text
 
 

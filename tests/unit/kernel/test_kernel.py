@@ -523,3 +523,21 @@ async def test_a_draining_kernel_leases_nothing_more(kernel: Kernel) -> None:
     await start(kernel)
     assert worker.frames[-1].HasField("drain")
     assert not worker.assignments
+
+
+async def test_outcomes_heard_before_the_stream_was_lost_count(kernel: Kernel) -> None:
+    """A frame is worked off in parts; a cut in between, or a goodbye, must not undo the rest."""
+    worker = FrameWorker(kernel, credits=100)
+    tasks = [task(f"t{number}") for number in range(80)]
+    run_id = (await start(kernel, graph(*tasks))).answer.run_id
+    await leased(worker, 80)
+    succeeded = work_pb2.OutcomeSucceeded(result=Payload(json="1"))
+    worker.say(
+        outcomes=[
+            work_pb2.Outcome(token=one.token, succeeded=succeeded) for one in worker.assignments
+        ],
+        goodbye=work_pb2.Goodbye(),
+    )
+    worker.cut()
+    answered = await kernel.partition.calls.wait_ended(NAMESPACE, RunId(run_id), 10**10)
+    assert answered.answer.task_counts.succeeded_count == 80

@@ -168,6 +168,16 @@ def test_what_a_frame_says_is_heard_in_the_order_to_act_on_it() -> None:
     ]
 
 
+def test_many_outcomes_are_heard_in_parts() -> None:
+    outcomes = [work_pb2.Outcome(token=token(epoch)) for epoch in range(1, 61)]
+    heard = greeted().receive(WorkRequest(outcomes=outcomes), 0)
+    assert [len(part.outcomes) for part in heard if isinstance(part, words.Reported)] == [
+        25,
+        25,
+        10,
+    ]
+
+
 def test_what_is_said_together_leaves_in_one_frame_within_its_limits() -> None:
     session = greeted(credit_total_count=3_000)
     for epoch in range(1, 2_501):

@@ -37,8 +37,8 @@ from stretto_kernel.domain.run import Touched, commands, queries
 from stretto_kernel.timers.durable import RUN_ITSELF, DurableTimers
 from stretto_kernel.timers.heap import TimerHeap
 
-GRANTS_PER_STRETCH_MAX = 100
-DUE_PER_STRETCH_MAX = 100
+GRANTS_PER_STRETCH_MAX = 50
+DUE_PER_STRETCH_MAX = 50
 OFFER_AGAIN_NS = 100 * NS_PER_MS
 
 

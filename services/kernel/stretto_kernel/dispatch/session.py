@@ -23,6 +23,8 @@ from stretto_kernel.dispatch.hello import WorkerHello, parse_hello
 from stretto_kernel.dispatch.ready_queues import SessionKey
 
 FRAME_ITEMS_MAX = 1_000
+DECISIONS_PER_WORD_MAX = 25
+"""What a frame asks to decide is heard in parts, so that others run between them."""
 FRAME_BYTES_MAX = 3 * 1024 * 1024
 RENEW_INTERVAL_S = 5
 IDLE_TIMEOUT_NS = 15 * NS_PER_S
@@ -155,10 +157,12 @@ class WorkSession:
             self._unacknowledged.pop((outcome.token.work_item, outcome.token.epoch), None)
         if frame.acknowledged:
             heard.append(Acknowledged(tuple(frame.acknowledged)))
-        if frame.spawns:
-            heard.append(SpawnsAsked(tuple(frame.spawns)))
-        if frame.outcomes:
-            heard.append(Reported(tuple(frame.outcomes)))
+        for start in range(0, len(frame.spawns), DECISIONS_PER_WORD_MAX):
+            part = frame.spawns[start : start + DECISIONS_PER_WORD_MAX]
+            heard.append(SpawnsAsked(tuple(part)))
+        for start in range(0, len(frame.outcomes), DECISIONS_PER_WORD_MAX):
+            ended = frame.outcomes[start : start + DECISIONS_PER_WORD_MAX]
+            heard.append(Reported(tuple(ended)))
         if frame.renewals:
             heard.append(Renewed(tuple(frame.renewals)))
 

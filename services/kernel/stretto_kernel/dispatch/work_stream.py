@@ -5,9 +5,9 @@ Values for `work_streams`, which alone changes them.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from stretto.common.v1.principal_pb2 import Principal
@@ -18,7 +18,7 @@ from stretto_core.ids import SessionId, WorkerId
 
 from stretto_kernel.dispatch.hello import WorkerHello
 from stretto_kernel.dispatch.ready_queues import SessionKey
-from stretto_kernel.dispatch.session import WorkSession
+from stretto_kernel.dispatch.session import Heard, WorkSession
 
 PROCESSES_MAX = 10_000
 
@@ -64,6 +64,7 @@ class HolderWrites(Protocol):
 class WorkStream:
     """One open work stream.
 
+    heard: what was said and not acted on yet; while `busy` the loop will come back to it.
     send, end: hand over a frame, end the stream (None: in order); both return at once.
     """
 
@@ -74,6 +75,8 @@ class WorkStream:
     send: SendFrame
     end: EndStream
     open: bool = True
+    heard: deque[Heard] = field(default_factory=deque)
+    busy: bool = False
 
     @property
     def hello(self) -> WorkerHello:

@@ -46,6 +46,8 @@ from stretto_kernel.dispatch.work_stream import (
     WorkStream,
 )
 
+_DECISIONS = (Reported, SpawnsAsked)
+
 
 class WorkStreams:
     """The open work streams of one ownership of the partition."""
@@ -96,12 +98,13 @@ class WorkStreams:
         """Act on a frame. Raises InvalidArgument, SessionReplaced: end the stream with it."""
         if not stream.open:
             return
-        for heard in stream.session.receive(frame, self._clock.mono_ns()):
-            self._act(stream, heard)
-        self.flush_one(stream)
+        stream.heard.extend(stream.session.receive(frame, self._clock.mono_ns()))
+        if not stream.busy:
+            self._act_on_heard(stream)
 
     def lost(self, stream: WorkStream) -> None:
         """The stream ended without a goodbye: release what was not acknowledged, watch the rest."""
+        self._hear_out(stream)
         if not self._forget(stream) or stream.session.hello is None:
             return
         hello = stream.hello
@@ -219,6 +222,24 @@ class WorkStreams:
             case SaidGoodbye():
                 self._goodbye(stream)
 
+    def _act_on_heard(self, stream: WorkStream) -> None:
+        """Act on what was heard; after many decisions the rest waits until others had a turn."""
+        heard = stream.heard
+        while heard:
+            acted_on = heard.popleft()
+            self._act(stream, acted_on)
+            if heard and isinstance(acted_on, _DECISIONS) and isinstance(heard[0], _DECISIONS):
+                break
+        stream.busy = bool(heard)
+        if stream.busy:
+            asyncio.get_running_loop().call_soon(self._act_on_heard, stream)
+        self.flush_one(stream)
+
+    def _hear_out(self, stream: WorkStream) -> None:
+        """Act on all that was heard at once: the stream is about to end."""
+        while stream.heard:
+            self._act(stream, stream.heard.popleft())
+
     def _acknowledge(self, token: lease_pb2.LeaseToken) -> None:
         lease = self._find(token)
         if lease is not None:
@@ -251,6 +272,7 @@ class WorkStreams:
 
     def _replace(self, older: WorkStream, hello: WorkerHello) -> None:
         """End the worker's stream before; a newer process also takes its leases, in `_greet`."""
+        self._hear_out(older)
         self._forget(older)
         if older.hello.session_id == hello.session_id:
             older.end(None)
