@@ -119,6 +119,9 @@ async def test_watching_a_run_to_its_end(kernel: Served) -> None:
     *_, last = [change async for change in changes]
     assert last.ended and last.run.state == run_pb2.RUN_STATE_SUCCEEDED
     assert last.version == 4
+    again = kernel.runs.WatchRun(pb.WatchRunRequest(name=name, tasks=True, after_version=4))
+    (only,) = [change async for change in again]
+    assert only.ended and not only.tasks, "nothing has changed since"
     await worker.cut()
 
 

@@ -19,6 +19,7 @@ from stretto_core.ids import Namespace, RunId, TaskName
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun, RunWatch
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.domain.run import Touched
 from stretto_kernel.domain.run.resource import to_run
 
 INTERVAL_S = 0.1
@@ -42,14 +43,17 @@ async def watch_run(
     namespace: Namespace,
     run_id: RunId,
     with_tasks: bool,
+    after_version: int = 0,
 ) -> AsyncIterator[RunChange]:
     """Yield the run as it is, with every task, then its changes; the last has `ended`.
 
-    Raises RunNotFound.
+    after_version: the follower has seen the run up to here; every task is given again unless
+    nothing has changed since. Raises RunNotFound.
     """
     watch = RunWatch()
-    watch.void()
     run = await calls.find(namespace, run_id)
+    unseen = after_version < run.decided
+    watch.note(Touched((), run_wide=unseen))
     run.watches.append(watch)
     try:
         while True:

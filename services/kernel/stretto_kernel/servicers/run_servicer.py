@@ -74,7 +74,10 @@ class RunServicer(RunServiceServicer):
         self, request: pb.WatchRunRequest, context: Any
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """See the contract."""
-        namespace, run_id = parse.parse_run_name("name", request.name)
+        fields = Fields()
+        namespace, run_id = fields.run("name", request.name)
+        after_version = fields.count("after_version", request.after_version)
+        fields.refuse("the request")
         owned: OwnedPartition = self._kernel.partition
         changes = watch_run(
             owned.host,
@@ -83,6 +86,7 @@ class RunServicer(RunServiceServicer):
             namespace=namespace,
             run_id=run_id,
             with_tasks=request.tasks,
+            after_version=after_version,
         )
         async for run, tasks, version, ended in changes:
             yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)

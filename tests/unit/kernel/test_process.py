@@ -1,0 +1,48 @@
+"""The kernel's process: what its start loads, and what it tells of itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from stretto_core.telemetry.exposition import render
+from stretto_core.telemetry.metrics import Registry
+from stretto_kernel.serving import add_metrics
+
+from tests.unit.kernel.harness import FrameWorker, new_store, start, start_kernel
+from tests.waiting import until
+
+LOADED_LATER = (
+    "cryptography",
+    "grpc_reflection.v1alpha",
+    "hypothesis",
+    "nats",
+    "opentelemetry",
+    "pytest",
+    "stretto_core.telemetry.exposition",
+    "stretto_core.testing",
+)
+
+
+def test_the_start_loads_nothing_that_can_wait() -> None:
+    script = "import sys, stretto_kernel.__main__; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert "stretto_kernel.kernel" in loaded
+    found = [name for name in loaded for late in LOADED_LATER if f"{name}.".startswith(f"{late}.")]
+    assert not found
+
+
+async def test_metrics_show_how_the_kernel_stands() -> None:
+    kernel = await start_kernel(new_store())
+    registry = Registry()
+    add_metrics(registry, kernel)
+    worker = FrameWorker(kernel)
+    await start(kernel)
+    await until(lambda: len(worker.assignments) == 1)
+    shown = render(registry).splitlines()
+    assert "stretto_kernel_leases_open 1" in shown
+    assert "stretto_kernel_recovery_streams_left 0" in shown
+    await kernel.stop()
+    assert "stretto_kernel_leases_open 0" in render(registry).splitlines()
