@@ -15,7 +15,7 @@ from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import PositionPassed, Projector
+from stretto_kernel.projections.projector import PositionMoved, Projector
 from stretto_kernel.projections.run_index import RunIndexFold, RunRow
 
 
@@ -33,10 +33,10 @@ class MemoryRunIndex:
         """See `RunIndexStore`."""
         return self._position
 
-    async def save(self, rows: Sequence[RunRow], position: int) -> None:
+    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
         """See `RunIndexStore`."""
-        if position <= self._position:
-            raise PositionPassed
+        if after != self._position:
+            raise PositionMoved
         self._position = position
         self.rows.update((row.run_id, row) for row in rows)
 

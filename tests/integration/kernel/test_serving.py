@@ -23,6 +23,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.run_index import RunIndexFold
+from stretto_kernel.servicers.page_tokens import encode_cursor, encode_token
 
 from tests.integration.kernel.serving import (
     IDS,
@@ -139,6 +140,44 @@ async def test_pages_of_tasks(kernel: Served) -> None:
     assert seen == names
 
 
+async def test_no_answer_outgrows_a_message(kernel: Served) -> None:
+    names = [f"t{number}" for number in range(80)]
+    name = (await kernel.start(*(task(each) for each in names))).run.name
+    worker = StreamWorker(kernel.channel, credit_count=100)
+    await until(lambda: len(worker.assignments) == 80)
+    for assignment in worker.assignments:
+        worker.succeed(assignment.token, '"' + '\\"' * 30_000 + '"')
+    await until(lambda: len(worker.receipts) == 80)
+    seen, token, pages = [], "", 0
+    while token or not pages:
+        request = pb.ListTasksRequest(parent=name, page_size=100, page_token=token)
+        page = await kernel.runs.ListTasks(request)
+        seen += [one.task for one in page.tasks]
+        token, pages = page.next_page_token, pages + 1
+    assert seen == names and pages > 1
+    watched = [
+        one.task
+        async for change in kernel.runs.WatchRun(pb.WatchRunRequest(name=name, tasks=True))
+        for one in change.tasks
+    ]
+    assert watched == names
+    form = log_pb.EventForm(body_json=True, stored_bytes=True)
+    cursor, count, more = "", 0, True
+    while more:
+        read = await kernel.events.ReadAll(
+            log_pb.ReadAllRequest(cursor=cursor, page_size=1_000, form=form)
+        )
+        cursor, count, more = read.cursor, count + len(read.events), read.more
+    assert count == 162
+    followed = kernel.events.Subscribe(log_pb.SubscribeRequest(form=form))
+    async for batch in followed:
+        count -= len(batch.events)
+        if count == 0:
+            break
+    followed.cancel()
+    await worker.cut()
+
+
 async def test_the_event_log(kernel: Served) -> None:
     run_ids = [(await kernel.start()).run.run_id for _ in range(3)]
     read = await kernel.events.ReadStream(log_pb.ReadStreamRequest(stream=run_ids[0]))
@@ -177,7 +216,7 @@ async def test_runs_are_listed_from_the_view(kernel: Served) -> None:
     page = await kernel.log.read_all()
     for event in page.events:
         fold.apply(event)
-    await store.save(fold.take_rows(), page.events[-1].position)
+    await store.save(fold.take_rows(), after=0, position=page.events[-1].position)
     seen, token = [], ""
     while True:
         request = pb.ListRunsRequest(min_position=started.position, page_size=2, page_token=token)
@@ -213,6 +252,36 @@ async def test_a_projector_follows_and_resumes(kernel: Served) -> None:
     listed = await kernel.runs.ListRuns(pb.ListRunsRequest())
     assert [run.state for run in listed.runs] == [run_pb2.RUN_STATE_KILLED]
     assert not (await store.active_runs()).runs
+
+
+async def test_a_view_whose_newest_rows_went_with_the_server_is_made_whole_again(
+    kernel: Served, fresh_database: str
+) -> None:
+    """Its commits are not awaited: a crash of the server may take rows and position back."""
+    store = RunIndexTable(PARTITION, kernel.log.tracking)
+    running = asyncio.create_task(Projector(kernel.log, store, RunIndexFold(RUN_CODEC)).run())
+
+    async def projected(position: Position) -> None:
+        listing = pb.ListRunsRequest(min_position=position)
+        while await reason_of(kernel.runs.ListRuns(listing)) == "VIEW_BEHIND":
+            pass
+
+    await projected((await kernel.start()).position)
+    lost = await kernel.start()
+    await projected(lost.position)
+    async with await psycopg.AsyncConnection.connect(fresh_database) as crash:
+        await crash.execute(
+            "DELETE FROM stretto_p0.run_index_v1 WHERE run_id = %s", [lost.run.run_id]
+        )
+        await crash.execute(
+            "UPDATE stretto_p0.tracking SET notification_id = %s"
+            " WHERE application_name = 'run_index_v1' AND notification_id = %s",
+            [lost.position.number - 1, lost.position.number],
+        )
+    await projected((await kernel.start()).position)
+    listed = await kernel.runs.ListRuns(pb.ListRunsRequest())
+    assert lost.run.name in [run.name for run in listed.runs]
+    running.cancel()
 
 
 async def test_what_is_not_served_says_so(kernel: Served) -> None:
@@ -258,6 +327,15 @@ BAD_STARTS: dict[str, dict[str, Any]] = {
     "label key": {"labels": {"A B": "x"}},
     "label value": {"labels": {"a": "x" * 256}},
     "display name": {"display_name": "x" * 201},
+    "NUL in the display name": {"display_name": "a\0b"},
+    "NUL in a label": {"labels": {"a": "\0"}},
+    "endless first interval": {
+        "task_graph": plan_pb2.TaskGraph(
+            tasks=[
+                task("a", retry=plan_pb2.RetryPolicy(initial_interval=Duration(seconds=2**63 - 1)))
+            ]
+        )
+    },
     "long wait": {"wait_timeout": Duration(seconds=61)},
     "negative wait": {"wait_timeout": Duration(seconds=-1)},
     "impossible span": {"wait_timeout": Duration(nanos=2_000_000_000)},
@@ -291,8 +369,19 @@ async def test_other_bad_input_is_refused_by_field(kernel: Served) -> None:
         kernel.events.ReadStream(log_pb.ReadStreamRequest(stream="x", after_version=-1)),
         kernel.events.ReadAll(log_pb.ReadAllRequest(cursor="ours?")),
         kernel.events.ReadAll(log_pb.ReadAllRequest(page_size=-1)),
+        kernel.events.ReadAll(log_pb.ReadAllRequest(cursor=encode_cursor({PARTITION: 1 << 63}))),
+        kernel.events.ReadStream(log_pb.ReadStreamRequest(stream="a\0b")),
+        kernel.runs.ListRuns(pb.ListRunsRequest(filter='display_name = "\0"')),
+        kernel.runs.ListRuns(pb.ListRunsRequest(page_token=encode_token("runs", "9" * 30, "x"))),
+        kernel.runs.ListRuns(pb.ListRunsRequest(page_token=encode_token("runs", "9", "\0"))),
+        kernel.runs.ListTasks(
+            pb.ListTasksRequest(parent=name, page_token=encode_token("tasks", "9" * 30))
+        ),
     ]
     reasons = [await reason_of(call) for call in bad]
+    far = encode_token("tasks", str(2**63 - 1))
+    beyond = await kernel.runs.ListTasks(pb.ListTasksRequest(parent=name, page_token=far))
+    assert list(beyond.tasks) == []
     assert reasons == ["INVALID_ARGUMENT"] * len(bad)
     unknown = "namespaces/default/runs/p0-00000000000000000000000000000000"
     missing: list[Awaitable[object]] = [

@@ -232,3 +232,33 @@ def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
         queues.set_credits(-1, 100)
         while (grant := queues.next_grant()) is not None:
             leased[grant.item.task] = ready.pop(grant.item.task)
+
+
+def test_a_line_that_ran_empty_elsewhere_is_seen_when_it_fills_again() -> None:
+    """One of two offers saw a line's head, another took it; the next item is for either."""
+    queues = ReadyQueues({})
+    session(queues, 1, 1)
+    session(queues, 2, 0, offer(executors="test other"))
+    queues.offer_item(item("first"))
+    assert granted(queues) == [("first", 1)]
+    queues.offer_item(item("second"))
+    queues.set_credits(2, 1)
+    assert granted(queues) == [("second", 2)]
+
+
+def test_a_line_that_ran_empty_while_it_was_parked_keeps_its_new_items() -> None:
+    queues = ReadyQueues({"default": 1})
+    other = offer(executors="test other")
+    session(queues, 1, 1)
+    queues.offer_item(item("running"))
+    assert granted(queues) == [("running", 1)]
+    queues.offer_item(item("waiting"))
+    session(queues, 2, 2, other)
+    assert granted(queues) == []
+    queues.withdraw_item(RunId("r"), TaskName("waiting"))
+    queues.withdraw_item(RunId("r"), TaskName("running"))
+    queues.offer_item(item("next"))
+    queues.offer_item(item("after it"))
+    assert granted(queues) == [("next", 2)]
+    queues.withdraw_item(RunId("r"), TaskName("next"))
+    assert granted(queues) == [("after it", 2)]

@@ -25,7 +25,7 @@ from stretto_core.ids import Partition, RunId
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
-from stretto_kernel.projections.projector import PositionPassed
+from stretto_kernel.projections.projector import PositionMoved
 from stretto_kernel.projections.run_index import RUN_INDEX, RunRow
 
 Result = TypeVar("Result")
@@ -58,16 +58,18 @@ class RunIndexTable:
 
         return await asyncio.to_thread(read)
 
-    async def save(self, rows: Sequence[RunRow], position: int) -> None:
+    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
         """See `RunIndexStore`."""
 
         def store() -> None:
             with self._transaction(commit=True) as cursor:
                 cursor.execute("SET LOCAL synchronous_commit = off")
+                if self._position(cursor) != after:
+                    raise PositionMoved
                 try:
                     self._tracking.insert_in(cursor, RUN_INDEX, position)
                 except IntegrityError as error:
-                    raise PositionPassed from error
+                    raise PositionMoved from error
                 cursor.execute(self._statements["upsert"], _columns(rows))
 
         await asyncio.to_thread(store)

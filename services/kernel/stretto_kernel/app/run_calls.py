@@ -29,6 +29,7 @@ from stretto_core.ids import (
 
 from stretto_kernel.app.asking import Answered, Decided, ask
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import decide, evolve, new_run
@@ -170,11 +171,13 @@ class RunCalls:
         """Read some of the run's tasks. Raises RunNotFound."""
 
         def question(run: HostedRun) -> Decided[TaskPage]:
-            end = first_index + count_max
-            names = itertools.islice(run.state.tasks, first_index, end)
+            task_count = len(run.state.tasks)
+            first = min(first_index, task_count)
+            names = itertools.islice(run.state.tasks, first, min(first + count_max, task_count))
             tasks = [self.show_task(run, name) for name in names]
-            more = end < len(run.state.tasks)
-            return Decided(TaskPage(tasks, end if more else None), own_facts=False)
+            del tasks[count_within((task.ByteSize() for task in tasks), PAGE_BYTES_MAX) :]
+            end = first + len(tasks)
+            return Decided(TaskPage(tasks, end if end < task_count else None), own_facts=False)
 
         answered = await ask(self._host, self._finder(namespace, run_id), question)
         return answered.answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from itertools import islice
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
@@ -17,6 +16,7 @@ from stretto_core.clock import Clock
 from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun, RunWatch
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import Touched
@@ -84,10 +84,10 @@ async def watch_run(
 def _in_parts(
     run: run_pb2.Run, tasks: list[run_pb2.Task], version: int, *, ended: bool
 ) -> Iterable[RunChange]:
-    rest = iter(tasks)
     sent_count = 0
     while True:
-        part = list(islice(rest, TASKS_PER_CHANGE_MAX))
+        part = tasks[sent_count : sent_count + TASKS_PER_CHANGE_MAX]
+        del part[count_within((task.ByteSize() for task in part), PAGE_BYTES_MAX) :]
         sent_count += len(part)
         last = sent_count == len(tasks)
         yield RunChange(run, part, version, ended and last)

@@ -73,7 +73,7 @@ class _Bucket:
 class _Offer:
     key: OfferKey
     idle: OrderedDict[SessionKey, None] = field(default_factory=OrderedDict)
-    heads: list[tuple[Order, int, _Bucket]] = field(default_factory=list)
+    heads: list[tuple[Order, int, BucketKey]] = field(default_factory=list)
     shown: dict[BucketKey, Order] = field(default_factory=dict)
     session_count: int = 0
 
@@ -91,7 +91,7 @@ class _Queue:
     limit: int | None
     leased_count: int = 0
     blocking: set[RunId] = field(default_factory=set)
-    parked: dict[BucketKey, _Bucket] = field(default_factory=dict)
+    parked: dict[BucketKey, None] = field(default_factory=dict)
 
     @property
     def is_open(self) -> bool:
@@ -271,19 +271,24 @@ class ReadyQueues:
 
     def _match(self, offer: _Offer) -> Grant | None:
         while offer.idle and offer.heads:
-            order, _, bucket = heapq.heappop(offer.heads)
-            if offer.shown.get(bucket.key) != order:
+            order, _, key = heapq.heappop(offer.heads)
+            if offer.shown.get(key) != order:
                 continue
-            del offer.shown[bucket.key]
+            del offer.shown[key]
+            # By its key: the bucket shown may have run empty and been made anew since.
+            bucket = self._buckets.get(key)
+            if bucket is None:
+                continue
             head = self._head(bucket)
             if head is None:
+                del self._buckets[key]
                 continue
             if head[0] != order:
                 self._show_head(bucket, offer)
                 continue
-            queue = self._queue(bucket.key[0])
+            queue = self._queue(key[0])
             if not queue.is_open:
-                queue.parked[bucket.key] = bucket
+                queue.parked[key] = None
                 continue
             heapq.heappop(bucket.heap)
             item = head[1]
@@ -352,15 +357,16 @@ class ReadyQueues:
         shown = offer.shown.get(bucket.key)
         if shown is None or order < shown:  # A later head is found when the shown one surfaces.
             offer.shown[bucket.key] = order
-            heapq.heappush(offer.heads, (order, order[2], bucket))
+            heapq.heappush(offer.heads, (order, order[2], bucket.key))
         if offer.idle:
             self._dirty[offer.key] = offer
 
     def _reopen(self, queue: _Queue) -> None:
         if queue.is_open and queue.parked:
             parked, queue.parked = queue.parked, {}
-            for bucket in parked.values():
-                self._show_to_all(bucket)
+            for key in parked:
+                if (bucket := self._buckets.get(key)) is not None:
+                    self._show_to_all(bucket)
 
     def _release_slot(self, run: _Run, task: TaskName) -> None:
         name = run.leased.pop(task, None)

@@ -1,8 +1,9 @@
 """The batch projector: follows the log and keeps a view, in batches.
 
 Each batch's rows and the follower's position are stored in one transaction, so that a crash
-between two batches repeats nothing and loses nothing. A second projector of the same view is
-refused by the position and reads on from where the other is.
+between two batches repeats nothing and loses nothing. A batch is stored only onto the position it
+follows: a second projector of the same view, or one whose newest batches went with a crash of the
+server, is refused and reads on from where the view is.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ FOLD_SLICE_EVENTS = 200
 AGAIN_S = 0.2
 
 
-class PositionPassed(Exception):
-    """Another projector has stored this position or a later one."""
+class PositionMoved(Exception):
+    """The view is not where this projector left it: another one is at work, or rows were lost."""
 
 
 class RunIndexStore(Protocol):
@@ -40,8 +41,11 @@ class RunIndexStore(Protocol):
         """Up to which position the view is done. Raises Unavailable."""
         ...
 
-    async def save(self, rows: Sequence[RunRow], position: int) -> None:
-        """Store rows and position in one transaction. Raises PositionPassed, Unavailable."""
+    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
+        """Store rows and position in one transaction onto a view that is at `after`.
+
+        Raises PositionMoved, Unavailable.
+        """
         ...
 
 
@@ -60,7 +64,7 @@ class Projector:
             try:
                 await self._store.prepare()
                 await self._follow()
-            except (Unavailable, PositionPassed) as cause:
+            except (Unavailable, PositionMoved) as cause:
                 self._logger.info("projector.again", cause=type(cause).__name__)
                 await asyncio.sleep(AGAIN_S)
 
@@ -69,15 +73,17 @@ class Projector:
         position = await self._store.position()
         async with aclosing(self._log.subscribe(after_position=position)) as batches:
             async for batch in batches:
-                await self._project(batch)
+                await self._project(batch, after=position)
+                position = batch[-1].position
 
-    async def _project(self, batch: Sequence[StoredEvent]) -> None:
+    async def _project(self, batch: Sequence[StoredEvent], *, after: int) -> None:
         for index, stored in enumerate(batch, start=1):
             await self._catch_up(stored)
             self._fold.apply(stored)
             if index % FOLD_SLICE_EVENTS == 0:
                 await asyncio.sleep(0)
-        await self._store.save(self._fold.take_rows(), batch[-1].position)
+        rows = self._fold.take_rows()
+        await self._store.save(rows, after=after, position=batch[-1].position)
 
     async def _catch_up(self, stored: StoredEvent) -> None:
         """Fold what comes before the event, when its run is not in the cache."""

@@ -52,7 +52,7 @@ class EventLogServicer(EventLogServiceServicer):
         size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         fields.refuse("the request")
         page = await self._log.read_stream(
-            stream, after_version=after, limit=size, bytes_max=PAGE_BYTES_MAX
+            stream, after_version=after, limit=size, bytes_max=_bytes_max(request.form)
         )
         if not page.events and not await self._log.existing_streams([stream]):
             raise NotFound("no such stream", stream=stream)
@@ -64,7 +64,9 @@ class EventLogServicer(EventLogServiceServicer):
         size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         fields.refuse("the request")
         after = self._after(request.cursor)
-        page = await self._log.read_all(after_position=after, limit=size, bytes_max=PAGE_BYTES_MAX)
+        page = await self._log.read_all(
+            after_position=after, limit=size, bytes_max=_bytes_max(request.form)
+        )
         reached = page.events[-1].position if page.events else after
         return pb.ReadAllResponse(
             events=self._show(page.events, request.form),
@@ -86,7 +88,7 @@ class EventLogServicer(EventLogServiceServicer):
         try:
             async with aclosing(self._log.subscribe(after_position=after)) as batches:
                 async for batch in batches:
-                    for events, reached in _parts(batch, stream):
+                    for events, reached in _parts(batch, stream, _bytes_max(request.form)):
                         shown = self._show(events, request.form)
                         yield pb.SubscribeResponse(events=shown, cursor=self._cursor(reached))
         finally:
@@ -148,7 +150,14 @@ def _stream(fields: Fields, text: str, *, required: bool) -> StreamId:
     return StreamId(fields.text("stream", text, characters_max=STREAM_CHARACTERS_MAX))
 
 
-def _parts(batch: Sequence[StoredEvent], stream: StreamId) -> list[tuple[list[StoredEvent], int]]:
+def _bytes_max(form: pb.EventForm) -> int:
+    """How many stored bytes an answer shows: JSON takes up to twice the bytes it is made from."""
+    return PAGE_BYTES_MAX // (1 + form.stored_bytes + 2 * form.body_json)
+
+
+def _parts(
+    batch: Sequence[StoredEvent], stream: StreamId, bytes_max: int
+) -> list[tuple[list[StoredEvent], int]]:
     """Cut a batch to the size of a message; the cursor moves on though nothing matches."""
     parts: list[tuple[list[StoredEvent], int]] = []
     events: list[StoredEvent] = []
@@ -157,8 +166,7 @@ def _parts(batch: Sequence[StoredEvent], stream: StreamId) -> list[tuple[list[St
         if stream and event.stream != stream:
             continue
         if events and (
-            len(events) >= SUBSCRIBE_EVENTS_MAX
-            or bytes_count + len(event.stored_bytes) > PAGE_BYTES_MAX
+            len(events) >= SUBSCRIBE_EVENTS_MAX or bytes_count + len(event.stored_bytes) > bytes_max
         ):
             parts.append((events, events[-1].position))
             events, bytes_count = [], 0

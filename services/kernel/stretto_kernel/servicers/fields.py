@@ -51,8 +51,7 @@ class Fields(Findings):
 
     def text(self, field: str, text: str, *, characters_max: int) -> str:
         """Text for people."""
-        if len(text) > characters_max:
-            self.wrong(field, f"is longer than {characters_max} characters")
+        self.check_text(field, text, characters_max=characters_max)
         return text
 
     def span(self, field: str, span: Duration, *, most_s: int) -> int:

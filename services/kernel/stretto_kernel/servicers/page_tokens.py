@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from stretto_core.errors import FieldViolation, InvalidArgument
 from stretto_core.ids import Partition
 
+NUMBER_MAX = (1 << 63) - 1
+NUMBER_DIGITS_MAX = 19
+
 
 def encode_token(kind: str, *parts: str) -> str:
     """Return a token of `kind` with `parts`, none of which holds a line feed."""
@@ -26,9 +29,19 @@ def decode_token(field: str, kind: str, token: str, *, part_count: int) -> tuple
         found_kind, *parts = base64.urlsafe_b64decode(padded).decode().split("\n")
     except (binascii.Error, ValueError):
         found_kind, parts = "", []
-    if found_kind != kind or len(parts) != part_count:
+    if found_kind != kind or len(parts) != part_count or any("\0" in part for part in parts):
         raise not_ours(field)
     return tuple(parts)
+
+
+def token_number(field: str, text: str) -> int:
+    """Return a number that a token or cursor holds: 0 to 2^63 - 1. Raises InvalidArgument."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > NUMBER_DIGITS_MAX:
+        raise not_ours(field)
+    number = int(text)
+    if number > NUMBER_MAX:
+        raise not_ours(field)
+    return number
 
 
 def not_ours(field: str) -> InvalidArgument:
@@ -51,7 +64,5 @@ def decode_cursor(field: str, cursor: str) -> dict[Partition, int]:
     positions: dict[Partition, int] = {}
     for place in filter(None, places.split(",")):
         partition, _, number = place.partition("=")
-        if not number.isdecimal():
-            raise not_ours(field)
-        positions[Partition(partition)] = int(number)
+        positions[Partition(partition)] = token_number(field, number)
     return positions

@@ -16,9 +16,10 @@ from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import Unavailable
 from stretto_core.ids import Namespace, Partition
 
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_listing import RunFilter, RunList
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token, not_ours
+from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 1_000
@@ -55,11 +56,11 @@ class RunListing:
         page = await self._view.list_runs(found, count_max=size)
         if page.position < least:
             raise ViewBehind("the view is behind", position=str(page.position), asked=str(least))
+        listed = page.runs[: count_within((len(run.shown) for run in page.runs), PAGE_BYTES_MAX)]
         token = ""
-        if page.more:
-            last = page.runs[-1]
-            token = encode_token("runs", str(last.create_ns), last.run_id)
-        runs = [run_pb2.Run.FromString(listed.shown) for listed in page.runs]
+        if page.more or len(listed) < len(page.runs):
+            token = encode_token("runs", str(listed[-1].create_ns), listed[-1].run_id)
+        runs = [run_pb2.Run.FromString(run.shown) for run in listed]
         return pb.ListRunsResponse(runs=runs, next_page_token=token)
 
     def _least_position(self, fields: Fields, position: Position) -> int:
@@ -116,6 +117,5 @@ def _after_page(found: RunFilter, page_token: str) -> RunFilter:
     if not page_token:
         return found
     create_ns, run_id = decode_token("page_token", "runs", page_token, part_count=2)
-    if not create_ns.isdecimal():
-        raise not_ours("page_token")
-    return replace(found, before_ns=int(create_ns), before_run_id=run_id)
+    before_ns = token_number("page_token", create_ns)
+    return replace(found, before_ns=before_ns, before_run_id=run_id)

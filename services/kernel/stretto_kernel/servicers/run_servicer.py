@@ -16,7 +16,7 @@ from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.servicers import run_requests as parse
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token, not_ours
+from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
 from stretto_kernel.servicers.run_listing import RunListing
 
 Response = TypeVar("Response")
@@ -134,6 +134,4 @@ def _first_index(page_token: str) -> int:
     if not page_token:
         return 0
     (index,) = decode_token("page_token", "tasks", page_token, part_count=1)
-    if not index.isdecimal():
-        raise not_ours("page_token")
-    return int(index)
+    return token_number("page_token", index)

@@ -98,6 +98,13 @@ class Findings:
         if wants_object and not isinstance(value, dict):
             self.wrong(field, "must be a JSON object")
 
+    def check_text(self, field: str, text: str, *, characters_max: int) -> None:
+        """Note text for people that is too long, or that no view can hold (a NUL character)."""
+        if len(text) > characters_max:
+            self.wrong(field, f"is longer than {characters_max} characters")
+        if "\0" in text:
+            self.wrong(field, "holds a NUL character")
+
     def check_labels(self, field: str, labels: dict[str, str]) -> None:
         """Note labels beyond 64, or with keys or values beyond their limits."""
         if len(labels) > LABELS_MAX:
@@ -105,8 +112,7 @@ class Findings:
         for key, value in labels.items():
             if not LABEL_KEY.match(key):
                 self.wrong(f"{field}[{key!r}]", "the key must be 1-63 characters of [a-z0-9._-]")
-            if len(value) > LABEL_VALUE_CHARS_MAX:
-                self.wrong(f"{field}[{key!r}]", "the value is longer than 255 characters")
+            self.check_text(f"{field}[{key!r}]", value, characters_max=LABEL_VALUE_CHARS_MAX)
 
 
 def parse_json(text: str) -> object:

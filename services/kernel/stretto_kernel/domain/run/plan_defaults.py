@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from stretto.run.v1 import plan_pb2 as pb
 
+from stretto_kernel.domain.run.findings import SPAN_S_MAX
+
 SLICE_TIMEOUT_S = 300
 CANCEL_GRACE_S = 10
 CLEAN_UP_TIMEOUT_S = 600
@@ -67,6 +69,8 @@ def _fill(task: pb.TaskSpec) -> None:
     if not retry.HasField("initial_interval"):
         retry.initial_interval.seconds = INITIAL_INTERVAL_S
     if not retry.HasField("max_interval"):
-        retry.max_interval.seconds = max(MAX_INTERVAL_S, retry.initial_interval.seconds + 1)
+        # An interval beyond what a span may be is refused after this, by its own name.
+        initial_s = min(retry.initial_interval.seconds, SPAN_S_MAX)
+        retry.max_interval.seconds = max(MAX_INTERVAL_S, initial_s + 1)
     if not retry.HasField("jitter"):
         retry.jitter = JITTER

@@ -47,8 +47,7 @@ def start_run(state: RunState, command: StartRun) -> tuple[RunEvent, ...]:
     if command.input is not None:
         findings.check_payload("input", command.input)
     findings.check_labels("labels", dict(command.labels))
-    if len(command.display_name) > DISPLAY_NAME_CHARS_MAX:
-        findings.wrong("display_name", f"is longer than {DISPLAY_NAME_CHARS_MAX} characters")
+    findings.check_text("display_name", command.display_name, characters_max=DISPLAY_NAME_CHARS_MAX)
     findings.refuse("the run")
     _check_task_count(len(new.tasks), policies.task_count_max)
     return (
