@@ -41,10 +41,7 @@ STALL_NS = NS_PER_S
 """If the loop itself was late by so much, leases get time: their holders' renewals wait unread."""
 
 RUN_CODEC = Codec(
-    message
-    for message in (
-        getattr(events_pb2, name) for name in sorted(events_pb2.DESCRIPTOR.message_types_by_name)
-    )
+    getattr(events_pb2, name) for name in sorted(events_pb2.DESCRIPTOR.message_types_by_name)
 )
 """Every event of a run's stream."""
 

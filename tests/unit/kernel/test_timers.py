@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
+from stretto_core.clock.system import SystemClock
 from stretto_core.ids import RunId, TaskName
 from stretto_kernel.domain.run.commands import AttemptTimeout, QueueTimeout, RunTimeout
 from stretto_kernel.domain.run.queries import Due
+from stretto_kernel.timers.alarm import Alarm
 from stretto_kernel.timers.durable import RUN_ITSELF, DurableTimers
 from stretto_kernel.timers.heap import TimerHeap
+
+from tests.waiting import until
 
 RUN = RunId("p0-run")
 A, B = TaskName("a"), TaskName("b")
@@ -91,3 +96,21 @@ def test_a_forgotten_run_has_no_timer() -> None:
     assert timers.next_due_ns() is None and len(timers) == 0
     timers.arm(RUN, A, [])
     assert timers.take_due(100, 10) == []
+
+
+async def test_an_alarm_rings_again_after_a_ring_that_failed() -> None:
+    dues, rings = [0, 1], []
+
+    def ring(late_ns: int) -> None:
+        rings.append(dues.pop(0))
+        if len(rings) == 1:
+            raise ValueError("planned")
+
+    loop = asyncio.get_running_loop()
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    alarm = Alarm(SystemClock(), ring, lambda: dues[0] if dues else None)
+    alarm.start()
+    await until(lambda: len(rings) == 2)
+    alarm.stop()
+    assert len(failures) == 1

@@ -52,5 +52,7 @@ class Alarm:
 
     def _rang(self) -> None:
         self._handle = None
-        self._ring(self._clock.mono_ns() - self._due_mono_ns)
-        self.look()
+        try:
+            self._ring(self._clock.mono_ns() - self._due_mono_ns)
+        finally:
+            self.look()  # A bug in one ring must not silence all timers after it.
