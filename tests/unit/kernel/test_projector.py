@@ -11,7 +11,7 @@ from stretto_core.eventlog.port import StoreDown
 from stretto_core.ids import RunId
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns, find_active_runs
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import PositionPassed, Projector
+from stretto_kernel.projections.projector import PositionMoved, Projector
 from stretto_kernel.projections.run_index import RunIndexFold, RunRow
 
 from tests.unit.kernel.harness import FrameWorker, graph, new_store, start, start_kernel, task
@@ -32,11 +32,11 @@ class RowStore:
     async def position(self) -> int:
         return self.at
 
-    async def save(self, rows: Sequence[RunRow], position: int) -> None:
+    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
         if self.failures:
             raise self.failures.pop()
-        if position <= self.at:
-            raise PositionPassed
+        if after != self.at:
+            raise PositionMoved
         self.rows |= {row.run_id: row for row in rows}
         self.at = position
 
@@ -53,7 +53,7 @@ async def test_rows_survive_a_store_that_fails_and_a_small_cache() -> None:
     store, rows = new_store(), RowStore()
     kernel = await start_kernel(store)
     log = MemoryLog(store, exclusive=False)
-    rows.failures = [StoreDown("planned"), PositionPassed(), StoreDown("planned")]
+    rows.failures = [StoreDown("planned"), PositionMoved(), StoreDown("planned")]
     projecting = asyncio.create_task(
         Projector(log, rows, RunIndexFold(RUN_CODEC, runs_max=1)).run()
     )
@@ -86,7 +86,7 @@ async def test_the_active_runs_are_the_view_and_the_log_after_it() -> None:
     fold = RunIndexFold(RUN_CODEC)
     for event in store.events:
         fold.apply(event)
-    await rows.save(fold.take_rows(), store.events[-1].position)
+    await rows.save(fold.take_rows(), after=0, position=store.events[-1].position)
     worker = FrameWorker(kernel, queues=["default"])
     await until(lambda: len(worker.assignments) == 1)
     worker.succeed(worker.assignments[0].token)
