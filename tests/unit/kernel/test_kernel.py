@@ -19,6 +19,7 @@ from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.port import PartitionHeld
 from stretto_core.ids import RequestId, RunId, SessionId
 from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.app.stream_host import StoreUnsettled
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.work_stream import SessionReplaced
 from stretto_kernel.domain.run import commands
@@ -541,3 +542,22 @@ async def test_outcomes_heard_before_the_stream_was_lost_count(kernel: Kernel) -
     worker.cut()
     answered = await kernel.partition.calls.wait_ended(NAMESPACE, RunId(run_id), 10**10)
     assert answered.answer.task_counts.succeeded_count == 80
+
+
+async def test_a_renewal_refused_for_an_end_that_is_not_stored_holds_after_all(
+    kernel: Kernel, faults: PlannedFaults
+) -> None:
+    worker = FrameWorker(kernel)
+    run_id = (await start(kernel)).answer.run_id
+    token = (await leased(worker)).token
+    append_count = faults.append_count
+    faults.next = [AppendFault(Fault.REFUSED, before_s=0.02)] * 4
+    killing = asyncio.create_task(steer(kernel, run_id, steering(kernel, commands.Kill)))
+    await until(lambda: faults.append_count > append_count)
+    worker.say(renewals=[work_pb2.Renewal(token=token)])
+    with pytest.raises(StoreUnsettled):
+        await killing
+    worker.succeed(token)
+    await until(lambda: len(worker.receipts) > 0)
+    assert [receipt.kind for receipt in worker.receipts] == [work_pb2.RECEIPT_KIND_OUTCOME]
+    assert worker.receipts[0].status.code == 0

@@ -45,7 +45,10 @@ class WrongSecret(PermissionDenied):
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """One write on its way to its receipt."""
+    """One write on its way to its receipt.
+
+    again: what to do when what it was decided on is dropped; None = decide the command again.
+    """
 
     stream: WorkStream
     token: lease_pb2.LeaseToken
@@ -54,6 +57,7 @@ class _Write:
     task: TaskName
     command: Callable[[Lease | None], commands.Command]
     request_id: str = ""
+    again: Callable[[], None] | None = None
 
 
 class HolderWriter:
@@ -139,13 +143,16 @@ class HolderWriter:
         command: Callable[[TaskName], Callable[[Lease | None], commands.Command]],
         *,
         request_id: str = "",
+        again: Callable[[], None] | None = None,
     ) -> None:
         named = parse_work_item(token.work_item)
         if named is None:
             refusal = InvalidArgument("the token's work item is no task", field="token.work_item")
             self._answer(stream, token, kind, request_id, refusal)
             return
-        write = _Write(stream, token, kind, named[1], named[2], command(named[2]), request_id)
+        write = _Write(
+            stream, token, kind, named[1], named[2], command(named[2]), request_id, again
+        )
         run = self._host.find(write.run_id)
         if run is not None:
             self._take(write, run, 0)
@@ -191,7 +198,9 @@ class HolderWriter:
     def _dropped(self, write: _Write, tries: int, cause: Exception) -> None:
         if not isinstance(cause, DecidedAgain):
             return  # The ownership is over and the stream ends with it.
-        if tries >= DECIDE_AGAIN_MAX:
+        if write.again is not None:
+            write.again()
+        elif tries >= DECIDE_AGAIN_MAX:
             self._answered(write, StoreUnsettled("the facts could not be stored"))
         else:
             self._later(self._load_and_take(write, tries + 1))
@@ -278,14 +287,23 @@ class HolderWriter:
             self.renew(stream, renewal)
 
     def _refuse_renewal(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
-        """Answer a renewal of a lease that is not open, once it is sure that it is not."""
+        """Answer a renewal of a lease that is not open, once it is sure that it is not.
+
+        When the fact that ended the lease is dropped, the lease may stand and is renewed after all.
+        """
         kind = work_pb2.RECEIPT_KIND_RENEWAL
 
         def command(task: TaskName, _: Lease | None) -> commands.Command:
             raise LeaseLost("the lease is over", task=task, current_epoch=str(self._epoch(named)))
 
         named = parse_work_item(renewal.token.work_item)
-        self._begin(stream, renewal.token, kind, lambda task: partial(command, task))
+        self._begin(
+            stream,
+            renewal.token,
+            kind,
+            lambda task: partial(command, task),
+            again=lambda: self.renew(stream, renewal),
+        )
 
     def _epoch(self, named: tuple[Namespace, RunId, TaskName] | None) -> int:
         run = None if named is None else self._host.find(named[1])
