@@ -291,6 +291,8 @@ async def test_a_silent_holder_loses_its_lease(kernel: Kernel, store: MemoryStor
     await start(kernel, graph(task("a", timeouts=timeouts)))
     await leased(worker)
     await until(lambda: "AttemptLost" in types_of(store))
+    assert types_of(store).count("AttemptLeased") == 1, "not offered to a silent worker again"
+    worker.say()
     assert (await leased(worker, 2)).token.epoch == 2
     assert [signal.kind for signal in worker.signals] == [work_pb2.SIGNAL_KIND_REVOKE]
 

@@ -107,6 +107,15 @@ def test_a_draining_worker_has_no_credits() -> None:
     assert session.free_credits == 0 and session.is_draining
 
 
+def test_a_worker_whose_lease_ran_out_is_offered_nothing_until_it_is_heard() -> None:
+    session = greeted(credit_total_count=3)
+    session.doubt()
+    assert session.free_credits == 0
+    heard = session.receive(WorkRequest(), 0)
+    assert heard == [words.CreditsChanged()]
+    assert session.free_credits == 3
+
+
 def test_an_assignment_is_sent_again_until_it_is_acknowledged() -> None:
     session = greeted(credit_total_count=1)
     session.reserve_credit()

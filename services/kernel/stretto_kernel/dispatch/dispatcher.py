@@ -312,6 +312,7 @@ class Dispatcher:
         if not self._host.writer.is_settling:
             for lease in self._leases.take_expired(now_mono_ns, DUE_PER_STRETCH_MAX):
                 cause = ev.LOSS_CAUSE_EXPIRED if lease.reclaimed else ev.LOSS_CAUSE_NOT_RECLAIMED
+                self._streams.lease_expired(lease)
                 self._own.lose(lease, cause)
             for run_id, timer in self.timers.take_due(now_ns, DUE_PER_STRETCH_MAX):
                 self._own.fire(run_id, timer)

@@ -117,6 +117,7 @@ class WorkSession:
         self._credit_total = 0
         self._used_count = 0
         self._draining = False
+        self._doubted = False
         self._unacknowledged: dict[TokenKey, _Sent] = {}
         self._outbox = _Outbox()
         self._heard_mono_ns = now_mono_ns
@@ -140,8 +141,11 @@ class WorkSession:
             if frame.hello != self._hello_frame:
                 raise InvalidArgument("a work stream has one hello")
             self._welcome_due = self._welcome is not None  # The frame came twice; so may ours.
+        credits_before = self.free_credits
+        self._doubted = False
         self._hear_leases(frame, heard)
-        if self._hear_credits(frame):
+        self._hear_credits(frame)
+        if self.free_credits != credits_before:
             heard.append(CreditsChanged())
         if frame.HasField("goodbye"):
             heard.append(SaidGoodbye())
@@ -166,16 +170,20 @@ class WorkSession:
         if frame.renewals:
             heard.append(Renewed(tuple(frame.renewals)))
 
-    def _hear_credits(self, frame: work_service_pb2.WorkRequest) -> bool:
-        before = self.free_credits
+    def _hear_credits(self, frame: work_service_pb2.WorkRequest) -> None:
         self._credit_total = max(self._credit_total, frame.credit_total_count)
         self._draining = self._draining or frame.draining
-        return self.free_credits != before
 
     @property
     def free_credits(self) -> int:
         """How many more assignments the worker accepts now."""
-        return 0 if self._draining else max(0, self._credit_total - self._used_count)
+        if self._draining or self._doubted:
+            return 0
+        return max(0, self._credit_total - self._used_count)
+
+    def doubt(self) -> None:
+        """A lease of the worker ran out: it is offered nothing until it is heard again."""
+        self._doubted = True
 
     @property
     def is_draining(self) -> bool:

@@ -171,6 +171,13 @@ class WorkStreams:
         if stream is not None and stream.session.forget_assignment((work_item, lease.epoch)):
             self.credits_changed(stream)
 
+    def lease_expired(self, lease: Lease) -> None:
+        """The holder let a lease run out: a frozen process must not be offered the task again."""
+        stream = self._stream_of(lease)
+        if stream is not None:
+            stream.session.doubt()
+            self.credits_changed(stream)
+
     def lease_folded(self, lease: Lease) -> None:
         """A lease came out of the log: end it if its holder is known to be gone."""
         cause = self._processes.loss_cause(lease.worker_id, lease.session_id)
