@@ -38,10 +38,11 @@ WORKER_COUNT = 2
 SLOT_COUNT = 4
 WATCH_MS = 5_000
 """About how long the chunks take in all: time enough for two kills to land in mid-run."""
+RUN_TIMEOUT_S = 120.0
 OTHER_TASK_COUNT = 3
 """Tasks of the plan besides the chunks: list, report, check."""
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(slots=True)
@@ -244,6 +245,7 @@ def main() -> int:
         capture_output=True,
         text=True,
     ).stdout
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that it stops what it started.
     console.print(f"[bold]hash report[/] over {directory}")
     held = False
     try:
@@ -251,7 +253,9 @@ def main() -> int:
         status = start_detached(settings, lambda _status: None)
         names = ", ".join(f"{child.name} ({child.pid})" for child in status.children)
         console.print(f"suite up in {time.monotonic() - started_s:.1f} s: {names}")
-        held = asyncio.run(demo(suite, plan))
+        held = asyncio.run(asyncio.wait_for(demo(suite, plan), RUN_TIMEOUT_S))
+    except TimeoutError:
+        console.print(f"[bold red]failed:[/] not done after {RUN_TIMEOUT_S:.0f} s")
     except (Refusal, RunNotSucceeded) as error:
         console.print(f"[bold red]failed:[/] {error}", markup=True)
     except KeyboardInterrupt:

@@ -27,7 +27,7 @@ def hash_report(
         "list",
         executor="process",
         argv=[sys.executable, str(STEPS), "list"],
-        output="json",
+        spawn=True,
         inputs={
             **where,
             "chunk_count": chunk_count,
@@ -41,7 +41,6 @@ def hash_report(
         "report",
         executor="process",
         argv=[sys.executable, str(STEPS), "report"],
-        output="json",
         after=[listing.subtree],
         inputs={**where, "listing": listing.output(), "chunks": listing.subtree_outputs()},
         retry={"max_attempts": 10},
@@ -50,7 +49,6 @@ def hash_report(
         "check",
         executor="process",
         argv=[sys.executable, str(STEPS), "check"],
-        output="json",
         after=[listing, report],
         inputs={
             **where,

@@ -31,7 +31,7 @@ def list_step(inputs: Inputs) -> object:
         {
             "name": f"chunk-{number:04d}",
             "executor": "process",
-            "arguments": {"argv": [sys.executable, __file__, "hash"], "output": "json"},
+            "arguments": {"argv": [sys.executable, __file__, "hash"]},
             "inputs": {
                 "directory": inputs["directory"],
                 "paths": {"from": "literal", "value": chunk},

@@ -71,7 +71,7 @@ def run(
     A plan file is JSON. The smallest one:
 
         {"tasks": [{"name": "hello", "executor": "process",
-                    "arguments": {"argv": ["echo", "hello"]}}],
+                    "arguments": {"argv": ["echo", "hello"], "output": "text"}}],
          "output": {"from": "task", "task": "hello"}}
 
     Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers.

@@ -1,11 +1,12 @@
 """The public Python face: Client, Plan, Worker and the errors.
 
-A client in five lines:
+A program in five lines, with a suite running (`stretto up --detach`):
 
-    >>> async with Client() as client:
-    ...     plan = Plan("hello")
-    ...     plan.output = plan.task("hello", executor="process", argv=["echo", "hi"]).output()
-    ...     print(await client.result(await client.start(plan)))
+    >>> from stretto_sdk import Plan, run_plan
+    >>> plan = Plan("today")
+    >>> today = plan.task("today", executor="process", argv=["date"], output="text")
+    >>> plan.output = today.output()
+    >>> print(run_plan(plan))
 
 Importing this package loads nothing; each name is loaded when it is first used.
 """
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
     from stretto_sdk.errors import (
         Refusal,
@@ -49,6 +51,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "Worker",
+    "run_plan",
 ]
 
 _HOMES = {
@@ -70,6 +73,7 @@ _HOMES = {
     "TaskResult": "worker.context",
     "TaskState": "runs",
     "Worker": "worker.worker",
+    "run_plan": "blocking",
 }
 
 

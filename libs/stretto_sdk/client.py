@@ -14,7 +14,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
@@ -46,15 +46,15 @@ AnyRun = Run | str
 
 _PAGE_SIZE = 1_000
 _WAIT_MAX = timedelta(seconds=60)
-_FROM_PLAN = object()
+FROM_PLAN: Final = object()
+"""Stands for the input of the plan itself, since None is an input."""
 
 
 class Client:
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:
-    ...     run = await client.start({"tasks": [
-    ...         {"name": "hello", "executor": "process", "arguments": {"argv": ["echo", "hi"]}}]})
+    ...     run = await client.start(Path("plan.json"), input={"who": "world"})
     ...     print(await client.result(run))
 
     address, token: as given, else STRETTO_ADDRESS and STRETTO_TOKEN, else what `stretto up` wrote
@@ -100,7 +100,7 @@ class Client:
         self,
         plan: AnyPlan,
         *,
-        input: object = _FROM_PLAN,
+        input: object = FROM_PLAN,
         name: str = "",
         labels: Mapping[str, str] | None = None,
         request_id: str | None = None,
@@ -116,7 +116,7 @@ class Client:
         Raises InvalidArgument (every mistake named), AlreadyExists (that id, another request).
         """
         form = form_of(plan)
-        given = form.input if input is _FROM_PLAN else input
+        given = form.input if input is FROM_PLAN else input
         request = pb.StartRunRequest(
             parent=self._parent,
             request_id=request_id or self._ids.uuid7(),
@@ -133,7 +133,7 @@ class Client:
         self,
         plan: AnyPlan,
         *,
-        input: object = _FROM_PLAN,
+        input: object = FROM_PLAN,
         name: str = "",
         labels: Mapping[str, str] | None = None,
     ) -> object:

@@ -66,7 +66,7 @@ class Plan:
     """A task graph under construction, with the run's name, labels and policies.
 
     >>> plan = Plan("hello", failure_policy="fail_fast", run_timeout="5m")
-    >>> greet = plan.task("greet", executor="process", argv=["echo", "hello"])
+    >>> greet = plan.task("greet", executor="process", argv=["echo", "hello"], output="text")
     >>> plan.output = greet.output()
 
     failure_policy: "continue" (independent branches finish) or "fail_fast".
@@ -114,7 +114,7 @@ class Plan:
 
         >>> plan = Plan()
         >>> count = plan.task("count", executor="process", argv=["wc", "-l", "README.md"],
-        ...                   retry={"max_attempts": 5}, timeouts={"attempt": "30s"})
+        ...                   output="text", retry={"max_attempts": 5}, timeouts={"attempt": "30s"})
         >>> report = plan.task("report", executor="python", function="tasks:report",
         ...                    after=[count], inputs={"text": count.output(), "limit": 10})
 

@@ -150,7 +150,10 @@ class Gate:
         return {
             "name": name,
             "executor": "process",
-            "arguments": {"argv": ["sh", "-c", script, "gate", name, str(self.directory)]},
+            "arguments": {
+                "argv": ["sh", "-c", script, "gate", name, str(self.directory)],
+                "output": "text",
+            },
             **more,
         }
 

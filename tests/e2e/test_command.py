@@ -1,0 +1,214 @@
+"""The command against a real suite: each verb once, as a person or a script would use it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stretto_cli.exits import ExitStatus
+
+from tests.e2e.conftest import Gate, Suite, json_of
+from tests.waiting import until
+
+HELLO = {
+    "name": "hello",
+    "tasks": [
+        {
+            "name": "hello",
+            "executor": "process",
+            "arguments": {"argv": ["echo", "hello"], "output": "text"},
+        },
+    ],
+    "output": {"from": "task", "task": "hello"},
+}
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    path = tmp_path / "hello.json"
+    path.write_text(json.dumps(HELLO))
+    return path
+
+
+def started(suite: Suite, plan: dict[str, Any]) -> str:
+    result = suite.stretto("run", "-", "--no-wait", stdin=json.dumps(plan))
+    assert result.returncode == ExitStatus.SUCCESS, result.stderr
+    return result.stdout.strip()
+
+
+def test_run_prints_the_output_and_the_record_can_be_read(suite: Suite, hello: Path) -> None:
+    run = json_of(suite.stretto("run", hello, "--json"))
+    assert run["state"] == "SUCCEEDED"
+    assert "hello" in json.dumps(run["output"])
+    assert "hello" in suite.stretto("run", hello).stdout
+
+    shown = json_of(suite.stretto("get", run["run_id"], "--json"))
+    assert (shown["state"], shown["name"], shown["tasks"]["succeeded"]) == ("SUCCEEDED", "hello", 1)
+    assert "SUCCEEDED" in suite.stretto("get", run["run_id"]).stdout
+
+    tasks = json_of(suite.stretto("tasks", run["run_id"], "--json"))
+    assert [(task["name"], task["state"], task["epoch"]) for task in tasks] == [
+        ("hello", "SUCCEEDED", 1)
+    ]
+    assert "hello" in suite.stretto("tasks", run["run_id"]).stdout
+
+    lines = suite.stretto("events", run["run_id"], "--json").stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [event["type"].rpartition(".")[2] for event in events] == [
+        "RunStarted",
+        "AttemptLeased",
+        "AttemptSucceeded",
+        "RunSucceeded",
+    ]
+    assert [event["version"] for event in events] == [1, 2, 3, 4]
+    assert events[0]["principal"] == "operator"
+    assert events[1]["body"]["workerId"].startswith("worker-")
+    assert "RunSucceeded" in suite.stretto("events", run["run_id"]).stdout
+    assert run["run_id"] in suite.stretto("events").stdout
+
+    check = json_of(suite.stretto("verify", run["run_id"], "--json"))
+    assert (check["whole"], check["event_count"], check["stream_count"]) == (True, 4, 1)
+    assert suite.stretto("verify").stdout.startswith("whole: ")
+
+
+def test_a_run_that_fails_says_why_and_exits_1(suite: Suite) -> None:
+    plan = {
+        "tasks": [
+            {
+                "name": "bad",
+                "executor": "process",
+                "arguments": {"argv": ["sh", "-c", "exit 7"]},
+                "retry": {"max_attempts": 1},
+            }
+        ]
+    }
+    result = suite.stretto("run", "-", stdin=json.dumps(plan))
+    assert result.returncode == ExitStatus.FAILED
+    assert "bad" in result.stderr
+    assert "7" in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_input_on_the_command_line_stands_before_the_files(
+    suite: Suite, tmp_path: Path
+) -> None:
+    plan = {"input": {"n": 1}, **HELLO, "output": {"from": "input", "pointer": "/n"}}
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(plan))
+    (tmp_path / "input.json").write_text('{"n": 3}')
+    for options, expected in [
+        ((), 1),
+        (("--input", '{"n": 2}'), 2),
+        (("--input", f"@{tmp_path}/input.json"), 3),
+    ]:
+        assert json_of(suite.stretto("run", path, *options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"tasks": [{"name": "a", "executor": "process", "after": ["b"]}]}, "b"),
+        (
+            {
+                "tasks": [
+                    {"name": "a", "executor": "process", "after": ["b"]},
+                    {"name": "b", "executor": "process", "after": ["a"]},
+                ]
+            },
+            "a -> b",
+        ),
+        ({"tasks": [{"name": "a", "executor": "process"}] * 2}, "a"),
+        ({"tasks": [{"name": "", "executor": "process"}]}, "name"),
+        ({"tasks": []}, "task"),
+    ],
+)
+def test_a_plan_the_kernel_refuses_exits_2_and_stores_nothing(
+    suite: Suite, plan: dict[str, Any], says: str
+) -> None:
+    before = json_of(suite.stretto("verify", "--json"))["stream_count"]
+    result = suite.stretto("run", "-", stdin=json.dumps(plan))
+    assert result.returncode == ExitStatus.USAGE, result.stderr
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+    assert json_of(suite.stretto("verify", "--json"))["stream_count"] == before
+
+
+@pytest.mark.parametrize("verb", ["get", "events", "cancel"])
+@pytest.mark.parametrize("run", ["p0-0123456789ab0123456789abcdef0123", "no-such-thing"])
+def test_an_unknown_run_exits_2(suite: Suite, verb: str, run: str) -> None:
+    result = suite.stretto(verb, run)
+    assert result.returncode == ExitStatus.USAGE, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_cancel_and_kill_end_a_run(suite: Suite, gate: Gate) -> None:
+    for verb, state in [("cancel", "CANCELLED"), ("kill", "KILLED")]:
+        run_id = started(suite, {"tasks": [gate.task(verb)]})
+        await until(lambda verb=verb: gate.count("start")[verb] == 1)  # type: ignore[misc]
+        assert suite.stretto(verb, run_id, "--reason", "enough").returncode == 0
+        await until(
+            lambda run_id=run_id, state=state: (  # type: ignore[misc]
+                json_of(suite.stretto("get", run_id, "--json"))["state"] == state
+            )
+        )
+        shown = json_of(suite.stretto("get", run_id, "--json"))
+        assert shown["end_reason"] == "enough"
+        # Once more is answered the same; the other verb comes too late.
+        assert suite.stretto(verb, run_id).returncode == 0
+        other = "kill" if verb == "cancel" else "cancel"
+        assert suite.stretto(other, run_id).returncode == ExitStatus.USAGE
+
+
+def test_a_held_run_starts_nothing_until_it_is_resumed(suite: Suite, gate: Gate) -> None:
+    run_id = started(suite, {"growing": True, "tasks": []})
+    assert json_of(suite.stretto("pause", run_id, "--json"))["state"] == "PAUSED"
+    assert json_of(suite.stretto("resume", run_id, "--json"))["state"] == "RUNNING"
+    assert suite.stretto("kill", run_id).returncode == 0
+
+
+async def test_list_finds_runs_by_label(suite: Suite, tmp_path: Path) -> None:
+    run = json_of(
+        suite.stretto("run", "-", "--json", stdin=json.dumps({**HELLO, "labels": {"q": "x1"}}))
+    )
+
+    def listed() -> list[str]:
+        found = json_of(suite.stretto("list", "--filter", 'labels.q = "x1"', "--json"))
+        return [each["run_id"] for each in found]
+
+    await until(lambda: listed() == [run["run_id"]])
+
+
+def test_status_shows_every_process_and_secrets_are_only_ours_to_read(suite: Suite) -> None:
+    shown = json_of(suite.stretto("status", "--json"))
+    assert shown["ready"]
+    assert [each["name"] for each in shown["processes"]] == [
+        "postgres",
+        "kernel",
+        "projector",
+        "worker-1",
+        "worker-2",
+    ]
+    assert all(each["pid"] for each in shown["processes"])
+    assert "worker-2" in suite.stretto("status").stdout
+    for path in suite.directory.tokens_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_a_data_directory_in_use_is_refused(suite: Suite) -> None:
+    second = suite.stretto("up", "--detach")
+    assert second.returncode == ExitStatus.USAGE
+    assert "stretto down" in second.stderr
+    assert suite.stretto("status").returncode == 0
+
+
+def test_down_stops_everything_and_up_finds_it_again(idle_suite: Suite, hello: Path) -> None:
+    idle_suite.up("--workers", 1)
+    run = json_of(idle_suite.stretto("run", hello, "--json"))
+    idle_suite.down()
+    assert idle_suite.stretto("status").returncode == ExitStatus.UNREACHABLE
+    assert idle_suite.stretto("get", run["run_id"]).returncode == ExitStatus.UNREACHABLE
+    idle_suite.up("--workers", 0)
+    assert json_of(idle_suite.stretto("get", run["run_id"], "--json"))["output"] == run["output"]

@@ -1,0 +1,74 @@
+"""The README keeps its word: every block of it is run, in order, as a reader would."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.e2e.conftest import ROOT, Suite, command, json_of
+
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r'"""(\S+\.py): ')
+
+
+def blocks() -> list[tuple[str, str]]:
+    return BLOCK.findall(README)
+
+
+def is_make(script: str) -> bool:
+    return all(line.startswith("make ") for line in script.splitlines())
+
+
+def test_every_block_and_every_command_runs(idle_suite: Suite, tmp_path: Path) -> None:
+    for path in ROOT.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    script = []
+    for language, text in blocks():
+        if language == "python":
+            name = FILE_NAME.match(text)
+            assert name, "a Python block opens with the name of its file"
+            (tmp_path / name[1]).write_text(text)
+        elif language == "sh" and not is_make(text):
+            script.append(text)
+        else:
+            assert language == "sh", "a block is python or sh"
+    program = "set -euo pipefail\n" + "".join(script)
+    told = command(
+        "bash", "-c", program, environ=idle_suite.environ | {"PWD": str(tmp_path)}, cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    for said in ("hello, ", "file_count", "RunSucceeded", "whole: ", "stopped"):
+        assert said in told.stdout + told.stderr, said
+
+
+def test_its_programs_are_the_examples() -> None:
+    programs = [text for language, text in blocks() if language == "python"]
+    assert programs == [
+        (ROOT / "examples" / "hello" / name).read_text() for name in ("greeter.py", "client.py")
+    ]
+
+
+def test_every_make_target_it_names_exists(idle_suite: Suite) -> None:
+    targets = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
+    assert {"demo", "test", "check"} <= targets
+    for target in targets:
+        planned = command("make", "--dry-run", target, environ=idle_suite.environ)
+        assert planned.returncode == 0, planned.stderr
+
+
+def test_every_file_it_links_exists() -> None:
+    for pattern in ("README.md", "docs/*.md", "docs/adr/*.md"):
+        for page in ROOT.glob(pattern):
+            for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_plan_file_in_the_docs_runs(idle_suite: Suite) -> None:
+    page = (ROOT / "docs" / "plan-files.md").read_text()
+    plans = [text for language, text in BLOCK.findall(page) if language == "json"]
+    assert plans
+    idle_suite.up("--workers", 1)
+    for plan in plans:
+        output = json_of(idle_suite.stretto("run", "-", stdin=plan))
+        assert output == {"text": "tempo rubato tempo", "word": "tempo", "limit": 10}
