@@ -23,6 +23,7 @@ from stretto_core.ids.system import SystemIds
 
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
+from stretto_sdk.client_start import start_run
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
 from stretto_sdk.errors import DeadlineExceeded, not_succeeded
@@ -112,7 +113,7 @@ class Client:
 
         input, name, labels: over those of the plan. wait: return once the run ended, or after
         that long (at most 60 s). request_id: give your own to make a start repeatable across
-        processes: the same id and request always yield the same run.
+        processes: the same id and request always yield the same run. A plan of any size goes in.
         Raises InvalidArgument (every mistake named), AlreadyExists (that id, another request).
         """
         form = form_of(plan)
@@ -126,7 +127,7 @@ class Client:
             display_name=name or form.name,
             wait_timeout=None if wait is None else duration_of(wait),
         )
-        answer = await self._calls.unary(self._calls.runs.StartRun, request)
+        answer = await start_run(self._calls, request)
         return run_of(answer.run, answer.position)
 
     async def run(
@@ -160,7 +161,7 @@ class Client:
             task_graph=form.graph,
             validate_only=True,
         )
-        await self._calls.unary(self._calls.runs.StartRun, request)
+        await start_run(self._calls, request)
 
     async def result(self, run: AnyRun, *, timeout: timedelta | None = None) -> object:
         """Wait until the run ends and return its output.

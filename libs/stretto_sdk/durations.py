@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 _UNIT_NS = {"ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9, "d": 86_400 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
-_SPAN_NS_MAX = 10_000 * 86_400 * 10**9
+SPAN_NS_MAX = 10_000 * 86_400 * 10**9
 
 EXPLANATION = 'a span of time like "500ms", "30s", "1m30s" or "2h"'
 
@@ -27,7 +27,7 @@ def parse_duration_ns(text: str) -> int:
         unit_ns = _UNIT_NS[part[2]]
         total_ns += int(whole[:12]) * unit_ns + int(fraction.ljust(9, "0")) * unit_ns // 10**9
         position = part.end()
-    if position != len(text) or not text or total_ns > _SPAN_NS_MAX:
+    if position != len(text) or not text or total_ns > SPAN_NS_MAX:
         raise ValueError(f"{text[:40]!r} is not {EXPLANATION}")
     return total_ns
 

@@ -1,4 +1,4 @@
-"""The worker service: `python -m stretto_worker` runs `process` and `python` tasks until drained.
+"""The worker service: `python -m stretto_worker` runs tasks of its executors until drained.
 
 The only reader of the environment and the only constructor of adapters. Exit status: 0 drained,
 1 refused by the kernel or broken, 2 wrong settings, 4 a newer process of this worker took over.
@@ -25,6 +25,7 @@ from stretto_sdk.worker.identity import WorkerIdentity, claim_identity
 from stretto_sdk.worker.process import WorkerSettings, run_worker
 from stretto_sdk.worker.python_executor import PythonExecutor
 from stretto_sdk.worker.runtime import DrainLimits, Ended
+from stretto_sdk.worker.sleep_executor import SleepExecutor
 
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
@@ -60,7 +61,7 @@ async def serve(settings: Settings) -> Ended:
             tokens=tokens,
             drain_limits=DrainLimits(finish_s=settings.drain_finish_s),
         ),
-        {"process": processes, "python": functions},
+        {"process": processes, "python": functions, "sleep": SleepExecutor()},
         clock=clock,
         ids=ids,
     )
