@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+from stretto_core.eventlog.port import PartitionHeld
 from stretto_core.localstack.postgres import EmbeddedPostgres
 from stretto_sdk import Plan
 
@@ -21,7 +22,7 @@ async def test_a_second_kernel_refuses_to_start(suite: Suite) -> None:
         environ={"PATH": os.environ["PATH"], "STRETTO_POSTGRES_DSN": dsn},
     )
     assert second.returncode == 1
-    assert "PARTITION_HELD" in second.stdout + second.stderr
+    assert PartitionHeld.reason in second.stdout + second.stderr
     async with suite.client() as client:
         plan = Plan()
         plan.output = plan.task(
