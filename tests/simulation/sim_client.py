@@ -18,13 +18,16 @@ from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as wire
 from stretto_core.errors import DeadlineExceeded, Exhausted, NotFound, Refusal, Unavailable
 from stretto_core.ids import IdSource, StreamId
+from stretto_core.testing.connection import ConnectionEnd
 from stretto_core.testing.log_watch import InvariantBroken, LogWatch
 from stretto_core.testing.network import Network
 from stretto_core.testing.process import Process
 from stretto_core.testing.seeded import random_for
 from stretto_core.testing.trace import Trace
+from stretto_kernel.domain.run.resource import to_task
 
 from tests.simulation.laws import Laws
+from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import random_plan, random_slice
 
 CALL_TIMEOUT_S = 3.0
@@ -52,6 +55,7 @@ class SimClient:
         seed: int,
         watch: LogWatch,
         laws: Laws,
+        fold: LogFold,
         trace: Trace,
     ) -> None:
         self._process = process
@@ -61,6 +65,7 @@ class SimClient:
         self._draws = random_for(seed, f"client {process.name}")
         self._watch = watch
         self._laws = laws
+        self._fold = fold
         self._trace = trace
         self._address = addresses[0]
         self.ended: dict[str, int] = {}
@@ -148,6 +153,8 @@ class SimClient:
         waiting = wire.StartRunRequest()
         waiting.CopyFrom(start)
         waiting.wait_timeout.CopyFrom(Duration(seconds=2))
+        if self._draws.random() < 0.4:
+            run = await self._watch_to_end(run)
         while run.state not in TERMINAL:
             if self._draws.random() < 0.5:
                 run = (await self._until_answered("StartRun", waiting)).run
@@ -155,6 +162,54 @@ class SimClient:
                 await asyncio.sleep(self._draws.uniform(0.5, 3.0))
                 run = (await self._until_answered("GetRun", wire.GetRunRequest(name=run.name))).run
         self.ended[run.run_id] = run.state
+        if self._draws.random() < 0.3:
+            await self._list_tasks(run)
+
+    async def _watch_to_end(self, run: run_pb2.Run) -> run_pb2.Run:
+        """Follow the run over any number of streams; what was seen in all is the whole of it."""
+        seen: dict[str, run_pb2.Task] = {}
+        version = 0
+        while True:
+            try:
+                stream: ConnectionEnd[wire.WatchRunRequest, wire.WatchRunResponse]
+                stream = await self._network.connect(self._process, self._address, "WatchRun")
+                request = wire.WatchRunRequest(name=run.name, tasks=True, after_version=version)
+                stream.send(request)
+                async for change in stream.frames():
+                    self._hold(change.version >= version, "1: a watch never goes back")
+                    version = change.version
+                    seen.update((task.task, task) for task in change.tasks)
+                    if change.ended:
+                        stream.close()
+                        self._are_tasks_of(change.run, seen)
+                        return change.run
+            except Unavailable as lost:
+                self._trace.note("call", f"{self._process.name} WatchRun: {lost.reason_word}")
+            self._address = self._draws.choice(self._addresses)
+            await asyncio.sleep(self._draws.uniform(0.05, 1.0))
+
+    async def _list_tasks(self, run: run_pb2.Run) -> None:
+        """Read the tasks of an ended run page by page."""
+        listed: dict[str, run_pb2.Task] = {}
+        request = wire.ListTasksRequest(parent=run.name, page_size=3)
+        while True:
+            page = await self._until_answered("ListTasks", request)
+            listed.update((task.task, task) for task in page.tasks)
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        self._are_tasks_of(run, listed)
+
+    def _are_tasks_of(self, run: run_pb2.Run, seen: dict[str, run_pb2.Task]) -> None:
+        state = self._fold.at(run.run_id, run.version)
+        self._hold(set(seen) == set(state.tasks), f"2: {run.run_id} shown with tasks {set(seen)}")
+        for name in state.tasks:
+            shown, expected = seen[name], to_task(state, name, state.time_ns)
+            for field in ("state", "epoch", "attempt", "worker_id", "result", "failure"):
+                self._hold(
+                    getattr(shown, field) == getattr(expected, field),
+                    f"2: {run.run_id} task {name}: {field} is not what the log says",
+                )
 
     async def _until_answered(self, method: str, request: Message) -> Any:
         """Send the request again and again until it is answered or refused for good."""
@@ -175,15 +230,16 @@ class SimClient:
             except NotFound:
                 self._hold(floor == 0, f"1: {stream} is in the log and was not found")
                 raise
-            self._hold(
-                answer.run.version >= floor,
-                f"1: {method} answered version {answer.run.version} of {answer.run.run_id}, "
-                f"{floor} was committed before it was asked",
-            )
+            if "run" in answer.DESCRIPTOR.fields_by_name:
+                self._hold(
+                    answer.run.version >= floor,
+                    f"1: {method} answered version {answer.run.version} of {answer.run.run_id}, "
+                    f"{floor} was committed before it was asked",
+                )
             return answer
 
     def _stream_of(self, request: Message) -> StreamId | None:
-        name: str = getattr(request, "name", "")
+        name: str = getattr(request, "name", "") or getattr(request, "parent", "")
         return StreamId(name.rpartition("/")[2]) if name else None
 
     def _in_log(self, run_id: str, request_id: str) -> None:

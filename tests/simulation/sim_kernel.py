@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from google.protobuf.message import Message
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_USER, PRINCIPAL_KIND_WORKER, Principal
+from stretto.run.v1.run_service_pb2 import WatchRunRequest, WatchRunResponse
 from stretto.work.v1.work_service_pb2 import WorkRequest, WorkResponse
 from stretto.worker.v1.worker_control_service_pb2 import IdentifyRequest
 from stretto_core.errors import Refusal
@@ -50,6 +51,7 @@ _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
 _WORKER = Principal(kind=PRINCIPAL_KIND_WORKER, name="worker")
 
 Stream = ConnectionEnd[WorkResponse, WorkRequest]
+WatchStream = ConnectionEnd[WatchRunResponse, WatchRunRequest]
 
 
 class SimKernel:
@@ -113,6 +115,7 @@ class SimKernel:
             return
         listener = self._network.listen(self._address, self.process)
         listener.streams["Work"] = self._work
+        listener.streams["WatchRun"] = self._watch_run
         for method in UNARY_METHODS:
             listener.calls[method] = self._unary(method)
         await Readiness(_Health(), self._kernel).start()
@@ -128,6 +131,18 @@ class SimKernel:
                 if stream.has_ended:
                     return
                 stream.send(frame)
+
+    async def _watch_run(self, stream: WatchStream) -> None:
+        self._begin("WatchRun", _USER)
+        request = await stream.receive()
+        assert request is not None, "a watch begins with its request"
+        served = self._run_servicer.WatchRun(request, None)
+        assert isinstance(served, AsyncGenerator)
+        async with aclosing(served) as changes:
+            async for change in changes:
+                if stream.has_ended:
+                    return
+                stream.send(change)
 
     def _unary(self, method: str) -> Handle:
         serve = getattr(self._run_servicer, method)

@@ -210,6 +210,7 @@ class World:
             seed=self.seed,
             watch=self.watch,
             laws=self.laws,
+            fold=self.fold,
             trace=self.trace,
         )
         task = process.spawn(client.run(self.scale.runs_per_client))
