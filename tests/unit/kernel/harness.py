@@ -10,6 +10,7 @@ from stretto.common.v1.payload_pb2 import Payload
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_USER, PRINCIPAL_KIND_WORKER, Principal
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.work.v1 import work_pb2, work_service_pb2
+from stretto_core.clock import Clock
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.faults import AppendFault, AppendFaults
@@ -53,10 +54,11 @@ async def start_kernel(
     queue_limits: dict[str, int] | None = None,
     dialer: Dialer | None = None,
     exclusive: bool = True,
+    clock: Clock | None = None,
 ) -> Kernel:
     ports = KernelPorts(
         log=MemoryLog(store, faults=faults, exclusive=exclusive),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         ids=IDS,
         dialer=dialer or Dialer(),
         index=NoRunIndex(),

@@ -66,7 +66,7 @@ async def test_rows_survive_a_store_that_fails_and_a_small_cache() -> None:
     await until(lambda: len(worker.receipts) == 3)
     await until(lambda: rows.at == store.events[-1].position)
     projecting.cancel()
-    states = [row.state for _, row in sorted(rows.rows.items())]
+    states = [row.state for row in sorted(rows.rows.values(), key=lambda row: row.queues)]
     assert states == [
         run_pb2.RUN_STATE_SUCCEEDED,
         run_pb2.RUN_STATE_SUCCEEDED,

@@ -59,18 +59,23 @@ class BackgroundFolds:
     async def _work(self) -> None:
         while self._queue:
             _, run_id = heapq.heappop(self._queue)
-            await self._fold(run_id)
-            self._waiting.discard(run_id)
-            self._folded(run_id)
+            if await self._fold(run_id):
+                self._waiting.discard(run_id)
+                self._folded(run_id)
 
-    async def _fold(self, run_id: RunId) -> None:
+    async def _fold(self, run_id: RunId) -> bool:
+        """Return whether nothing is left to do; False for a stream that cannot be folded."""
         while True:
             try:
                 await self._host.load(run_id)
             except NotFound:
-                return  # Its start was never stored.
+                return True  # Its start was never stored.
             except Unavailable as refusal:
                 self._log.info("fold.postponed", run_id=run_id, reason=refusal.reason_word)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                # Others are not kept waiting by it; what it may hold stays counted as held.
+                self._log.error("fold.failed", run_id=run_id, exc_info=True)
+                return False
             else:
-                return
+                return True

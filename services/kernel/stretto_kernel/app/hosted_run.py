@@ -94,6 +94,10 @@ class HostedRun:
         """Whether a terminal fact was decided."""
         return self.state.end is not None
 
+    def instant_ns(self, now_ns: int) -> int:
+        """`now_ns`, or the time of the newest fact when the wall clock was set back since."""
+        return max(now_ns, self.state.time_ns)
+
     @property
     def is_clean(self) -> bool:
         """Whether everything decided is committed."""

@@ -46,9 +46,10 @@ class RunPresence:
 
     def is_surely_new(self, run_id: RunId) -> bool:
         """Whether the id can be taken as new without a read."""
-        time_ms = run_id_time_ms(run_id)
-        window_begin_ms = (self._clock.now_ns() - WINDOW_NS) // NS_PER_MS
-        return time_ms > max(self._began_ms, window_begin_ms) and run_id not in self._recent
+        now_ns = self._clock.now_ns()
+        begin_ms = max(self._began_ms, (now_ns - WINDOW_NS) // NS_PER_MS)
+        in_window = begin_ms < run_id_time_ms(run_id) <= now_ns // NS_PER_MS
+        return in_window and run_id not in self._recent
 
     async def exists(self, run_id: RunId) -> bool:
         """Look the id up in the log, together with everybody else who asks now."""

@@ -64,6 +64,8 @@ class NoRunIndex:
 async def find_active_runs(log: EventLog, index: RunIndex) -> list[ActiveRun]:
     """Return the runs that have not ended, those with the oldest deadline first."""
     known = await index.active_runs()
+    if known.position > await log.position():
+        known = ActiveRuns(0, ())  # A view of a future that the record, restored, does not have.
     active = {run.run_id: run for run in known.runs}
     position, more = known.position, True
     while more:

@@ -191,7 +191,7 @@ class RunCalls:
 
     def show_task(self, run: HostedRun, task: TaskName) -> run_pb2.Task:
         """The task as it stands, with what a ready one waits for."""
-        shown = to_task(run.state, task, self._clock.now_ns())
+        shown = to_task(run.state, task, run.instant_ns(self._clock.now_ns()))
         if shown.state == run_pb2.TASK_STATE_READY:
             shown.wait_reason = self._wait_reason(run, task)
         return shown
@@ -200,7 +200,7 @@ class RunCalls:
         return lambda _: self.find(namespace, run_id)
 
     def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:
-        now_ns = self._clock.now_ns()
+        now_ns = run.instant_ns(self._clock.now_ns())
         return to_run(run.state, now_ns, creator=run.creator, with_input=with_input)
 
     def _cause(self, run: HostedRun, caller: Caller) -> Cause:

@@ -206,7 +206,13 @@ class StreamHost:
         events = decide(run.state, command)
         if not events:
             return False
-        number = self.writer.submit(self._record(run, events, cause))
+        try:
+            recorded = self._record(run, events, cause)
+        except BaseException:
+            # A bug of ours: what was evolved is not stored, and going on would leave a gap.
+            self._void(run)
+            raise
+        number = self.writer.submit(recorded)
         self._batches[number] = _Batch(run, run.decided)
         touched = run.state.take_touched()
         for watch in run.watches:
@@ -282,26 +288,14 @@ class StreamHost:
             run.position = commit.position
             while run.waiters and run.waiters[0].version <= run.committed:
                 run.waiters.popleft().committed()
-            if run.is_clean and run.has_ended:
+            if run.is_clean and run.has_ended and not run.dropped:
                 self._retire(run)
         self._listener.commits_done()
 
     def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:
         """See `WriterOwner`."""
-        dropped: list[HostedRun] = []
-        for number in batches:
-            run = self._batches.pop(number).run
-            if run.dropped:
-                continue
-            run.dropped = True
-            self._runs.pop(run.run_id, None)
-            self._ended.pop(run.run_id, None)
-            void_watchers(run)
-            self._listener.run_dropped(run)
-            dropped.append(run)
-        # All memory is void before anybody decides again.
-        for run in dropped:
-            drop_waiters(run, DecidedAgain())
+        runs = [self._batches.pop(number).run for number in batches]
+        self._void(*dict.fromkeys(run for run in runs if not run.dropped))
 
     def writer_closed(self, cause: Refusal) -> None:
         """See `WriterOwner`."""
@@ -311,6 +305,17 @@ class StreamHost:
             void_watchers(run)
         self._batches.clear()
         self._listener.partition_closed(cause)
+
+    def _void(self, *runs: HostedRun) -> None:
+        """Forget the runs: all memory is void before anybody decides again."""
+        for run in runs:
+            run.dropped = True
+            self._runs.pop(run.run_id, None)
+            self._ended.pop(run.run_id, None)
+            void_watchers(run)
+            self._listener.run_dropped(run)
+        for run in runs:
+            drop_waiters(run, DecidedAgain())
 
     def _record(
         self, run: HostedRun, events: Sequence[Message], cause: Cause
@@ -374,5 +379,6 @@ class StreamHost:
         self._ended[run.run_id] = run
         self._ended.move_to_end(run.run_id)
         while len(self._ended) > self._ended_runs_max:
-            gone, _ = self._ended.popitem(last=False)
-            self._runs.pop(gone, None)
+            gone, old = self._ended.popitem(last=False)
+            if old.is_clean:  # Else it comes back here with its commit.
+                self._runs.pop(gone, None)

@@ -149,7 +149,7 @@ class Dispatcher:
     def wait_reason(self, run: HostedRun, task: TaskName) -> run_pb2.WaitReason.ValueType:
         """Why a ready task is not leased right now; UNSPECIFIED for nothing in particular."""
         item = queries.offer(run.state, task)
-        if item is None or item.not_before_ns > self._clock.now_ns():
+        if item is None or item.not_before_ns > run.instant_ns(self._clock.now_ns()):
             return run_pb2.WAIT_REASON_UNSPECIFIED
         if self._queues.waits_for_worker(_ready_item(run.run_id, item)):
             return run_pb2.WAIT_REASON_NO_WORKER
@@ -165,8 +165,9 @@ class Dispatcher:
             self._queues.withdraw_item(item.run_id, item.task)
             return
         stream.session.reserve_credit()
+        now_ns = self._clock.now_ns()
         command = commands.Lease(
-            now_ns=self._clock.now_ns(),
+            now_ns=run.instant_ns(now_ns),
             task=item.task,
             worker_id=stream.hello.worker_id,
             session_id=stream.hello.session_id,
@@ -177,7 +178,7 @@ class Dispatcher:
             # The run stopped dispatching since it was offered, or the writer is full.
             self._log.debug("lease.refused", run_id=run.run_id, reason=refusal.reason_word)
             self._queues.withdraw_item(item.run_id, item.task)
-            self._not_before.arm((run.run_id, item.task), command.now_ns + OFFER_AGAIN_NS, None)
+            self._not_before.arm((run.run_id, item.task), now_ns + OFFER_AGAIN_NS, None)
         lease = queries.open_lease(run.state, item.task)
         if lease is None or lease.session_id != stream.hello.session_id:
             stream.session.return_credit()
@@ -223,8 +224,9 @@ class Dispatcher:
                 self._signal_stop(run, lease)
 
     def _look_at_every_task(self, run: HostedRun) -> None:
-        for item in queries.every_offer(run.state):
-            self._look_at_task(run, item.task, folded=False)
+        # Those that a hold keeps back as well: their timers may run on.
+        for task in list(run.state.open_tasks):
+            self._look_at_task(run, task, folded=False)
         for lease in self._leases.of_run(run.run_id):
             self.timers.arm(run.run_id, lease.task, queries.task_due(run.state, lease.task))
 
@@ -238,7 +240,7 @@ class Dispatcher:
         item = queries.offer(run.state, task)
         if item is None:
             self._queues.withdraw_item(run.run_id, task)
-        elif item.not_before_ns > self._clock.now_ns():
+        elif item.not_before_ns > run.instant_ns(self._clock.now_ns()):
             self._queues.withdraw_item(run.run_id, task)
             self._not_before.arm((run.run_id, task), item.not_before_ns, None)
         else:
@@ -273,9 +275,11 @@ class Dispatcher:
 
     def _signal_stop(self, run: HostedRun, lease: Lease) -> None:
         stop = queries.stop_signal(run.state, lease.task)
-        if stop is None or lease.stop is not None:
+        if stop is None:
             return
         signal = build_signal(run.namespace, run.run_id, work_pb2.SIGNAL_KIND_CANCEL, stop)
+        if signal == lease.stop:
+            return
         self._host.when_settled(run, partial(self._ask_to_stop, lease, signal))
 
     def _ask_to_stop(self, lease: Lease, signal: work_pb2.Signal) -> None:

@@ -282,11 +282,14 @@ class WorkSession:
     def _fill(self, frame: work_service_pb2.WorkResponse) -> None:
         outbox = self._outbox
         count = bytes_count = 0
-        while outbox.assignments and count < FRAME_ITEMS_MAX and bytes_count < FRAME_BYTES_MAX:
-            assignment = outbox.assignments.pop(next(iter(outbox.assignments)))
+        while outbox.assignments and count < FRAME_ITEMS_MAX:
+            key, assignment = next(iter(outbox.assignments.items()))
+            bytes_count += assignment.ByteSize()
+            if count and bytes_count > FRAME_BYTES_MAX:
+                break
+            del outbox.assignments[key]
             frame.assignments.append(assignment)
             count += 1
-            bytes_count += assignment.ByteSize()
         frame.receipts.extend(outbox.receipts[:FRAME_ITEMS_MAX])
         del outbox.receipts[:FRAME_ITEMS_MAX]
         frame.signals.extend(outbox.signals[:FRAME_ITEMS_MAX])

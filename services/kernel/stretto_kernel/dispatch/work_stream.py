@@ -108,6 +108,7 @@ class Processes:
         """The process said hello: it is its worker's newest from now on."""
         self._workers[hello.worker_id] = Worker(hello.session_id, stream)
         self._workers.move_to_end(hello.worker_id)
+        self._gone.pop(hello.session_id, None)  # It lives: the proof was wrong.
         while len(self._workers) > PROCESSES_MAX:
             self._workers.popitem(last=False)
 

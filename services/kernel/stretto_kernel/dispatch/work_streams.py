@@ -297,7 +297,7 @@ class WorkStreams:
             except Refusal as refusal:
                 if isinstance(refusal, Unavailable):
                     # Whether the lease is current cannot be told now: the worker is to come again.
-                    self._forget(stream)
+                    self.lost(stream)
                     stream.end(refusal)
                     return
         if stream.open:

@@ -59,7 +59,7 @@ def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
         except Unresolved as unresolved:
             message = f"input {key!r}: {unresolved.failure.message}"
             raise Unresolved("INPUT_UNRESOLVED", message) from unresolved
-        size_bytes += len(value.json) + len(value.data)
+        size_bytes += len(value.json.encode()) + len(value.data)
         if size_bytes > MANIFEST_BYTES_MAX:
             raise Unresolved(
                 "INPUT_TOO_LARGE", f"inputs come to more than {MANIFEST_BYTES_MAX} bytes"
@@ -123,7 +123,7 @@ def _subtree_values(state: RunState, root: TaskRecord, pointer: str) -> Payload:
         if value.WhichOneof("value") == "data":
             raise Unresolved("INPUT_UNRESOLVED", f"the output of {record.name!r} is not JSON")
         texts.append(value.json)
-        size_bytes += len(value.json)
+        size_bytes += len(value.json.encode())
         if size_bytes > MANIFEST_BYTES_MAX:
             raise Unresolved("INPUT_TOO_LARGE", f"outputs below {root.name!r} are too large")
     return Payload(json=f"[{','.join(texts)}]")
