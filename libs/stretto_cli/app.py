@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stretto_cli import log_commands, printing, run_commands, suite_commands
+from stretto_cli import import_commands, log_commands, printing, run_commands, suite_commands
 
 app = typer.Typer(
     name="stretto",
@@ -47,3 +47,4 @@ def stretto(
 suite_commands.register(app)
 run_commands.register(app)
 log_commands.register(app)
+import_commands.register(app)

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.client import Client
-from stretto_sdk.plan_form import RunForm, parse_run_text
+from stretto_sdk.plan_form import PLAN_BYTES_MAX, RunForm, parse_run_text
 from stretto_sdk.runs import Failure, Run, RunState, Task
 from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
 
@@ -76,7 +76,9 @@ def run(
 
     Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers.
     """
-    form = parse_run_text(_read(file), source="standard input" if file == "-" else file)
+    form = parse_run_text(
+        _read(file, PLAN_BYTES_MAX), source="standard input" if file == "-" else file
+    )
     value = form.input if given_input is None else _input(given_input)
     limit = span_option(timeout, "--timeout")
     ended = with_client(
@@ -242,20 +244,20 @@ async def _run(
             raise
 
 
-def _read(file: str) -> bytes:
+def _read(file: str, bytes_max: int) -> bytes:
     stream = sys.stdin.buffer if file == "-" else None
     if stream is not None:
-        return stream.read(TEXT_BYTES_MAX + 1)
+        return stream.read(bytes_max + 1)
     try:
         with Path(file).open("rb") as opened:
-            return opened.read(TEXT_BYTES_MAX + 1)
+            return opened.read(bytes_max + 1)
     except OSError as error:
         raise InvalidArgument(f"{file}: {error.strerror}") from None
 
 
 def _input(given: str) -> object:
     if given.startswith("@"):
-        return parse_json(_read(given[1:]), source=given[1:])
+        return parse_json(_read(given[1:], TEXT_BYTES_MAX), source=given[1:])
     return parse_json(given, source="--input")
 
 

@@ -36,6 +36,8 @@ JOINS = {
     "n_succeeded": pb.JOIN_KIND_N_SUCCEEDED,
 }
 REST = {"ignored": pb.JOIN_REST_IGNORED, "cancelled": pb.JOIN_REST_CANCELLED}
+PLAN_BYTES_MAX = 64 << 20
+"""Of a plan's text; one larger than a message goes to the kernel in slices."""
 SOURCES = ("literal", "input", "task", "subtree")
 
 
@@ -52,7 +54,7 @@ class RunForm:
 
 def parse_run_text(text: bytes | str, *, source: str) -> RunForm:
     """Return the run of a plan file's text. Raises InvalidArgument with every mistake in it."""
-    return parse_run(parse_json(text, source=source), source=source)
+    return parse_run(parse_json(text, source=source, bytes_max=PLAN_BYTES_MAX), source=source)
 
 
 def parse_run(value: object, *, source: str = "the plan") -> RunForm:

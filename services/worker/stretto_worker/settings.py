@@ -11,7 +11,7 @@ from stretto_core.rpc.tokens import read_token_file
 from stretto_core.telemetry.secret import Secret
 
 SLOT_COUNT_DEFAULT = 16
-SLOT_COUNT_MAX = 1_000
+SLOT_COUNT_MAX = 10_000
 
 
 class SettingsError(Exception):
