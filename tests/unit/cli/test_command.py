@@ -68,7 +68,7 @@ def test_down_without_a_suite_is_harmless() -> None:
         (b"\xff\xfe", "not UTF-8"),
         (b"[NaN]", "NaN"),
         (b"{" * 100_000, "plan.json"),
-        (b" " * (5 << 20), "at most"),
+        (b" " * (65 << 20), "at most"),
     ],
 )
 @pytest.mark.usefixtures("data_dir")

@@ -141,7 +141,7 @@ def test_a_plan_without_tasks_is_refused_unless_it_grows() -> None:
         (b"[" * 100_000, "nested too deeply"),
         (b'{"input": ' + b"1" * 5_000 + b"}", "not JSON"),
         (b"{", "line 1, column 2"),
-        (b"[" + b" " * (5 << 20), "at most"),
+        (b"[" + b" " * (65 << 20), "at most"),
         (b"[]", "must be an object, not a list"),
         (b"", "not JSON"),
     ],
