@@ -158,11 +158,12 @@ def judge(story: Story, run: Run, events: list[Event], status: SuiteStatus) -> d
     accepted = Counter(
         event.body["task"] for event in events if event.type.endswith(".AttemptSucceeded")
     )
+    lost = Counter(event.body["task"] for event in events if event.type.endswith(".AttemptLost"))
     kinds = Counter(event.type.rpartition(".")[2] for event in events)
     restarts = {child.name: child.restart_count for child in status.children}
     return {
-        "a worker was killed in mid-run and its chunks were taken over": bool(story.held_by_victim)
-        and story.taken_over == set(story.held_by_victim),
+        "a worker was killed in mid-run and its chunks were taken over": bool(lost)
+        and lost.keys() <= accepted.keys(),
         "the kernel was killed in mid-run and restarted": story.kernel_killed
         and restarts["kernel"] >= 1,
         "the killed worker was restarted": restarts.get(story.victim, 0) >= 1,

@@ -52,6 +52,17 @@ def test_a_holder_whose_lease_was_passed_on_is_fenced_and_told_the_current_epoch
     assert kinds(story.complete("a", epoch=2)) == ["AttemptSucceeded", "RunSucceeded"]
 
 
+def test_a_task_whose_attempt_was_lost_keeps_its_age() -> None:
+    story = _leased()
+    first = queries.open_lease(story.state, A)
+    assert first is not None
+    ready_ns = story.state.tasks[A].ready_ns
+    story.wait(5)
+    story.lose("a")
+    again = queries.offer(story.state, A)
+    assert again is not None and again.ready_ns == ready_ns
+
+
 def test_late_but_current_is_accepted() -> None:
     story = _leased()
     story.lose("a")

@@ -212,6 +212,20 @@ async def test_a_holder_whose_lease_was_passed_on_is_fenced(
     assert types_of(store).count("WriteRefused") == 1, "recorded once per granted epoch"
 
 
+async def test_a_renewal_that_crossed_its_receipt_is_answered_and_is_no_refused_write(
+    kernel: Kernel, store: MemoryStore
+) -> None:
+    worker = FrameWorker(kernel)
+    await start(kernel, graph(task("a"), task("b")))
+    token = (await leased(worker)).token
+    worker.succeed(token)
+    await until(lambda: len(worker.receipts) == 1)
+    worker.say(renewals=[work_pb2.Renewal(token=token)])
+    await until(lambda: len(worker.receipts) == 2)
+    assert "LEASE_LOST" in reason_of(worker.receipts[1])
+    assert "WriteRefused" not in types_of(store)
+
+
 async def test_an_older_process_is_refused(kernel: Kernel) -> None:
     older, newer = IDS.uuid7(), IDS.uuid7()
     FrameWorker(kernel, session_id=newer)

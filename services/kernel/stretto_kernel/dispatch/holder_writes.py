@@ -252,6 +252,8 @@ class HolderWriter:
         return is_lease_secret(self._keys, token.work_item, token.epoch, token.secret)
 
     def _note_refused(self, write: _Write, run: HostedRun, refusal: Refusal) -> None:
+        if write.kind == work_pb2.RECEIPT_KIND_RENEWAL:
+            return  # No write: one that crossed the receipt of its lease's outcome is normal.
         self.refused_count += 1
         self._log.info(
             "write.refused",

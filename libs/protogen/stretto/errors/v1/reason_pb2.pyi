@@ -78,7 +78,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
     REASON_PARTITION_MOVED: _Reason.ValueType  # 50
     """UNAVAILABLE: another process owns the partition now."""
-    REASON_PARTITION_OWNED: _Reason.ValueType  # 51
+    REASON_PARTITION_HELD: _Reason.ValueType  # 51
     """FAILED_PRECONDITION: another live process owns the partition."""
     REASON_STORE_DOWN: _Reason.ValueType  # 52
     """UNAVAILABLE: the database cannot be reached or did not confirm."""
@@ -92,6 +92,18 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """RESOURCE_EXHAUSTED: too many calls or streams at once."""
     REASON_MESSAGE_TOO_LARGE: _Reason.ValueType  # 57
     """RESOURCE_EXHAUSTED: the message is larger than the limit in metadata `bytes_max`."""
+    REASON_APPEND_UNKNOWN: _Reason.ValueType  # 58
+    """UNAVAILABLE: it is being found out whether facts were stored; send the same request again."""
+    REASON_UNREADABLE_EVENT: _Reason.ValueType  # 59
+    """INTERNAL: stored bytes that this version cannot decode."""
+    REASON_TOKEN_REQUIRED: _Reason.ValueType  # 60
+    """UNAUTHENTICATED: callers from other hosts need a token."""
+    REASON_TOKEN_UNKNOWN: _Reason.ValueType  # 61
+    """UNAUTHENTICATED: the token is not known here, or no longer."""
+    REASON_UNDECODABLE: _Reason.ValueType  # 62
+    """INVALID_ARGUMENT: the request's bytes are not the message of the method."""
+    REASON_UNKNOWN_METHOD: _Reason.ValueType  # 63
+    """UNIMPLEMENTED: the service has no such method; metadata `method`."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -154,7 +166,7 @@ REASON_SUBSCRIBER_TOO_SLOW: Reason.ValueType  # 41
 """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
 REASON_PARTITION_MOVED: Reason.ValueType  # 50
 """UNAVAILABLE: another process owns the partition now."""
-REASON_PARTITION_OWNED: Reason.ValueType  # 51
+REASON_PARTITION_HELD: Reason.ValueType  # 51
 """FAILED_PRECONDITION: another live process owns the partition."""
 REASON_STORE_DOWN: Reason.ValueType  # 52
 """UNAVAILABLE: the database cannot be reached or did not confirm."""
@@ -168,4 +180,16 @@ REASON_OVERLOADED: Reason.ValueType  # 56
 """RESOURCE_EXHAUSTED: too many calls or streams at once."""
 REASON_MESSAGE_TOO_LARGE: Reason.ValueType  # 57
 """RESOURCE_EXHAUSTED: the message is larger than the limit in metadata `bytes_max`."""
+REASON_APPEND_UNKNOWN: Reason.ValueType  # 58
+"""UNAVAILABLE: it is being found out whether facts were stored; send the same request again."""
+REASON_UNREADABLE_EVENT: Reason.ValueType  # 59
+"""INTERNAL: stored bytes that this version cannot decode."""
+REASON_TOKEN_REQUIRED: Reason.ValueType  # 60
+"""UNAUTHENTICATED: callers from other hosts need a token."""
+REASON_TOKEN_UNKNOWN: Reason.ValueType  # 61
+"""UNAUTHENTICATED: the token is not known here, or no longer."""
+REASON_UNDECODABLE: Reason.ValueType  # 62
+"""INVALID_ARGUMENT: the request's bytes are not the message of the method."""
+REASON_UNKNOWN_METHOD: Reason.ValueType  # 63
+"""UNIMPLEMENTED: the service has no such method; metadata `method`."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

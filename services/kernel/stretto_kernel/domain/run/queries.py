@@ -67,6 +67,8 @@ class Offer:
     """A task that may be leased, from `not_before_ns` on.
 
     epoch: its newest granted; the lease will bear the next.
+    ready_ns: when it first became ready in this activation: a task whose attempt was lost or failed
+        keeps its age, and does not go behind everything that became ready since.
     """
 
     task: TaskName
@@ -122,7 +124,7 @@ def offer(state: RunState, task: TaskName) -> Offer | None:
         queue=spec.queue,
         executor=spec.executor,
         priority=spec.priority,
-        ready_ns=phase.ready_ns,
+        ready_ns=record.ready_ns,
         not_before_ns=phase.not_before_ns,
         required_labels=spec.required_labels,
         preferred_labels=spec.preferred_labels,
