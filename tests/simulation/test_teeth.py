@@ -11,6 +11,7 @@ from stretto_core.errors import Refusal
 from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
+from stretto_core.ids import SessionId, WorkerId
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.assignments import build_signal
@@ -18,6 +19,7 @@ from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
 from stretto_kernel.dispatch.ready_queues import ReadyQueues
 from stretto_kernel.domain.run import holders, queries
+from stretto_kernel.domain.run.task import Leased
 from stretto_kernel.timers.durable import DurableTimers, TimerKey
 
 from tests.simulation.simulate import SimulationFailed, simulate
@@ -38,7 +40,8 @@ def found(scale: Scale = STORMY) -> str:
 
 
 def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holders, "_fence", lambda *_: None)
+    any_lease = Leased(WorkerId("anyone"), SessionId(""), attempt=1, leased_ns=0, ttl_ns=1)
+    monkeypatch.setattr(holders, "_fence", lambda *_: any_lease)
     assert re.search(r"3: a write under epoch|4: nothing follows", found())
 
 
