@@ -27,7 +27,7 @@ def test_the_contracts_have_services() -> None:
     assert declared == len(list(rpcs())) > 20, "every RPC has a comment and is checked below"
 
 
-@pytest.mark.parametrize(("name", "comment"), rpcs())
+@pytest.mark.parametrize(("name", "comment"), list(rpcs()))
 def test_a_comment_says_what_idempotency_codes_and_limits(name: str, comment: str) -> None:
     places = [comment.find(part) for part in PARTS]
     assert -1 not in places, f"{name} lacks {PARTS[places.index(-1)]}"
