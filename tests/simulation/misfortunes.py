@@ -26,6 +26,8 @@ class Misfortunes:
             FaultKind("worker frozen", 3, self._freeze_worker),
             FaultKind("worker replaced", 2, self._replace_worker),
             FaultKind("worker lost", 2, self._lose_worker),
+            FaultKind("worker drained", 1, self._drain_worker),
+            FaultKind("kernel drained", 1, self._drain_kernel),
             FaultKind("kernel killed", 4, self._kill_kernel),
             FaultKind("kernel frozen", 2, self._freeze_kernel),
             FaultKind("kernel usurped", 3, self._usurp),
@@ -92,7 +94,7 @@ class Misfortunes:
         if process is None:
             return None
         process.freeze()
-        span_s = self._draws.choice((0.2, 2.0, 8.0, 20.0))
+        span_s = self._draws.choice((0.2, 2.0, 4.0, 8.0, 20.0))
         self._world.loop.call_later(span_s, process.thaw)
         return f"{process.name} for {span_s} s"
 
@@ -115,6 +117,22 @@ class Misfortunes:
         self._world.workers[index] = slot = WorkerSlot(f"{lost.worker_id}'")
         return f"{lost.newest.name}, {self._world.start_worker(slot).name} instead"
 
+    def _drain_worker(self) -> str | None:
+        slot = self._draws.choice(self._world.workers)
+        if slot.worker is None or not slot.newest.is_running:
+            return None
+        slot.newest.run(slot.worker.drain)
+        return slot.newest.name
+
+    def _drain_kernel(self) -> str | None:
+        kernels = [slot.running for slot in self._world.kernels]
+        running = [kernel for kernel in kernels if kernel and kernel.process.is_running]
+        if not running:
+            return None
+        kernel = self._draws.choice(running)
+        kernel.drain()
+        return kernel.process.name
+
     def _kill_kernel(self) -> str | None:
         process = self._kernel()
         if process is not None:
@@ -135,7 +153,10 @@ class Misfortunes:
         return self._world.start_kernel(self._draws.choice(free), exclusive=False).process.name
 
     def _break_streams(self) -> str | None:
-        process = self._draws.choice(self._processes())
+        processes = self._processes()
+        if not processes:
+            return None
+        process = self._draws.choice(processes)
         return f"{self._world.network.break_streams(process)} of {process.name}"
 
     def _part_hosts(self) -> str | None:

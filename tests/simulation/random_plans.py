@@ -104,7 +104,7 @@ def _limits(draws: random.Random, task: pb.TaskSpec) -> None:
     task.retry.max_attempts = draws.randint(1, 4)
     task.retry.initial_interval.FromMilliseconds(draws.randint(50, 2_000))
     task.retry.max_interval.CopyFrom(Duration(seconds=5))
-    task.timeouts.heartbeat.FromMilliseconds(draws.randint(1_000, 6_000))
+    task.timeouts.heartbeat.FromMilliseconds(draws.choice((1_000, 1_500, 2_000, 5_000)))
     if draws.random() < 0.2:
         task.timeouts.queue.FromMilliseconds(draws.randint(5_000, 30_000))
     if draws.random() < 0.3:

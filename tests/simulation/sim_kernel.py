@@ -47,6 +47,7 @@ UNARY_METHODS = (
     "AddTasks",
 )
 DIAL_TIMEOUT_S = 0.5
+DRAIN_GRACE_S = 3.0
 _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
 _WORKER = Principal(kind=PRINCIPAL_KIND_WORKER, name="worker")
 
@@ -90,10 +91,15 @@ class SimKernel:
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
         self._run_servicer = RunServicer(self._kernel, RunListing(index, store.partition))
         self._work_servicer = WorkServicer(self._kernel)
+        self._readiness = Readiness(_Health(), self._kernel)
 
     def start(self) -> None:
         """Start the process."""
         self.process.spawn(self._main())
+
+    def drain(self) -> None:
+        """End it in order, as SIGTERM does."""
+        self.process.spawn(self._end())
 
     def is_settled(self, run_ids: Iterable[str]) -> bool:
         """Whether it owns the log and everything it decided of these runs is in it."""
@@ -118,7 +124,11 @@ class SimKernel:
         listener.streams["WatchRun"] = self._watch_run
         for method in UNARY_METHODS:
             listener.calls[method] = self._unary(method)
-        await Readiness(_Health(), self._kernel).start()
+        await self._readiness.start()
+
+    async def _end(self) -> None:
+        await self._readiness.drain(DRAIN_GRACE_S)
+        self.process.kill()
 
     # -- what gRPC does ----------------------------------------------------------------------------
 

@@ -99,8 +99,8 @@ class SimWorker:
         listener.calls["Identify"] = self._identify
 
     async def run(self) -> None:
-        """Work until a newer process of this worker takes over."""
-        while not self._exited:
+        """Work until a newer process of this worker takes over, or a drain is done."""
+        while not (self._exited or self.session.is_done):
             try:
                 stream: Stream = await self._network.connect(
                     self._process, self._draws.choice(self._addresses), "Work"
@@ -112,6 +112,11 @@ class SimWorker:
             await asyncio.sleep(self._draws.uniform(RECONNECT_S_MIN, RECONNECT_S_MAX))
         self._process.kill()
 
+    def drain(self) -> None:
+        """End it in order, as SIGTERM does: take nothing more, finish, say goodbye."""
+        self.session.drain()
+        self._wake.set()
+
     async def _serve(self, stream: Stream) -> None:
         self.session.connected(self._now_ns())
         reader = asyncio.create_task(self._read(stream), name="reader")
@@ -122,6 +127,8 @@ class SimWorker:
                     break
                 while (frame := self.session.take_frame(self._now_ns())) is not None:
                     stream.send(frame)
+                if self.session.is_done:
+                    break
                 await self._wait()
         except Refusal:
             pass  # The stream is over; what was not said is said on the next.

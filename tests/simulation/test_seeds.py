@@ -32,7 +32,7 @@ def test_worlds_are_rich() -> None:
         faults.update(report.fault_counts)
         events.update(report.event_types)
         assert report.answers_checked > 0
-    assert len(faults) == 11, faults
+    assert len(faults) == 13, faults
     names = {name.rpartition(".")[2] for name in EVENT_TYPES}
     assert names - RARE <= set(events), names - set(events)
 

@@ -110,7 +110,8 @@ def test_a_stop_repeated_before_it_is_committed(monkeypatch: pytest.MonkeyPatch)
             self._tell_holder(run, lease, lease.stop)
 
     monkeypatch.setattr(Dispatcher, "_signal_stop", remember_at_once)
-    assert "1: asked to stop" in found()
+    slow_log = Scale(log_fault_share=0.4, fault_interval_s=2.0, runs_per_client=8)
+    assert "1: asked to stop" in found(slow_log)
 
 
 def test_leases_that_never_expire(monkeypatch: pytest.MonkeyPatch) -> None:

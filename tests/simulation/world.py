@@ -87,6 +87,7 @@ class WorkerSlot:
 
     worker_id: str
     processes: list[Process] = field(default_factory=list)
+    worker: SimWorker | None = None
 
     @property
     def newest(self) -> Process:
@@ -193,6 +194,7 @@ class World:
             )
         )
         process.spawn(worker.run())
+        slot.worker = worker
         return process
 
     def start_projector(self) -> None:
