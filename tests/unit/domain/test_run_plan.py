@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.payload_pb2 import BlobRef, Payload
@@ -205,3 +207,36 @@ def test_a_sealed_plan_takes_no_further_slice_and_ends_when_its_tasks_have() -> 
 def test_a_join_over_a_subtree_counts_more_than_its_edges() -> None:
     join = plan.JoinRule(kind=plan.JOIN_KIND_N_SUCCEEDED, count=3)
     assert started(task("a"), task("b", below("a"), join=join)).state.version == 1
+
+
+def test_ancestors_are_found_within_a_slice_and_beyond_it_as_by_walking() -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        names = [f"t{number}" for number in range(12)]
+        parents = {
+            name: rng.sample(names[:number], min(number, rng.randint(0, 2)))
+            for number, name in enumerate(names)
+        }
+        above: dict[str, set[str]] = {}
+        for name in names:
+            above[name] = set(parents[name]).union(*(above[each] for each in parents[name]))
+        reader, read = rng.sample(names[6:], 1)[0], rng.choice(names)
+        if read == reader:
+            continue
+        specs = []
+        for name in names:
+            inputs = {"x": _output_of(read)} if name == reader else {}
+            edges = [plan.Dependency(task=each) for each in parents[name]]
+            specs.append(plan.TaskSpec(name=name, executor="x", dependencies=edges, inputs=inputs))
+        late = specs[6:]
+        rng.shuffle(late)
+        for first, then in ((specs[:6], late), (specs[:6] + late, [])):
+            story = Story()
+            try:
+                story.start(plan.TaskGraph(growing=True, tasks=first))
+                if then:
+                    story.add(*then)
+            except InvalidArgument as refused:
+                assert read not in above[reader], (seed, refused)
+            else:
+                assert read in above[reader], seed

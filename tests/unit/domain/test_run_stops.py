@@ -15,12 +15,13 @@ from stretto_kernel.domain.run.refusals import (
     HoldLimit,
     LeaseLost,
     NotLeasable,
+    RequestIdLimit,
     RequestIdReused,
     RunClosed,
     RunNotFound,
 )
 from stretto_kernel.domain.run.resource import to_run, to_task
-from stretto_kernel.domain.run.state import REQUEST_KEPT_NS
+from stretto_kernel.domain.run.state import REQUEST_KEPT_NS, REQUESTS_MAX
 
 from tests.model.runs import Story, graph, kinds, started, task
 
@@ -424,3 +425,14 @@ def test_touched_names_what_changed_and_run_wide_facts_name_no_task() -> None:
     story.cancel()
     touched = story.state.take_touched()
     assert touched.tasks == () and touched.run_wide
+
+
+def test_a_run_remembers_so_many_requests_and_refuses_more_until_the_oldest_is_a_day_old() -> None:
+    story = started(task("a"))
+    known = story.state.requests
+    known.update((RequestId(str(count)), (b"", story.now_ns)) for count in range(REQUESTS_MAX))
+    with pytest.raises(RequestIdLimit):
+        story.hold("one more")
+    story.now_ns += REQUEST_KEPT_NS + 1
+    story.hold("later")
+    assert len(known) == 1

@@ -13,7 +13,7 @@ from stretto.work.v1 import work_pb2, work_service_pb2
 from stretto_core.clock import Clock
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
-from stretto_core.eventlog.faults import AppendFault, AppendFaults
+from stretto_core.eventlog.faults import AppendFault, AppendFaults, Fault
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import Namespace, Partition, RequestId, RunId, SessionId
@@ -163,18 +163,19 @@ class FrameWorker:
 
 
 class PlannedFaults:
-    """Each append goes as the next planned fault says, then all go well; `gate` holds them up."""
+    """Each append goes as the next planned fault says, then all go well."""
 
     def __init__(self) -> None:
         self.next: list[AppendFault] = []
         self.append_count = 0
+        self.settles_fail = False
 
     def plan_append(self, owner_epoch: int, events: Sequence[NewEvent]) -> AppendFault:
         self.append_count += 1
         return self.next.pop(0) if self.next else AppendFault()
 
     def plan_settle(self) -> AppendFault:
-        return AppendFault()
+        return AppendFault(Fault.REFUSED if self.settles_fail else Fault.NONE)
 
 
 def types_of(store: MemoryStore) -> list[str]:

@@ -395,10 +395,10 @@ async def test_a_queue_limit_counts_leases_of_runs_not_yet_folded(store: MemoryS
     """A new owner grants nothing from a limited queue before all that may hold it is folded."""
     narrow = {"narrow": 1}
     older = await start_kernel(store, queue_limits=narrow)
-    worker = FrameWorker(older, queues=["narrow"])
-    for _ in range(5):
-        await start(older, graph(task("a", queue="narrow")))
-    await leased(worker)
+    for number in range(5):
+        await start(older, graph(task("a", queue="narrow", priority=number)))
+    # The youngest run holds the slot: it is folded last, and the others are ready before it.
+    await leased(FrameWorker(older, queues=["narrow"]))
     older.abandon()
     newer = await start_kernel(store, queue_limits=narrow, exclusive=False)
     again = FrameWorker(newer, worker_id="other", queues=["narrow"])

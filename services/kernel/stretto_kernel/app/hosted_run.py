@@ -52,6 +52,11 @@ class RunWatch:
         self.run_wide = True
         self._changed.set()
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether something changed that `changed` has not returned yet."""
+        return self._changed.is_set()
+
     async def changed(self) -> Touched:
         """Wait for a change; return and forget what was touched."""
         await self._changed.wait()

@@ -7,7 +7,7 @@ committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ from stretto_kernel.domain.run.resource import to_run
 
 INTERVAL_S = 0.1
 TASKS_PER_CHANGE_MAX = 500
+TASKS_PER_STRETCH = 200
+"""Others run after so many tasks were shown: a stretch on the loop is bounded."""
 
 
 class RunChange(NamedTuple):
@@ -44,7 +46,7 @@ async def watch_run(
     run_id: RunId,
     with_tasks: bool,
     after_version: int = 0,
-) -> AsyncIterator[RunChange]:
+) -> AsyncGenerator[RunChange]:
     """Yield the run as it is, with every task, then its changes; the last has `ended`.
 
     after_version: the follower has seen the run up to here; every task is given again unless
@@ -61,12 +63,17 @@ async def watch_run(
             if run.dropped or host.find(run_id) is not run:
                 run = await calls.find(namespace, run_id)
                 run.watches.append(watch)
-            version, ended = run.decided, run.has_ended
-            shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
-            names: Iterable[TaskName] = ()
+            names: list[TaskName] = []
             if with_tasks:
-                names = run.state.tasks if touched.run_wide else touched.tasks
-            tasks = [calls.show_task(run, name) for name in names]
+                names = list(run.state.tasks if touched.run_wide else touched.tasks)
+            tasks = []
+            for index, name in enumerate(names, start=1):
+                tasks.append(calls.show_task(run, name))
+                if index % TASKS_PER_STRETCH == 0:
+                    await asyncio.sleep(0)
+            # A task that changed meanwhile is noted, and comes again with the next message.
+            version, ended = run.decided, run.has_ended and not watch.is_noted
+            shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
             try:
                 await host.answered(run, version, own_facts=False)
             except DecidedAgain:

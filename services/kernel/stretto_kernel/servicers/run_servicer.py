@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from stretto.common.v1.lease_pb2 import Position
@@ -88,8 +89,9 @@ class RunServicer(RunServiceServicer):
             with_tasks=request.tasks,
             after_version=after_version,
         )
-        async for run, tasks, version, ended in changes:
-            yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)
+        async with aclosing(changes):
+            async for run, tasks, version, ended in changes:
+                yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
         """See the contract."""

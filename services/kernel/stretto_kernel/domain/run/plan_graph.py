@@ -133,20 +133,55 @@ def _find_cycle(new: Slice) -> list[TaskName]:
 
 
 class _Ancestors:
-    """Who is above whom, walked on demand."""
+    """Who is above whom: sets of bits inside the slice, walked on demand beyond its border."""
 
     def __init__(self, new: Slice) -> None:
         self.new = new
+        self._bits: dict[TaskName, int] = {}
+        self._names: list[TaskName] = []
+        self._above: dict[TaskName, int] = {}
 
     def has(self, task: TaskSpec, wanted: TaskName) -> bool:
         """Whether `wanted` is reached from `task` by dependencies."""
-        if any(edge.task == wanted for edge in task.dependencies):
+        if task.name not in self._above:
+            self._walk(task.name)
+        above = self._above[task.name]
+        if wanted in self._bits and above >> self._bits[wanted] & 1:
             return True
-        seen = {edge.task for edge in task.dependencies}
-        path = list(seen)
+        return wanted not in self.new.own and self._is_beyond(above, wanted)
+
+    def _walk(self, name: TaskName) -> None:
+        """Note what is above a task of the slice, and above those of the slice on the way."""
+        own = self.new.own
+        path = [name]
+        while path:
+            name = path[-1]
+            edges = [edge.task for edge in own[name].dependencies if edge.task != name]
+            if name not in self._above:
+                self._above[name] = 0  # Seen: each is opened once, whatever leads to it.
+                path.extend(each for each in edges if each in own and each not in self._above)
+                continue
+            path.pop()
+            for each in edges:
+                self._above[name] |= self._above.get(each, 0) | self._bit(each)
+
+    def _bit(self, name: TaskName) -> int:
+        if name not in self._bits:
+            self._bits[name] = len(self._names)
+            self._names.append(name)
+        return 1 << self._bits[name]
+
+    def _is_beyond(self, above: int, wanted: TaskName) -> bool:
+        """Whether `wanted`, of an earlier slice, is above one that this slice depends on."""
+        path = [
+            name
+            for index, name in enumerate(self._names)
+            if above >> index & 1 and name not in self.new.own
+        ]
+        seen = set(path)
         while path and len(seen) < ANCESTORS_MAX:
-            above = self.new.find(path.pop())
-            for edge in above.dependencies if above else ():
+            above_it = self.new.existing(path.pop())
+            for edge in above_it.dependencies if above_it else ():
                 if edge.task == wanted:
                     return True
                 if edge.task not in seen:
