@@ -37,6 +37,7 @@ from stretto_kernel.dispatch.work_streams import WorkStreams
 from stretto_kernel.timers.alarm import Alarm
 
 TICK_NS = NS_PER_S
+CLOSE_S = 5.0
 STALL_NS = NS_PER_S
 """If the loop itself was late by so much, leases get time: their holders' renewals wait unread."""
 
@@ -146,9 +147,17 @@ class OwnedPartition:
         self.streams.drain(reason)
 
     async def release(self, cause: Refusal) -> None:
-        """End everything, store what was decided, and let another process own the partition."""
+        """End everything, store what was decided, and let another process own the partition.
+
+        A store that does not answer in time keeps nobody from ending: the rest has no answer.
+        """
         self._stop(cause)
-        await self.host.writer.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.host.writer.close()
+        except TimeoutError:
+            self._log.warning("partition.close_gave_up", after_s=CLOSE_S)
+            self.host.writer.abort()
         await self._owned.release()
 
     async def give_up(self, cause: Refusal) -> None:

@@ -74,6 +74,16 @@ async def test_one_call_that_waits_for_the_outcome(kernel: Served) -> None:
     await worker.cut()
 
 
+async def test_a_wait_ends_before_its_callers_deadline(kernel: Served) -> None:
+    request = pb.StartRunRequest(
+        request_id=IDS.uuid7(),
+        task_graph=plan_pb2.TaskGraph(tasks=[task("a")]),
+        wait_timeout=Duration(seconds=30),
+    )
+    answer = await kernel.runs.StartRun(request, timeout=1.5)
+    assert answer.run.state == run_pb2.RUN_STATE_RUNNING
+
+
 async def test_idempotent_start_and_reuse(kernel: Served) -> None:
     request_id = IDS.uuid7()
     first = await kernel.start(request_id=request_id)

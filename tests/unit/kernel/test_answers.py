@@ -11,9 +11,11 @@ from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.run.v1 import run_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
+from stretto_core.errors import Unavailable
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import RunId, SessionId, TaskName
+from stretto_kernel import owned_partition
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX
@@ -244,3 +246,17 @@ async def test_a_lease_of_an_earlier_owner_is_reclaimed_soon_or_lost(store: Memo
     left_ns = lease.expires_mono_ns - newer.ports.clock.mono_ns()
     assert left_ns > RECLAIM_NS_MAX
     await newer.stop()
+
+
+async def test_a_store_that_does_not_answer_keeps_no_kernel_from_ending(
+    kernel: Kernel, faults: PlannedFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owned_partition, "CLOSE_S", 0.05)
+    faults.settles_fail = True
+    faults.next = [AppendFault(Fault.LOST_BEFORE)]
+    starting = asyncio.create_task(start(kernel))
+    await until(lambda: kernel.partition.host.writer.is_settling)
+    async with asyncio.timeout(5):
+        await kernel.stop()
+    with pytest.raises(Unavailable):
+        await starting

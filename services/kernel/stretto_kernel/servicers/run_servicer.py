@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
+from stretto_core.clock import NS_PER_S
 from stretto_core.rpc.call import current_call
 
 from stretto_kernel.app.run_calls import TaskPage
@@ -24,6 +26,8 @@ Response = TypeVar("Response")
 
 TASK_PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
+ANSWER_S = 0.25
+"""A wait ends so long before its caller's deadline."""
 
 
 class RunServicer(RunServiceServicer):
@@ -46,7 +50,9 @@ class RunServicer(RunServiceServicer):
         if start.wait_ns:
             run_id = calls.run_id_of(start.namespace, start.command.request_id)
             calls = self._kernel.partition.calls
-            run, number = await calls.wait_ended(start.namespace, run_id, start.wait_ns)
+            run, number = await calls.wait_ended(
+                start.namespace, run_id, _within_deadline(start.wait_ns)
+            )
         return pb.StartRunResponse(run=run, position=self._position(number))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
@@ -130,6 +136,15 @@ class RunServicer(RunServiceServicer):
 
     def _position(self, number: int) -> Position:
         return parse.position_of(self._partition_name, number)
+
+
+def _within_deadline(wait_ns: int) -> int:
+    """Return how long to wait so that the answer still reaches a caller who named a deadline."""
+    deadline_s = current_call().deadline_s
+    if deadline_s is None:
+        return wait_ns
+    left_s = deadline_s - asyncio.get_running_loop().time() - ANSWER_S
+    return min(wait_ns, max(0, int(left_s * NS_PER_S)))
 
 
 def _first_index(page_token: str) -> int:

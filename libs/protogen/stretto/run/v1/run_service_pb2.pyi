@@ -87,7 +87,9 @@ class StartRunRequest(_message.Message):
 
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """Answer only when the run has ended or this long has passed; unset = at once. At most 60 s."""
+        """Answer only when the run has ended or this long has passed, or just before the call's deadline;
+        unset = at once. At most 60 s.
+        """
 
     def __init__(
         self,
