@@ -20,6 +20,7 @@ from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import RunId, StreamId, TaskName
+from stretto_kernel.app import stream_host
 from stretto_kernel.app.recovery import ActiveRuns, find_active_runs
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.session import FRAME_BYTES_MAX, WorkSession
@@ -217,3 +218,18 @@ async def test_a_view_of_the_future_is_no_view(kernel: Kernel) -> None:
             return ActiveRuns(1_000, ())
 
     assert [run.run_id for run in await find_active_runs(kernel.ports.log, Future())] == [run_id]
+
+
+async def test_ended_runs_in_memory_are_bounded_by_their_tasks(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_host, "ENDED_TASKS_MAX", 10)
+    run_ids = []
+    for _ in range(5):
+        plan = graph(*(task(f"t{number}") for number in range(4)))
+        run_ids.append((await start(kernel, plan)).answer.run_id)
+        await steer(kernel, run_ids[-1], steering(kernel, commands.Kill))
+    assert kernel.partition.host.run_count == 2
+    for run_id in run_ids:
+        assert (await get(kernel, run_id)).state == run_pb2.RUN_STATE_KILLED
+    assert kernel.partition.host.run_count == 2

@@ -50,6 +50,8 @@ FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
 DECIDE_AGAIN_MAX = 3
+ENDED_TASKS_MAX = 50_000
+"""The tasks of all ended runs in memory, whatever their number."""
 WATCHERS_COMPACT = 64
 
 KERNEL_PRINCIPAL = Principal(kind=PRINCIPAL_KIND_KERNEL, name="kernel")
@@ -141,6 +143,7 @@ class StreamHost:
         self._ended_runs_max = ended_runs_max
         self._runs: dict[RunId, HostedRun] = {}
         self._ended: OrderedDict[RunId, HostedRun] = OrderedDict()
+        self._ended_tasks = 0
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
         self._batches: dict[int, _Batch] = {}
         self._listener: HostListener = _Nobody()
@@ -311,7 +314,7 @@ class StreamHost:
         for run in runs:
             run.dropped = True
             self._runs.pop(run.run_id, None)
-            self._ended.pop(run.run_id, None)
+            self._forget_ended(run.run_id)
             void_watchers(run)
             self._listener.run_dropped(run)
         for run in runs:
@@ -363,6 +366,8 @@ class StreamHost:
             version = 0 if run is None else run.decided
         if (begun := self._runs.get(run_id)) is not None:
             return begun  # It was started while this read the log.
+        if self._closed_by is not None:
+            raise self._closed_by  # Nobody would tell its followers of the end any more.
         if run is None:
             raise NotFound("no such run", run_id=run_id)
         run.committed = run.decided
@@ -376,9 +381,17 @@ class StreamHost:
 
     def _retire(self, run: HostedRun) -> None:
         """Keep an ended run for those who ask soon, and let the oldest ones go."""
+        self._forget_ended(run.run_id)
         self._ended[run.run_id] = run
-        self._ended.move_to_end(run.run_id)
-        while len(self._ended) > self._ended_runs_max:
-            gone, old = self._ended.popitem(last=False)
+        self._ended_tasks += run.state.task_count
+        while len(self._ended) > self._ended_runs_max or (
+            self._ended_tasks > ENDED_TASKS_MAX and len(self._ended) > 1
+        ):
+            old = next(iter(self._ended.values()))
+            self._forget_ended(old.run_id)
             if old.is_clean:  # Else it comes back here with its commit.
-                self._runs.pop(gone, None)
+                self._runs.pop(old.run_id, None)
+
+    def _forget_ended(self, run_id: RunId) -> None:
+        if (old := self._ended.pop(run_id, None)) is not None:
+            self._ended_tasks -= old.state.task_count
