@@ -89,15 +89,17 @@ def parse_start(request: pb.StartRunRequest, asked: Asked) -> Start:
         fields.unserved("run_key", "run_key")
     fields.refuse("the request")
     given = request.input if request.HasField("input") else None
-    digest = digest_of(
-        "StartRun",
-        namespace,
-        read_policies(request.task_graph),
-        read_tasks(request.task_graph.tasks),
-        given,
-        labels,
-        name,
-    )
+    digest = b""
+    if not request.validate_only:  # What is never stored is never compared with a repeat.
+        digest = digest_of(
+            "StartRun",
+            namespace,
+            read_policies(request.task_graph),
+            read_tasks(request.task_graph.tasks),
+            given,
+            labels,
+            name,
+        )
     command = commands.StartRun(
         now_ns=asked.now_ns,
         request_id=request_id,

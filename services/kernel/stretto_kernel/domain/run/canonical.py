@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
 
-from stretto_kernel.domain.run.plan import TaskSpec
+from stretto_kernel.domain.run.plan import Dependency, Join, Retry, TaskSpec, Timeouts
 
 
 def digest_of(*values: object) -> bytes:
@@ -60,6 +61,11 @@ def _encode_dataclass(value: object) -> bytes:
     return _sequence(b"d", (kind.__name__, *(getattr(value, name) for name in names)))
 
 
+# Policies and edges repeat from task to task. They are read from typed fields, so that equal ones
+# have equal bytes: never an int where the other has a float.
+_encode_repeated = lru_cache(maxsize=1_024)(_encode_dataclass)
+
+
 def _sequence(tag: bytes, values: Iterable[object]) -> bytes:
     return _tagged(tag, b"".join([_encode(value) for value in values]))
 
@@ -86,6 +92,10 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     tuple: lambda value: _sequence(b"t", value),
     list: lambda value: _sequence(b"t", value),
     dict: lambda value: _sequence(b"m", sorted(value.items())),
+    Dependency: _encode_repeated,
+    Join: _encode_repeated,
+    Retry: _encode_repeated,
+    Timeouts: _encode_repeated,
 }
 WITHDRAWN_DIGEST = digest_of("withdrawn")
 """The digest of an attempt its holder gave back or stopped: it has no content to differ in."""

@@ -117,7 +117,7 @@ class Findings:
 
 def parse_json(text: str) -> object:
     """Return the value of a JSON text. Raises ValueError, on NaN and duplicate keys too."""
-    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    return _DECODER.decode(text)
 
 
 def _no_constant(word: str) -> object:
@@ -129,3 +129,6 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(value) != len(pairs):
         raise ValueError("an object has a key twice")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
