@@ -17,7 +17,10 @@ from stretto_sdk.fields import Mistakes
 from stretto_sdk.plan_form import form_path
 from stretto_sdk.task_order import cycle_beside, ordered
 
-SLICE_TASKS_MAX = 1_000
+MESSAGE_TASKS_MAX = 1_000
+"""The most the kernel takes at once."""
+SLICE_TASKS_MAX = 500
+"""Of a plan that is sliced: what the kernel takes in without keeping others waiting for long."""
 SLICE_BYTES_MAX = 2 << 20
 """Of a slice's tasks: half of what a message may hold; input and the rest come beside them."""
 TASK_COUNT_DEFAULT_MAX = 10_000
@@ -53,7 +56,7 @@ class Slice:
 
 def is_sliced(graph: pb.TaskGraph) -> bool:
     """Whether the plan is more than one message takes."""
-    return len(graph.tasks) > SLICE_TASKS_MAX or graph.ByteSize() > SLICE_BYTES_MAX
+    return len(graph.tasks) > MESSAGE_TASKS_MAX or graph.ByteSize() > SLICE_BYTES_MAX
 
 
 def slices_of(graph: pb.TaskGraph) -> list[Slice]:

@@ -1,7 +1,7 @@
 """Following a run: what it is, then each change, until it has ended.
 
-Changes are coalesced: a follower hears at most ten times a second, and nothing that is not
-committed.
+Changes are coalesced: a follower hears at most ten times a second, but of the end at once, and
+nothing that is not committed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ async def watch_run(
                 yield change
             if ended:
                 return
-            await asyncio.sleep(INTERVAL_S)
+            # The end is told at once: whoever waits for it shall not wait out the interval.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await host.until_end(run)
     finally:
         _leave(run, watch)
 

@@ -174,7 +174,7 @@ class RunServiceServicer:
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
         RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-        Limits: changes are coalesced to at most 10 messages a second.
+        Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

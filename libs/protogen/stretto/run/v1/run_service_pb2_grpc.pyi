@@ -90,7 +90,7 @@ class RunServiceStub:
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
     RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-    Limits: changes are coalesced to at most 10 messages a second.
+    Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
     """Puts a hold on the run: nothing new is leased until ResumeRun lifts it. Attempts go on.
@@ -212,7 +212,7 @@ class RunServiceAsyncStub(RunServiceStub):
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
     RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-    Limits: changes are coalesced to at most 10 messages a second.
+    Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     """Puts a hold on the run: nothing new is leased until ResumeRun lifts it. Attempts go on.
@@ -361,7 +361,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
         RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-        Limits: changes are coalesced to at most 10 messages a second.
+        Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
         """
 
     @_abc_1.abstractmethod
