@@ -260,3 +260,20 @@ async def test_a_store_that_does_not_answer_keeps_no_kernel_from_ending(
         await kernel.stop()
     with pytest.raises(Unavailable):
         await starting
+
+
+async def test_an_assignment_nobody_took_consumes_no_try(
+    kernel: Kernel, store: MemoryStore
+) -> None:
+    """A worker that is frozen, its stream still open, must not fail a task it has not begun."""
+    FrameWorker(kernel, credits=1)
+    run_id = RunId((await start(kernel, graph(task("a", retry={"max_attempts": 1})))).answer.run_id)
+    await until(lambda: "AttemptLeased" in types_of(store))
+    lease = kernel.partition._leases.find((run_id, TaskName("a")), 1)
+    assert lease is not None and not lease.acknowledged
+    lease.expires_mono_ns = 0
+    kernel.partition._leases.postpone(lease, 0)
+    kernel.partition.dispatcher.ring()
+    await until(lambda: "AttemptReleased" in types_of(store))
+    assert "AttemptLost" not in types_of(store)
+    assert (await get(kernel, run_id)).state == run_pb2.RUN_STATE_RUNNING

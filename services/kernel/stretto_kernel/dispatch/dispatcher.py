@@ -315,9 +315,8 @@ class Dispatcher:
         now_ns, now_mono_ns = self._clock.now_ns(), self._clock.mono_ns()
         if not self._host.writer.is_settling:
             for lease in self._leases.take_expired(now_mono_ns, DUE_PER_STRETCH_MAX):
-                cause = ev.LOSS_CAUSE_EXPIRED if lease.reclaimed else ev.LOSS_CAUSE_NOT_RECLAIMED
                 self._streams.lease_expired(lease)
-                self._own.lose(lease, cause)
+                self._expire(lease)
             for run_id, timer in self.timers.take_due(now_ns, DUE_PER_STRETCH_MAX):
                 self._own.fire(run_id, timer)
         for (run_id, task), _ in self._not_before.take_due(now_ns, DUE_PER_STRETCH_MAX):
@@ -326,6 +325,15 @@ class Dispatcher:
             if run is not None and not run.has_ended and task in run.state.tasks:
                 self._look_at_task(run, task, folded=False)
         self.pump()
+
+    def _expire(self, lease: Lease) -> None:
+        if not lease.reclaimed:
+            self._own.lose(lease, ev.LOSS_CAUSE_NOT_RECLAIMED)
+        elif lease.acknowledged:
+            self._own.lose(lease, ev.LOSS_CAUSE_EXPIRED)
+        else:
+            # Its holder is stuck and has likely not begun: waiting for a worker consumes no try.
+            self._own.release(lease, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED)
 
 
 def _ready_item(run_id: RunId, item: queries.Offer) -> ReadyItem:
