@@ -13,7 +13,7 @@ from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import InvalidArgument
 
-from stretto_sdk.durations import EXPLANATION, parse_duration_ns
+from stretto_sdk.durations import EXPLANATION
 from stretto_sdk.fields import Fields, Mistakes
 from stretto_sdk.strict_json import parse_json
 from stretto_sdk.worker.effects import LeaseKey, SpawnAnswered, Stop, Stopped, Succeeded, key_of
@@ -78,15 +78,9 @@ def _span_ns(arguments_json: str) -> int:
     mistakes = Mistakes()
     value = parse_json(arguments_json or "{}", source="the arguments")
     fields = Fields(value, "arguments", mistakes)
-    text = fields.text("duration")
-    span_ns = 0
+    span = fields.duration("duration")
     if not fields.has("duration"):
         fields.wrong("duration", f"is required: {EXPLANATION}")
-    elif text:
-        try:
-            span_ns = parse_duration_ns(text)
-        except ValueError as error:
-            fields.wrong("duration", str(error))
     fields.finish()
     mistakes.raise_if_any("the task")
-    return span_ns
+    return 0 if span is None else span.ToNanoseconds()
