@@ -59,7 +59,7 @@ async def run_worker(
                 queues=settings.queues,
                 labels=tuple(settings.labels.items()),
                 slot_count=settings.slot_count,
-                control_address=control_address,
+                control_address=reachable(control_address, from_kernel=settings.address),
             ),
             dialer=dialer,
             executors=executors,
@@ -87,6 +87,17 @@ async def run_worker(
             await dialer.close()
     log.info("worker.ended", how=ended.name)
     return ended
+
+
+def reachable(control_address: str, *, from_kernel: str) -> str:
+    """Return the control address as the kernel may dial it; "" when it cannot.
+
+    It is on loopback. A kernel on another machine would dial its own: nothing listens there, and
+    this process would count as proven dead while it lives.
+    """
+    host = from_kernel.rpartition(":")[0].removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
+    here = host in {"localhost", "::1"} or host.startswith("127.")
+    return control_address if here else ""
 
 
 class _ControlServer:

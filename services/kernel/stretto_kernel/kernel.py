@@ -13,7 +13,7 @@ from contextlib import suppress
 import structlog
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.work.v1.work_service_pb2 import WorkRequest
-from stretto_core.errors import Refusal, Unavailable
+from stretto_core.errors import Unavailable
 from stretto_core.eventlog.port import PartitionHeld, PartitionMoved
 
 from stretto_kernel.dispatch.work_stream import EndStream, SendFrame, WorkStream
@@ -127,7 +127,11 @@ class Kernel:
             cause = await partition.closed
             self._log.error("partition.lost", reason=cause.reason_word, exc_info=cause.__cause__)
             self._partition = None
-            await partition.give_up(cause)
+            try:
+                await partition.give_up(cause)
+            except Exception:
+                # What is left of it ends with its connection; the partition is wanted all the same.
+                self._log.error("partition.give_up_failed", exc_info=True)
             self._partition = await self._acquire_again()
 
     async def _acquire_again(self) -> OwnedPartition:
@@ -137,6 +141,7 @@ class Kernel:
             except (PartitionHeld, Unavailable) as refusal:
                 self._log.info("partition.not_owned", reason=refusal.reason_word)
                 await asyncio.sleep(ACQUIRE_AGAIN_S)
-            except Refusal as refusal:
-                self._log.error("partition.failed", reason=refusal.reason_word)
+            except Exception:
+                # Whatever it is, a kernel that stopped trying would look alive and serve nobody.
+                self._log.error("partition.failed", exc_info=True)
                 await asyncio.sleep(ACQUIRE_AGAIN_S)

@@ -15,6 +15,7 @@ from stretto.run.v1 import events_pb2, plan_pb2, run_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
 from stretto_core.clock.system import SystemClock
+from stretto_core.errors import Refusal
 from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
@@ -26,6 +27,7 @@ from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.session import FRAME_BYTES_MAX, WorkSession
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.owned_partition import KernelLimits, KernelPorts, OwnedPartition
 
 from tests.unit.kernel.harness import (
     Dialer,
@@ -233,3 +235,25 @@ async def test_ended_runs_in_memory_are_bounded_by_their_tasks(
     for run_id in run_ids:
         assert (await get(kernel, run_id)).state == run_pb2.RUN_STATE_KILLED
     assert kernel.partition.host.run_count == 2
+
+
+async def test_a_kernel_goes_on_trying_to_own_its_partition(
+    kernel: Kernel, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after what nobody foresaw: else it would look alive and serve nobody."""
+    run_id = (await start(kernel)).answer.run_id
+    acquire = OwnedPartition.acquire
+    failures = [RuntimeError("a bug"), RuntimeError("again")]
+
+    async def stumble(ports: KernelPorts, limits: KernelLimits) -> OwnedPartition:
+        if failures:
+            raise failures.pop()
+        return await acquire(ports, limits)
+
+    thief = await start_kernel(store, exclusive=False)
+    await thief.stop()
+    monkeypatch.setattr(OwnedPartition, "acquire", stumble)
+    with pytest.raises(Refusal):
+        await get(kernel, run_id)
+    await until(lambda: kernel.is_owner and not failures)
+    assert (await get(kernel, run_id)).run_id == run_id

@@ -43,7 +43,7 @@ class GrpcDialer:
                 _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except ConnectionRefusedError:
             return DialResult.REFUSED
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError, OverflowError):  # Or it is no address at all.
             return DialResult.NO_ANSWER
         writer.close()
         return None
