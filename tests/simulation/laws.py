@@ -31,7 +31,6 @@ _CLOSING = (
     ev.AttemptTimedOut,
     ev.AttemptCancelled,
 )
-_LATE_AFTER = (ev.AttemptLost, ev.AttemptTimedOut)
 
 
 @dataclass(slots=True)
@@ -180,7 +179,7 @@ class Laws:
     def _closed(self, run: RunFacts, task: TaskFacts, event: Message) -> None:
         epoch: int = event.epoch  # type: ignore[attr-defined]
         before = task.outcomes.get(epoch)
-        if isinstance(event, ev.AttemptSucceeded) and isinstance(before, _LATE_AFTER):
+        if isinstance(event, ev.AttemptSucceeded) and _ended_unheard(before):
             # Late but current is fine, passed on is fenced.
             self._hold(epoch == task.epoch, "3: a result of a lease that was passed on")
         else:
@@ -250,3 +249,10 @@ class Laws:
     def _hold(self, holds: bool, law: str) -> None:
         if not holds:
             raise InvariantBroken(f"{law} ({self._place})")
+
+
+def _ended_unheard(event: Message | None) -> bool:
+    """Whether an attempt was ended without its holder's word, who may have worked on."""
+    if isinstance(event, ev.AttemptReleased):
+        return event.cause != ev.RELEASE_CAUSE_RETURNED
+    return isinstance(event, ev.AttemptLost)

@@ -277,3 +277,31 @@ async def test_an_assignment_nobody_took_consumes_no_try(
     await until(lambda: "AttemptReleased" in types_of(store))
     assert "AttemptLost" not in types_of(store)
     assert (await get(kernel, run_id)).state == run_pb2.RUN_STATE_RUNNING
+
+
+async def test_no_work_is_dropped_for_a_fact_that_never_was(
+    kernel: Kernel, faults: PlannedFaults
+) -> None:
+    worker = FrameWorker(kernel)
+    run_id = (await start(kernel)).answer.run_id
+    token = (await leased(worker)).token
+    worker.cut()
+    await lose_a_kill(kernel, faults, run_id, 0.05)
+    again = FrameWorker(kernel, session_id=worker.session_id, held=(token,))
+    await until(lambda: len(again.frames) >= 1)
+    assert not again.frames[0].welcome.drop
+    again.succeed(token)
+    await until(lambda: len(again.receipts) == 1)
+    assert again.receipts[0].status.code == 0
+
+
+async def test_a_replaced_owner_lets_no_work_be_dropped(kernel: Kernel, store: MemoryStore) -> None:
+    """It knows nothing of the leases of its successor."""
+    newer = await start_kernel(store, exclusive=False)
+    worker = FrameWorker(newer)
+    await start(newer)
+    token = (await leased(worker)).token
+    lost = FrameWorker(kernel, session_id=worker.session_id, held=(token,))
+    await until(lambda: lost.ended)
+    assert not lost.frames
+    await newer.stop()

@@ -8,7 +8,8 @@ go out through the function each stream was opened with; nothing here knows gRPC
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 
 import structlog
 from stretto.common.v1 import lease_pb2
@@ -19,6 +20,7 @@ from stretto_core.errors import Refusal, Unavailable
 
 from stretto_kernel.dispatch.assignments import parse_work_item
 from stretto_kernel.dispatch.death_watch import WorkerDialer, is_proven_dead
+from stretto_kernel.dispatch.held_tokens import tokens_over
 from stretto_kernel.dispatch.hello import WorkerHello
 from stretto_kernel.dispatch.lease_keys import is_lease_secret
 from stretto_kernel.dispatch.lease_table import Lease
@@ -271,11 +273,10 @@ class WorkStreams:
             session_id=hello.session_id,
             held_count=len(hello.held),
         )
-        unfolded = [token for token in hello.held if self._is_unfolded(token)]
-        if unfolded:
-            self._spawn_task(self._fold_and_welcome(stream, hello, unfolded))
+        if all(self._keep(hello, token) for token in hello.held):
+            self._welcome(stream, hello, [])
         else:
-            self._welcome(stream, hello)
+            self._spawn_task(self._judge_and_welcome(stream, hello))
 
     def _replace(self, older: WorkStream, hello: WorkerHello) -> None:
         """End the worker's stream before; a newer process also takes its leases, in `_greet`."""
@@ -286,45 +287,47 @@ class WorkStreams:
         else:
             older.end(SessionReplaced("a newer process of this worker is connected"))
 
-    async def _fold_and_welcome(
-        self, stream: WorkStream, hello: WorkerHello, tokens: list[lease_pb2.LeaseToken]
-    ) -> None:
-        for token in tokens:
-            named = parse_work_item(token.work_item)
-            try:
-                if named is not None:
-                    await self._host.load(named[1])
-            except Refusal as refusal:
-                if isinstance(refusal, Unavailable):
-                    # Whether the lease is current cannot be told now: the worker is to come again.
-                    self.lost(stream)
-                    stream.end(refusal)
-                    return
+    async def _judge_and_welcome(self, stream: WorkStream, hello: WorkerHello) -> None:
+        """Welcome once it is sure which leases are over: what a worker drops is gone for good."""
+        try:
+            over = await tokens_over(self._host, hello.held, partial(self._keep, hello))
+        except Refusal as refusal:
+            # Whether a lease is current cannot be told now: the worker is to come again.
+            self.lost(stream)
+            stream.end(refusal)
+            return
         if stream.open:
-            self._welcome(stream, hello)
+            self._welcome(stream, hello, over)
             self.flush_one(stream)
 
-    def _welcome(self, stream: WorkStream, hello: WorkerHello) -> None:
-        now_mono_ns = self._clock.mono_ns()
-        drop, kept = [], set()
+    def _welcome(
+        self, stream: WorkStream, hello: WorkerHello, over: Iterable[lease_pb2.LeaseToken]
+    ) -> None:
+        kept = set()
         for token in hello.held:
-            # Session ids can be read in the log, so only the secret proves a lease.
-            lease = self._find(token) if token.secret else None
-            if lease is None or lease.session_id != hello.session_id:
-                drop.append(lease_pb2.LeaseToken(work_item=token.work_item, epoch=token.epoch))
-            else:
-                self._leases.renew(lease, now_mono_ns)
+            if (lease := self._keep(hello, token)) is not None:
                 kept.add(lease.key)
         for lease in self._leases.held_by_session(hello.session_id):
             if lease.key not in kept:
                 self._own.release(lease, ev.RELEASE_CAUSE_NOT_HELD)
-        stream.session.welcome(drop)
+        stream.session.welcome(
+            [lease_pb2.LeaseToken(work_item=token.work_item, epoch=token.epoch) for token in over]
+        )
         if self._draining:
             stream.session.drain(self._draining)
         if hello.takes_tasks:
             self._queues.add_session(stream.key, hello.offer)
             self.credits_changed(stream)
             self._pump()
+
+    def _keep(self, hello: WorkerHello, token: lease_pb2.LeaseToken) -> Lease | None:
+        """Renew and return the open lease that the process proves to hold."""
+        # Session ids can be read in the log, so only the secret proves a lease.
+        lease = self._find(token) if token.secret else None
+        if lease is None or lease.session_id != hello.session_id:
+            return None
+        self._leases.renew(lease, self._clock.mono_ns())
+        return lease
 
     def _goodbye(self, stream: WorkStream) -> None:
         hello = stream.hello
@@ -359,10 +362,6 @@ class WorkStreams:
         ):
             return None
         return lease
-
-    def _is_unfolded(self, token: lease_pb2.LeaseToken) -> bool:
-        named = parse_work_item(token.work_item)
-        return named is not None and self._host.find(named[1]) is None
 
     def _stream_of(self, lease: Lease) -> WorkStream | None:
         return self._processes.stream_of(lease.worker_id, lease.session_id)
