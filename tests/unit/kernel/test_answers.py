@@ -11,14 +11,17 @@ from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.run.v1 import run_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
-from stretto_core.errors import Unavailable
+from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.eventlog.faults import AppendFault, Fault
+from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import RunId, SessionId, TaskName
 from stretto_kernel import owned_partition
+from stretto_kernel.app.stream_host import Overloaded
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX
+from stretto_kernel.dispatch.work_stream import TooManyStreams
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
 
@@ -305,3 +308,36 @@ async def test_a_replaced_owner_lets_no_work_be_dropped(kernel: Kernel, store: M
     await until(lambda: lost.ended)
     assert not lost.frames
     await newer.stop()
+
+
+async def test_a_full_writer_refuses_others_and_owes_what_is_due(
+    kernel: Kernel, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that runs out while nothing can be taken is lost as soon as something can."""
+    worker = FrameWorker(kernel)
+    run_id = RunId((await start(kernel)).answer.run_id)
+    await leased(worker)
+    lease = kernel.partition._leases.find((run_id, TaskName("a")), 1)
+    assert lease is not None
+    monkeypatch.setattr(GroupWriter, "has_room", property(lambda _: False))
+    with pytest.raises(Overloaded):
+        await start(kernel)
+    lease.expires_mono_ns = 0
+    kernel.partition._leases.postpone(lease, 0)
+    kernel.partition.dispatcher.ring()
+    assert "AttemptLost" not in types_of(store)
+    monkeypatch.undo()
+    await until(lambda: "AttemptLost" in types_of(store))
+
+
+async def test_a_start_that_is_refused_leaves_nothing_in_memory(kernel: Kernel) -> None:
+    with pytest.raises(InvalidArgument):
+        await start(kernel, graph(task("not a name")))
+    assert kernel.partition.host.run_count == 0
+
+
+async def test_work_streams_are_bounded(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel.partition.streams, "_streams_max", 1)
+    FrameWorker(kernel)
+    with pytest.raises(TooManyStreams):
+        FrameWorker(kernel, worker_id="w2")

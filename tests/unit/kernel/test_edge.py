@@ -114,6 +114,9 @@ async def test_only_ids_of_this_ownership_and_window_are_surely_new() -> None:
     clock.advance(61 * NS_PER_S)
     assert not presence.is_surely_new(later), "older than the window"
     assert not presence.is_surely_new(derive_run_id(P0, Namespace("n"), RequestId("no uuid")))
+    future = run_id()
+    clock.step_wall(-NS_PER_S)
+    assert not presence.is_surely_new(future), "its window has not begun"
 
 
 async def test_look_ups_of_one_moment_share_a_statement() -> None:
