@@ -61,22 +61,25 @@ class Calls:
     ) -> AsyncGenerator[Answer, None]:
         """Yield the answers; after a break the call is made again with `request` as it is then.
 
+        The budget of a break starts with it: how long the stream was silent before does not count.
+
         The reader moves `request` on as it takes answers. Raises the refusal that ended it.
         """
         loop = asyncio.get_running_loop()
         retries = 0
-        give_up_s = loop.time() + self._policy.budget_ms / 1_000
+        give_up_s: float | None = None
         while True:
             call = method(request, metadata=self._caller.metadata)
             try:
                 with refusals():
                     async for answer in call:
-                        retries = 0
+                        retries, give_up_s = 0, None
                         yield answer
-                        give_up_s = loop.time() + self._policy.budget_ms / 1_000
                 return
             except Refusal as refused:
                 delay_ms = self._policy.delay_ms(refused, retries, random.random())
+                if give_up_s is None:
+                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
                 if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
                     raise
             finally:

@@ -1,12 +1,13 @@
 """How the client reads the event log: pages of what is recorded, what comes, and the chain's check.
 
 Each cursor is moved on only after its message was handed out: a break in between repeats nothing
-and loses nothing.
+and loses nothing. An event's own cursor leads behind it only when it closes its message; before, it
+leads to the message's first event: who stops in the middle reads some events again and misses none.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
@@ -33,8 +34,8 @@ async def recorded_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGen
     of_all = pb.ReadAllRequest(cursor=cursor, page_size=_PAGE_SIZE, form=_FORM)
     while more:
         answer = await calls.unary(calls.log.ReadAll, of_all)
-        for each in answer.events:
-            yield event_of(each, answer.cursor)
+        for event in _events_of(answer.events, before=of_all.cursor, after=answer.cursor):
+            yield event
         of_all.cursor = answer.cursor
         more = answer.more
 
@@ -44,9 +45,14 @@ async def follow_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGener
     request = pb.SubscribeRequest(stream=stream, cursor=cursor, form=_FORM)
     async with aclosing(calls.stream(calls.log.Subscribe, request)) as answers:
         async for answer in answers:
-            for each in answer.events:
-                yield event_of(each, answer.cursor)
+            for event in _events_of(answer.events, before=request.cursor, after=answer.cursor):
+                yield event
             request.cursor = answer.cursor
+
+
+def _events_of(events: Sequence[pb.LoggedEvent], *, before: str, after: str) -> Iterator[Event]:
+    for number, each in enumerate(events, start=1):
+        yield event_of(each, after if number == len(events) else before)
 
 
 async def verify_chain(calls: Calls, *, stream: str) -> ChainCheck:

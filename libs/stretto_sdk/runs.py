@@ -164,7 +164,8 @@ class RunChange:
 class Event:
     """One recorded fact. type: the full name of its message; body: the message as parsed JSON.
 
-    cursor: resume a subscription after the message this came in; "" when read by stream.
+    cursor: resume from it and miss nothing after this event; the events that came in one message
+    with it may come again. "": from the first event (always so when read by stream).
     """
 
     stream: str

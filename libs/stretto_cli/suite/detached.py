@@ -36,6 +36,7 @@ def start_detached(settings: SuiteSettings, watch: Watch) -> SuiteStatus:
     Raises Unavailable with the end of its log when it does not come up; nothing then runs.
     """
     directory = settings.directory
+    directory.make()
     log_path = directory.log_path("supervisor")
     log_path.parent.mkdir(parents=True, exist_ok=True)
     asked = {

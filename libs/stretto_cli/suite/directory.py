@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from stretto_core.atomic_file import write_atomically
 from stretto_core.errors import FailedPrecondition
+from stretto_core.localstack.account import make_enterable, unprivileged_account
 from stretto_core.localstack.status import SuiteStatus, read_status
 from stretto_sdk.endpoint import ENDPOINT_FILE, TOKENS_DIRECTORY
 
@@ -62,13 +63,22 @@ class SuiteDirectory:
         """Where a process of the suite writes its log."""
         return self.root / "logs" / f"{process}.log"
 
-    def own(self) -> BinaryIO:
-        """Take the directory for this process until the file returned is closed.
+    def make(self) -> None:
+        """Make what is missing of the directory. Raises OSError.
 
-        Makes the directory; others may pass through it (the account of PostgreSQL must), while
-        whatever is secret in it has a mode of its own. Raises DirectoryInUse, OSError.
+        Others may pass through it (when we are root, the account of PostgreSQL must, whatever the
+        umask says), while whatever is secret in it has a mode of its own.
         """
+        if unprivileged_account() is not None:
+            make_enterable(self.root)
         self.root.mkdir(parents=True, exist_ok=True, mode=0o755)
+
+    def own(self) -> BinaryIO:
+        """Make and take the directory for this process until the file returned is closed.
+
+        Raises DirectoryInUse, OSError.
+        """
+        self.make()
         lock = self.lock_path.open("a+b")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -88,7 +88,12 @@ class BodyThread:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                continue  # Of a task that a body made: asyncio hands these to the loop as well.
+            break
         loop.close()
 
 

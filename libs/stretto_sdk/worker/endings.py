@@ -80,7 +80,8 @@ def ending_of_error(error: BaseException) -> Ending:
     its class's name (ValueError: VALUE_ERROR), with the traceback in the details.
     """
     if isinstance(error, TaskFailed):
-        ending = failed(error.reason, error.message, retryable=error.retryable)
+        reason, message = _clean(str(error.reason)), _clean(str(error.message))
+        ending = failed(reason, message, retryable=bool(error.retryable))
         if error.details is not None:
             try:
                 details = payload_of(error.details, source="the failure's details")
@@ -89,10 +90,21 @@ def ending_of_error(error: BaseException) -> Ending:
             ending.failure.details.CopyFrom(details)
         return ending
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__)
-    ending = failed(words.upper(), str(error) or type(error).__name__, retryable=True)
+    ending = failed(words.upper(), _message_of(error), retryable=True)
     lines = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS_MAX:]
-    # Surrogates from undecodable bytes in a message would not be JSON.
-    clean = lines.encode("utf-8", "replace").decode()
-    ending.failure.message = ending.failure.message.encode("utf-8", "replace").decode()
-    ending.failure.details.CopyFrom(Payload(json=to_json({"traceback": clean}, source="it")))
+    traced = to_json({"traceback": _clean(lines)}, source="it")
+    ending.failure.details.CopyFrom(Payload(json=traced))
     return ending
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # `__str__` is the body's code, too.
+        text = f"its message cannot be read: {type(broken).__name__}"
+    return _clean(text) or type(error).__name__
+
+
+def _clean(text: str) -> str:
+    """Surrogates, from undecodable bytes in a message, are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()

@@ -105,6 +105,9 @@ class PythonExecutor:
             ending = await self._body_ending(key, assignment)
         except asyncio.CancelledError:
             ending = Stopped()
+        # Whatever a body raises or returns is how its attempt ended; `sys.exit` ends no worker.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            ending = ending_of_error(error)
         body = self._bodies.pop(key)
         if body.deadline is not None:
             body.deadline.cancel()
@@ -124,12 +127,7 @@ class PythonExecutor:
         body.context, body.function = context, function
         if body.stop is not None:
             self._body_stop(body.stop)  # It came before the body could hear of it.
-        try:
-            returned = await function.function(context, **context.inputs)
-        # Whatever a body raises is how its attempt ended; only BaseExceptions are not its own.
-        except Exception as error:
-            return ending_of_error(error)
-        return _ending_of_value(returned)
+        return _ending_of_value(await function.function(context, **context.inputs))
 
     def _context(self, key: LeaseKey, assignment: work_pb2.Assignment) -> TaskContext:
         has_details = assignment.HasField("last_details")

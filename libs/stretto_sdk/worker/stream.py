@@ -60,28 +60,35 @@ def fill(frame: wire.WorkRequest, stream: StreamState, leases: HeldLeases, now_n
         key = stream.acknowledgements.popleft()
         frame.acknowledged.add(work_item=key.work_item, epoch=key.epoch)
         room -= 1
-    room -= _add_kept(frame, leases, room, now_ns)
+    kept_count, bytes_used = _add_kept(frame, leases, room, now_ns)
+    room -= kept_count
     for _, held in islice(leases.take_renewals(now_ns), room):
         renewal = frame.renewals.add(token=held.token)
         if held.details is not None and held.outcome is None:
             renewal.details.CopyFrom(held.details)
+            bytes_used += held.details.ByteSize()
             held.details_sent_ns = now_ns
             held.details = None
+        if bytes_used > FRAME_BYTES_MAX:
+            break  # What is due as well goes with the next frame.
     return room < FRAME_ITEM_COUNT_MAX or bool(frame.renewals)
 
 
-def _add_kept(frame: wire.WorkRequest, leases: HeldLeases, room: int, now_ns: int) -> int:
-    """Add outcomes and spawns in order while they fit; return how many."""
+def _add_kept(
+    frame: wire.WorkRequest, leases: HeldLeases, room: int, now_ns: int
+) -> tuple[int, int]:
+    """Add outcomes and spawns in order while they fit; return how many, and their bytes."""
     count = bytes_used = 0
     while count < room and (taken := leases.take_sendable(now_ns)) is not None:
         key, request_id, kept = taken
-        bytes_used += kept.ByteSize()
-        if bytes_used > FRAME_BYTES_MAX and count:
+        kept_bytes = kept.ByteSize()
+        if bytes_used + kept_bytes > FRAME_BYTES_MAX and count:
             leases.put_back(key, request_id)
             break
+        bytes_used += kept_bytes
         if isinstance(kept, work_pb2.Spawn):
             frame.spawns.append(kept)
         else:
             frame.outcomes.append(kept)
         count += 1
-    return count
+    return count, bytes_used

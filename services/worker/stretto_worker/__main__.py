@@ -93,4 +93,7 @@ def _run(work: Coroutine[Any, Any, Ended]) -> Ended:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    raise SystemExit(main())
+    status = main()
+    sys.stderr.flush()
+    # Not `sys.exit`, which waits for threads: a body in `asyncio.to_thread` may block one for ever.
+    os._exit(status)

@@ -171,6 +171,11 @@ async def test_no_answer_outgrows_a_message(kernel: Served) -> None:
         for one in change.tasks
     ]
     assert watched == names
+    # A follower whose stream breaks between the messages of one version misses no task.
+    watch = pb.WatchRunRequest(name=name, tasks=True)
+    watch.after_version = (await anext(aiter(kernel.runs.WatchRun(watch)))).version
+    resumed = [one.task async for each in kernel.runs.WatchRun(watch) for one in each.tasks]
+    assert resumed == names
     form = log_pb.EventForm(body_json=True, stored_bytes=True)
     cursor, count, more = "", 0, True
     while more:

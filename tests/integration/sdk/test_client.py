@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -61,6 +63,10 @@ class ScriptedRuns(RunServiceServicer):
 
     async def WatchRun(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for step in self._next("WatchRun", request):
+            if isinstance(step, Silence):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), step.duration_s)
+                continue
             if isinstance(step, Exception):
                 raise step
             yield step
@@ -71,6 +77,13 @@ class ScriptedRuns(RunServiceServicer):
         if isinstance(step, Exception):
             raise step
         return step
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A step that takes so long and says nothing."""
+
+    duration_s: float
 
 
 class ScriptedLog(EventLogServiceServicer):
@@ -220,6 +233,30 @@ async def test_tasks_are_read_over_all_pages() -> None:
     script = _scripted_runs(ListTasks=[page("a", "more"), page("b", "")])
     async with serving(script) as client:
         assert [task.name for task in await client.tasks(RUN_ID)] == ["a", "b"]
+
+
+async def test_a_stream_that_was_silent_for_long_has_its_whole_budget_when_it_breaks() -> None:
+    running = run_service_pb2.WatchRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING), version=1)
+    ended = a_run(run_pb2.RUN_STATE_SUCCEEDED, 4, output=Payload(json="7"))
+    script = _scripted_runs(
+        WatchRun=[
+            [running, Silence(0.3), Unavailable("restarted", retry_delay_ms=1)],
+            [run_service_pb2.WatchRunResponse(run=ended, version=4, ended=True)],
+        ]
+    )
+    async with serving(script, retry_budget=timedelta(milliseconds=250)) as client:
+        assert await client.result(RUN_ID) == 7
+
+
+async def test_who_stops_in_mid_message_misses_no_event() -> None:
+    def logged(version: int) -> log_pb.LoggedEvent:
+        event = RecordedEvent(stream=RUN_ID, version=version, type="stretto.run.v1.RunStarted")
+        return log_pb.LoggedEvent(event=event)
+
+    both = log_pb.SubscribeResponse(events=[logged(1), logged(2)], cursor="c2")
+    async with serving(log=_scripted_log([[both]])) as client:
+        events = [event async for event in client.events(RUN_ID, follow=True, cursor="c0")]
+    assert [event.cursor for event in events] == ["c0", "c2"]
 
 
 async def test_a_subscription_resumes_after_the_last_message_it_handed_out() -> None:

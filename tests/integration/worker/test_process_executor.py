@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -292,6 +293,30 @@ async def test_a_killed_reaper_fails_its_bodies_kills_them_and_is_replaced(bench
     await until(lambda: not any(is_alive(pid) for pid in pids_in(pids)))
     bench.reported.endings.clear()
     assert value(await bench.run({"argv": ["echo", "2"]})) == 2
+
+
+async def test_any_number_of_commands_starts_at_once(bench: Bench) -> None:
+    # More requests and answers than the socket holds, none of them read in between.
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        ends = [
+            bench.reaper.start(["/nowhere"], env={}, cwd="", standard=(null, null, null))[1]
+            for _ in range(800)
+        ]
+    finally:
+        os.close(null)
+    assert len(await asyncio.gather(*ends)) == 800
+
+
+async def test_a_command_finds_no_secret_of_the_worker_in_its_parent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRETTO_TOKEN", "the-token")
+    script = "tr '\\0' '\\n' </proc/$PPID/environ"
+    listed = value(await bench.run({"argv": ["sh", "-c", script], "output": "text"}))
+    assert isinstance(listed, str)
+    assert "INHERITED=yes" in listed
+    assert "the-token" not in listed
 
 
 async def test_a_command_inherits_no_descriptor_but_the_standard_three(bench: Bench) -> None:

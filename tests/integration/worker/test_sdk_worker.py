@@ -88,6 +88,31 @@ async def _returns_too_much(ctx: TaskContext) -> str:
 async def _wants_more(ctx: TaskContext, more: int) -> None: ...
 
 
+async def _exits(ctx: TaskContext) -> None:
+    raise SystemExit(3)
+
+
+async def _has_a_task_that_exits(ctx: TaskContext) -> None:
+    await asyncio.create_task(_exits(ctx))
+
+
+class _Unreadable(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+async def _raises_what_cannot_be_read(ctx: TaskContext) -> None:
+    raise _Unreadable
+
+
+async def _says_what_is_no_text(ctx: TaskContext) -> None:
+    raise TaskFailed("HALF_\ud800", ValueError("a cause"))  # type: ignore[arg-type]
+
+
+async def _spawns_no_list(ctx: TaskContext) -> TaskResult:
+    return TaskResult(spawn=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("function", "reason", "retryable"),
     [
@@ -96,6 +121,11 @@ async def _wants_more(ctx: TaskContext, more: int) -> None: ...
         (_returns_no_json, "INVALID_RESULT", False),
         (_returns_too_much, "RESULT_TOO_LARGE", False),
         (_wants_more, "INVALID_INPUTS", False),
+        (_exits, "SYSTEM_EXIT", True),
+        (_has_a_task_that_exits, "SYSTEM_EXIT", True),
+        (_raises_what_cannot_be_read, "_UNREADABLE", True),
+        (_says_what_is_no_text, "HALF_?", True),
+        (_spawns_no_list, "TYPE_ERROR", True),
         (None, "FUNCTION_UNKNOWN", False),
     ],
 )
@@ -108,7 +138,10 @@ async def test_failures_say_why_and_whether_to_retry(
     async with serving(kernel, worker):
         kernel.assign("a", arguments=calling("f"))
         failed = (await kernel.outcome("a")).failed
+        kernel.assign("b", arguments=calling("f"))
+        again = (await kernel.outcome("b")).failed  # It cost the worker nothing.
     assert (failed.reason, failed.retryable) == (reason, retryable)
+    assert again.reason == reason
 
 
 async def test_an_unknown_field_or_executor_fails_for_good(kernel: KernelDouble) -> None:

@@ -15,6 +15,7 @@ from stretto.worker.v1 import worker_control_service_pb2 as messages
 from stretto.worker.v1 import worker_control_service_pb2_grpc as control
 from stretto_core.errors import FailedPrecondition, PermissionDenied
 
+from tests.integration.worker import bodies
 from tests.integration.worker.conftest import WorkerProcess, environment
 from tests.integration.worker.kernel_double import KernelDouble
 from tests.integration.worker.processes import is_alive, pids_in
@@ -62,6 +63,19 @@ async def test_sigterm_lets_a_body_finish_and_says_goodbye(
     assert (await kernel.outcome("a")).succeeded.result.json == "1"
     assert await worker_process.wait() == 0
     assert kernel.goodbye_count == 1
+
+
+async def test_a_thread_that_a_body_blocks_does_not_keep_the_process(
+    kernel: KernelDouble, worker_process: WorkerProcess
+) -> None:
+    function = f"{bodies.__name__}:{bodies.block_a_thread.__name__}"
+    kernel.assign("a", arguments=json.dumps({"function": function}))
+    await kernel.seen(lambda each: any(r.HasField("details") for r in each.renewals))
+    worker_process.signal(signal.SIGTERM)
+    kernel.signal("a", work_pb2.SIGNAL_KIND_INTERRUPT)
+    assert (await kernel.outcome("a")).HasField("released")
+    async with asyncio.timeout(20):
+        assert await worker_process.wait() == 0
 
 
 async def test_a_revoked_lease_ends_its_processes(
@@ -113,7 +127,7 @@ async def test_the_control_service_says_who_and_what_and_drains(
         assert identity.session_id == hello.session_id
         described = await stub.DescribeWorker(messages.DescribeWorkerRequest())
         assert [(lease.work_item, lease.epoch) for lease in described.leases] == [("a", 1)]
-        assert set(described.executors) == {"process", "python"}
+        assert set(described.executors) == {"process", "python", "sleep"}
         assert dict(described.labels) == {"zone": "a"}
         assert described.connected and not described.draining
         assert (await stub.DrainWorker(messages.DrainWorkerRequest())).lease_count == 1

@@ -83,3 +83,16 @@ def test_a_foreign_database_replaces_the_embedded_one(tmp_path: Path) -> None:
     assert {spec.env["STRETTO_POSTGRES_DSN"] for spec in specs.values()} == {"postgresql://x"}
     assert not any("postgresql://x" in part for spec in specs.values() for part in spec.argv)
     assert "postgresql://x" not in repr(settings)
+
+
+def test_a_strict_umask_locks_the_account_of_postgres_out_of_nothing_we_make(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o077)
+    try:
+        SuiteDirectory(tmp_path / "a b" / "data").make()
+    finally:
+        os.umask(before)
+    modes = {(tmp_path / part).stat().st_mode & 0o777 for part in ("a b", "a b/data")}
+    # Only root lends PostgreSQL another account; everyone else keeps the umask they asked for.
+    assert modes == {0o711 if os.geteuid() == 0 else 0o700}

@@ -179,6 +179,24 @@ def test_renewals_leave_before_a_third_of_the_ttl_and_together() -> None:
     assert {renewal.token.work_item for renewal in frame.renewals} == {"a", "b"}
 
 
+def test_details_of_many_bodies_fit_into_messages() -> None:
+    session = a_session(slots=100)
+    keys = [a_key(f"t{number}") for number in range(100)]
+    session.connected(0)
+    assert session.take_frame(0) is not None
+    session.receive(welcome(), 0)
+    session.receive(assigning(*keys), 0)
+    for key in keys:
+        session.heartbeat(key, payload_pb2.Payload(json='"' + "x" * 65_000 + '"'), 0)
+    frames = []
+    while (frame := session.take_frame(0)) is not None:
+        frames.append(frame)
+    assert max(frame.ByteSize() for frame in frames) < 4 << 20
+    assert {each.token.work_item for frame in frames for each in frame.renewals} == {
+        key.work_item for key in keys
+    }
+
+
 def test_the_newest_details_leave_at_once_and_then_at_most_twice_a_second() -> None:
     session = working(a_key())
     for value, sent_at_ns, now_ns in (("1", 0, 0), ("3", NS_PER_S // 2, 10)):

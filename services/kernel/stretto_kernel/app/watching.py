@@ -79,8 +79,9 @@ async def watch_run(
             except DecidedAgain:
                 watch.void()
                 continue
-            for change in _in_parts(shown, tasks, version, ended=ended):
+            for change in _in_parts(shown, tasks, (after_version, version), ended=ended):
                 yield change
+            after_version = version
             if ended:
                 return
             # The end is told at once: whoever waits for it shall not wait out the interval.
@@ -92,15 +93,17 @@ async def watch_run(
 
 
 def _in_parts(
-    run: run_pb2.Run, tasks: list[run_pb2.Task], version: int, *, ended: bool
+    run: run_pb2.Run, tasks: list[run_pb2.Task], versions: tuple[int, int], *, ended: bool
 ) -> Iterable[RunChange]:
+    """Only the last part has the newer version: who resumes before it gets its tasks again."""
+    before, version = versions
     sent_count = 0
     while True:
         part = tasks[sent_count : sent_count + TASKS_PER_CHANGE_MAX]
         del part[count_within((task.ByteSize() for task in part), PAGE_BYTES_MAX) :]
         sent_count += len(part)
         last = sent_count == len(tasks)
-        yield RunChange(run, part, version, ended and last)
+        yield RunChange(run, part, version if last else before, ended and last)
         if last:
             return
 

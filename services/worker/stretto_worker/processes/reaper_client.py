@@ -6,10 +6,12 @@ the ids it told, and their bodies are told so. Everything is called on one event
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -94,20 +96,13 @@ class ReaperClient:
         with tempfile.TemporaryFile() as file:
             file.write(json.dumps(command).encode())
             file.flush()
-            packet = json.dumps({"start": name}).encode()
-            try:
-                socket.send_fds(connected, [packet], [*standard, file.fileno()])
-            except OSError:
-                self._lose()
+            self._send(connected, {"start": name}, (*standard, file.fileno()))
         return name, group.ended
 
     def signal(self, name: int, number: int) -> None:
         """Send a signal to a whole group; one that has ended is left alone."""
         if name in self._groups and self._socket is not None:
-            try:
-                self._socket.send(json.dumps({"id": name, "signal": number}).encode())
-            except OSError:
-                self._lose()
+            self._send(self._socket, {"id": name, "signal": number})
 
     async def close(self) -> None:
         """Kill every group and end the reaper; returns once it has ended."""
@@ -115,6 +110,27 @@ class ReaperClient:
         self._lose()
         if process is not None:
             await asyncio.get_running_loop().run_in_executor(None, process.wait)
+
+    def _send(
+        self, connected: socket.socket, request: dict[str, int], descriptors: Sequence[int] = ()
+    ) -> None:
+        """Send a request; a reaper that is behind slows us down, nothing is dropped.
+
+        While it cannot take more its answers are heard: they may be what it waits to get rid of.
+        """
+        packet = json.dumps(request).encode()
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        while self._socket is connected:
+            try:
+                # Not `send_fds`, which drops its flags.
+                connected.sendmsg([packet], ancillary if descriptors else [], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                select.select([connected], [connected], [])
+                self._hear()
+            except OSError:
+                self._lose()
+            else:
+                return
 
     def _connect(self) -> socket.socket:
         if self._socket is not None:
@@ -126,9 +142,10 @@ class ReaperClient:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                # Any command can read its parent's environment: ours holds the token.
+                env=self._environ,
                 start_new_session=True,
             )
-        # Sends block: a reaper that is behind slows the start of commands, nothing is dropped.
         self._socket = ours
         asyncio.get_running_loop().add_reader(ours.fileno(), self._hear)
         return ours
