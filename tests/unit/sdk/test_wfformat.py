@@ -163,7 +163,7 @@ def test_a_document_is_read_packed_or_not(tmp_path: Path) -> None:
     [
         (gzip.compress(b'{"a": 1}', mtime=0)[:-4], "not a whole gzip file"),
         (b"\x1f\x8bnonsense", "not a whole gzip file"),
-        (gzip.compress(b" " * (DOCUMENT_BYTES_MAX + 1, mtime=0)), "more than 128 MiB"),
+        (gzip.compress(b" " * (DOCUMENT_BYTES_MAX + 1), mtime=0), "more than 128 MiB"),
         (b'{"a": NaN}', "NaN is no JSON number"),
         (b'{"a": 1, "a": 2}', "stands twice"),
         (b"\xff", "is not UTF-8"),
