@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 success · 1 the run did not succeed, or the chain is broken · 2 wrong "
-    "usage or a refused request · 3 no suite answers · 4 a bug of ours.",
+    "usage or a refused request · 3 no suite answers (in time) · 4 a bug of ours.",
 )
 
 

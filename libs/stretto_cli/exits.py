@@ -14,7 +14,14 @@ from enum import IntEnum
 from typing import ParamSpec, TypeVar
 
 import typer
-from stretto_core.errors import DeadlineExceeded, Internal, InvalidArgument, Refusal, Unavailable
+from stretto_core.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Refusal,
+    Unavailable,
+)
 from stretto_sdk.plan_form import form_path
 
 from stretto_cli.printing import complain
@@ -29,7 +36,7 @@ class ExitStatus(IntEnum):
     SUCCESS = 0
     FAILED = 1  # The run did not succeed, or the chain is broken.
     USAGE = 2  # The request is wrong: a flag, a file, a plan, an unknown run.
-    UNREACHABLE = 3  # No suite answers.
+    UNREACHABLE = 3  # No suite answers, or a run has not ended in the time given.
     BUG = 4  # Ours.
     INTERRUPTED = 130
 
@@ -73,6 +80,9 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 
 
 def _sentence(refusal: Refusal) -> str:
+    if isinstance(refusal, NotFound):
+        missing = refusal.metadata.get("run_id") or refusal.metadata.get("stream")
+        return f"no such run: {missing}; `stretto list` shows them" if missing else refusal.message
     violations = refusal.violations if isinstance(refusal, InvalidArgument) else ()
     # The kernel's message names the first only; ours, of a plan file's form, has all of them.
     if not violations or "\n" in refusal.message:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from stretto_core.errors import InvalidArgument
+from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.localstack.data_directory import default_data_directory
 from stretto_sdk.client import Client
 from stretto_sdk.durations import parse_duration_ns
@@ -57,7 +57,8 @@ def with_client(
 ) -> Answer:
     """Return what `use(client)` returns; the client is closed after it.
 
-    Raises NoEndpoint at once when the suite of the data directory does not run.
+    Raises NoEndpoint at once when the suite of the data directory does not run, Unavailable with
+    the address when it does not answer.
     """
     elsewhere = address or os.environ.get("STRETTO_ADDRESS")
     directory = suite_directory(data_dir)
@@ -74,7 +75,11 @@ def with_client(
         ) as client:
             return await use(client)
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except Unavailable as error:
+        at = elsewhere or directory.address()
+        raise Unavailable(f"no suite answers at {at}: {error.message}", address=at or "") from None
 
 
 def span_option(text: str | None, option: str) -> timedelta | None:

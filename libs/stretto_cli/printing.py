@@ -13,9 +13,16 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-out = Console(soft_wrap=True, highlight=False)
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with 1, which says that a run failed; `exits` knows what it means.
+        raise BrokenPipeError
+
+
+out = _Output(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 _COLOURS = {
@@ -59,24 +66,33 @@ def print_line(text: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table without borders; cells may hold markup."""
-    table = Table(box=None, pad_edge=False, header_style="bold dim")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ignore")
-    for row in rows:
-        table.add_row(*row)
-    out.print(table, soft_wrap=False, overflow="ignore", crop=False)
+    """Write a table without borders, a line a row; cells may hold markup.
+
+    No cell is cut to fit: an id is there to be copied, and a pipe has no width. A terminal that is
+    too narrow wraps the line.
+    """
+    head = [Text(column, style="bold dim") for column in columns]
+    lines = [head, *([Text.from_markup(_one_line(cell)) for cell in row] for row in rows)]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        for cell, width in zip(line, widths, strict=True):
+            cell.pad_right(width - cell.cell_len)
+        written = Text("  ").join(line)
+        written.rstrip()
+        out.print(written)
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     """Write names and values below each other without the empty ones; values may hold markup."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            table.add_row(name, value)
-    out.print(table, soft_wrap=False)
+    shown = [(name, value) for name, value in pairs if value]
+    width = max(len(name) for name, _ in shown)
+    for name, value in shown:
+        indented = value.replace("\n", "\n" + " " * (width + 2))
+        out.print(f"[dim]{name:<{width}}[/]  {indented}")
+
+
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split())
 
 
 def state(word: str) -> str:

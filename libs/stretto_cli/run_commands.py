@@ -28,7 +28,7 @@ from stretto_cli.options import (
     span_option,
     with_client,
 )
-from stretto_cli.progress import RunProgress
+from stretto_cli.progress import RunProgress, wait_text
 
 InputOption = Annotated[
     str | None,
@@ -74,7 +74,8 @@ def run(
                     "arguments": {"argv": ["echo", "hello"], "output": "text"}}],
          "output": {"from": "task", "task": "hello"}}
 
-    Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers.
+    Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers
+    or --timeout passed first; the run itself goes on.
     """
     form = parse_run_text(
         _read(file, PLAN_BYTES_MAX), source="standard input" if file == "-" else file
@@ -227,7 +228,9 @@ def _steer(
     if as_json:
         printing.print_json(answered)
     else:
-        printing.out.print(f"{answered.run_id} {printing.state(answered.state)}")
+        held = answered.holds and not answered.state.ended
+        holds = f" (holds: {_holds_text(answered)})" if held else ""
+        printing.out.print(f"{answered.run_id} {printing.state(answered.state)}{escape(holds)}")
 
 
 async def _run(
@@ -238,7 +241,8 @@ async def _run(
         return started
     with RunProgress(started) as progress:
         try:
-            return await client.wait(started, timeout=timeout, on_change=progress.show)
+            async with progress.telling_what_waits(client):
+                return await client.wait(started, timeout=timeout, on_change=progress.show)
         except BaseException:
             progress.leave(f"the run goes on; follow it with: stretto get {started.run_id}")
             raise
@@ -277,7 +281,7 @@ def _print_run(run: Run) -> None:
             ("name", escape(run.name)),
             ("state", printing.state(run.state)),
             ("why", escape(_failure_text(run.failure) or run.end_reason)),
-            ("holds", escape(", ".join(run.holds))),
+            ("holds", escape(_holds_text(run))),
             ("tasks", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
             ("labels", escape(", ".join(f"{key}={each}" for key, each in run.labels.items()))),
             ("created", f"{printing.instant(run.create_time)} by {escape(run.creator)}"),
@@ -295,6 +299,10 @@ def _why(run: Run) -> str:
     return f"{run.run_id} {run.state}" + (f": {cause}" if cause else "")
 
 
+def _holds_text(run: Run) -> str:
+    return ", ".join(f"{hold}: {why}" if why else hold for hold, why in run.holds.items())
+
+
 def _failure_text(failure: Failure | None) -> str:
     if failure is None:
         return ""
@@ -303,7 +311,7 @@ def _failure_text(failure: Failure | None) -> str:
 
 
 def _task_row(task: Task) -> tuple[str, ...]:
-    why = task.wait_reason or _failure_text(task.failure)
+    why = wait_text(task) or _failure_text(task.failure)
     return (
         escape(task.name),
         printing.state(task.state),
@@ -311,5 +319,5 @@ def _task_row(task: Task) -> tuple[str, ...]:
         str(task.epoch) if task.epoch else "",
         escape(task.worker_id),
         printing.span(task.lease_time, task.end_time),
-        escape(why[:80]),
+        escape(why[:120]),
     )

@@ -82,3 +82,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"stretto_sdk.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.ids import RunId
+from stretto_core.ids import RunId, partition_of
 from stretto_core.ids.system import SystemIds
 
 from stretto_sdk.client_calls import Calls
@@ -26,7 +26,7 @@ from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
 from stretto_sdk.client_start import start_run
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
-from stretto_sdk.errors import DeadlineExceeded, not_succeeded
+from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, not_succeeded
 from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
 from stretto_sdk.plan_form import parse_tasks, payload_of
 from stretto_sdk.runs import (
@@ -201,7 +201,7 @@ class Client:
                         if change.ended:
                             return change.run
         except TimeoutError:
-            raise DeadlineExceeded(f"run {_id_of(run)} has not ended in {timeout}") from None
+            raise DeadlineExceeded(f"run {_id_of(run)} has not ended in time") from None
         raise AssertionError("a watch ends with the run, or raises")
 
     async def watch(
@@ -387,8 +387,13 @@ class Client:
     def _name_of(self, run: AnyRun) -> str:
         if isinstance(run, Run):
             return f"namespaces/{run.namespace}/runs/{run.run_id}"
-        return run if run.startswith("namespaces/") else f"{self._parent}/runs/{run}"
+        return run if run.startswith("namespaces/") else f"{self._parent}/runs/{_id_of(run)}"
 
 
 def _id_of(run: AnyRun) -> RunId:
-    return run.run_id if isinstance(run, Run) else RunId(run.rpartition("/")[2])
+    if isinstance(run, Run):
+        return run.run_id
+    run_id = RunId(run.rpartition("/")[2])
+    if partition_of(run_id) is None:
+        raise InvalidArgument(f"{run!r} is no run id: one is p0- and 32 hexadecimal digits")
+    return run_id

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stretto_core.errors import Unavailable
+from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.localstack.data_directory import default_data_directory
 from stretto_core.rpc.tokens import TokenRefused, read_token
 from stretto_core.telemetry.secret import Secret
@@ -48,14 +48,14 @@ def find_endpoint(
 
     Each part by itself: as given, else STRETTO_ADDRESS / STRETTO_TOKEN, else what the data
     directory holds. A token from the data directory is only used with the address from there.
-    Raises NoEndpoint.
+    Raises NoEndpoint, InvalidArgument (that is no address).
     """
     environ = os.environ if environ is None else environ
     address = address or environ.get("STRETTO_ADDRESS")
     told = token or environ.get("STRETTO_TOKEN")
     secret = Secret(told) if told else None
     if address:
-        return Endpoint(address, secret)
+        return Endpoint(_checked(address), secret)
     directory = data_directory or default_data_directory(environ)
     try:
         written = json.loads((directory / ENDPOINT_FILE).read_bytes())
@@ -66,6 +66,14 @@ def find_endpoint(
             data_directory=str(directory),
         ) from None
     return Endpoint(written["address"], secret or _operator_token(directory))
+
+
+def _checked(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    # gRPC would take a larger port modulo 65,536, and a name without one as port 443.
+    if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:
+        raise InvalidArgument(f"{address!r} is no address: HOST:PORT, like 127.0.0.1:7788")
+    return address
 
 
 def _operator_token(directory: Path) -> Secret | None:

@@ -28,23 +28,24 @@ class Mistakes:
     """Every mistake found so far, in the order of the text."""
 
     def __init__(self) -> None:
-        self._violations: list[FieldViolation] = []
+        self._violations: dict[str, str] = {}
 
     def add(self, path: str, description: str) -> None:
-        """Note one mistake; `path` is empty for the whole document."""
-        self._violations.append(FieldViolation(path or "(the whole)", description))
+        """Note one mistake; `path` is empty for the whole document. The first of a path stands."""
+        self._violations.setdefault(path or "(the whole)", description)
 
     def raise_if_any(self, source: str) -> None:
         """Raise InvalidArgument with all of them when there is one."""
         if not self._violations:
             return
         count = len(self._violations)
-        lines = [f"{each.field}: {each.description}" for each in self._violations]
+        lines = [f"{path}: {description}" for path, description in self._violations.items()]
         if count > _SHOWN_MISTAKES_MAX:
             lines[_SHOWN_MISTAKES_MAX:] = [f"... and {count - _SHOWN_MISTAKES_MAX} more"]
         noun = "mistake" if count == 1 else "mistakes"
         raise InvalidArgument(
-            "\n  ".join([f"{source} has {count} {noun}:", *lines]), violations=self._violations
+            "\n  ".join([f"{source} has {count} {noun}:", *lines]),
+            violations=[FieldViolation(*each) for each in self._violations.items()],
         )
 
 

@@ -141,6 +141,7 @@ def test_a_plan_the_kernel_refuses_exits_2_and_stores_nothing(
 def test_an_unknown_run_exits_2(suite: Suite, verb: str, run: str) -> None:
     result = suite.stretto(verb, run)
     assert result.returncode == ExitStatus.USAGE, result.stderr
+    assert run in result.stderr
     assert "Traceback" not in result.stderr
 
 

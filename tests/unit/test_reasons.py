@@ -28,5 +28,5 @@ def test_the_contract_lists_every_reason_word() -> None:
                 importlib.import_module(module.name)
     raised = {kind.reason for kind in refusals() if kind.__module__.startswith(WIRE)}
     assert {"LEASE_LOST", "PARTITION_MOVED", "TOKEN_UNKNOWN"} <= raised, "the walk finds them"
-    listed = {name.removeprefix("REASON_") for name in Reason.keys()}
+    listed = {name.removeprefix("REASON_") for name in Reason.DESCRIPTOR.values_by_name}
     assert raised - listed - {Refusal.reason} == set()

@@ -31,7 +31,7 @@ class Worker:
 
         from stretto_sdk import Worker
 
-        worker = Worker("localhost:7233", queues=["default"])
+        worker = Worker("localhost:7788", queues=["default"])
 
         @worker.task
         async def greet(ctx, name):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from stretto_core.errors import InvalidArgument
 from stretto_core.rpc.tokens import ensure_tokens, read_token
 from stretto_sdk.endpoint import NoEndpoint, find_endpoint
 
@@ -44,3 +45,11 @@ def test_without_any_suite_it_says_what_to_do(tmp_path: Path) -> None:
 
 def test_an_endpoint_never_shows_its_token() -> None:
     assert "s3cret" not in repr(find_endpoint("arg:1", "s3cret", environ={}))
+
+
+@pytest.mark.parametrize("address", ["garbage", ":7788", "host:", "127.0.0.1:99999", "host:0"])
+def test_what_is_no_address_is_refused_before_anything_is_dialled(
+    address: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgument, match="HOST:PORT"):
+        find_endpoint(address, data_directory=tmp_path, environ={})

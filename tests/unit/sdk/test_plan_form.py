@@ -125,6 +125,13 @@ def test_all_mistakes_are_named_at_once_with_path_and_nearest_name() -> None:
     assert "true or false" in found["tasks[0].may_spawn"]
 
 
+def test_the_first_mistake_of_a_field_stands() -> None:
+    assert mistakes_of({"tasks": [{"name": 5, "executor": "process"}]}) == {
+        "tasks[0].name": "must be a string, not a number"
+    }
+    assert mistakes_of([])["(the whole)"] == "must be an object, not a list"
+
+
 def test_a_plan_without_tasks_is_refused_unless_it_grows() -> None:
     assert "required" in mistakes_of({})["tasks"]
     assert parse_run({"growing": True}).graph.growing

@@ -91,7 +91,7 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
     if command.spawns and command.output is not OutputForm.JSON:
         fields.wrong("spawn", 'needs the output to be "json"')
     fields.finish()
-    mistakes.raise_if_any("the arguments")
+    mistakes.raise_if_any("the arguments object")
     return command
 
 
