@@ -6,6 +6,7 @@ was reused.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -81,7 +82,8 @@ def stop_detached(directory: SuiteDirectory) -> ProcessIdentity | None:
     identity = directory.running()
     if identity is None:
         return None
-    os.kill(identity.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # It ended in this instant.
+        os.kill(identity.pid, signal.SIGTERM)
     if _await(lambda: True if not identity.alive else None, STOP_TIMEOUT_S) is None:
         raise Unavailable(
             f"the suite (pid {identity.pid}) has not ended in {STOP_TIMEOUT_S:.0f} s",

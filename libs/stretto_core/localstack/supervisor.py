@@ -174,7 +174,9 @@ class Supervisor:
             backoff_ms=wait_ms,
         )
         status = self.status
-        write_status(self._status_path, status)
+        # The file is for onlookers: a full disk costs them the news, and no child its keeper.
+        with contextlib.suppress(OSError):
+            write_status(self._status_path, status)
         if self._watch is not None:
             self._watch(status)
 

@@ -139,7 +139,10 @@ def add_token(directory: Path, name: str, mint: Mint = mint_token) -> Secret:
 
 
 def remove_token(directory: Path, name: str) -> None:
-    """Make a user's token worthless from the next second on. Raises TokenRefused."""
+    """Make a user's token worthless from the next second on. Raises TokenRefused.
+
+    New calls are refused then; a stream that is open ends with its connection, within 61 minutes.
+    """
     table = read_table(directory)
     if table.entry(name) is None or name in SERVICE_KINDS:
         raise TokenRefused(f"no user's token is named {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -24,14 +25,9 @@ class GrpcLink:
         try:
             with refusals():
                 await self._call.write(frame)
-        except grpc.aio.UsageError:
+        except (asyncio.InvalidStateError, grpc.aio.UsageError):
+            # What it ended with is the reader's to hear.
             raise Unavailable("the work stream has ended") from None
-        except Unavailable:
-            raise
-        except Exception:
-            # A write that fails says less than the status the call ended with.
-            await self._raise_status()
-            raise
 
     async def receive(self) -> wire.WorkResponse:
         """Read a frame. Raises Refusal when the stream has ended, also when it ended well."""
@@ -39,16 +35,11 @@ class GrpcLink:
             frame = await self._call.read()
         if isinstance(frame, wire.WorkResponse):
             return frame
-        await self._raise_status()
         raise Unavailable("the kernel ended the work stream")
 
     async def close(self) -> None:
         """Half-close and cancel."""
         self._call.cancel()
-
-    async def _raise_status(self) -> None:
-        with refusals():
-            await self._call.code()
 
 
 class GrpcDialer:

@@ -114,7 +114,9 @@ class WorkSession:
         )
 
     def disconnected(self) -> None:
-        """The stream is gone. Bodies run on; what is kept is sent on the next stream."""
+        """The stream is gone. Bodies run on, also past their TTL: the epoch decides, no clock of
+        ours; what is kept is sent on the next stream.
+        """
         self._stream = None
 
     def replaced(self) -> list[Effect]:

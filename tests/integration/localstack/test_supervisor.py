@@ -71,6 +71,21 @@ async def test_children_start_in_order_and_stop_in_reverse(tmp_path: Path) -> No
     assert {child.state for child in status.children} == {ChildState.STOPPED}
 
 
+async def test_a_status_that_cannot_be_written_costs_no_child_its_keeper(tmp_path: Path) -> None:
+    status_path = tmp_path / "status.json"
+    status_path.mkdir()  # Stands for a full disk.
+    supervisor = Supervisor([sleeper(tmp_path, "one")], status_path=status_path)
+    await supervisor.start()
+    try:
+        pid = supervisor.status.child("one").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: supervisor.status.child("one").pid not in (None, pid))
+    finally:
+        await supervisor.stop()
+    assert supervisor.status.child("one").state is ChildState.STOPPED
+
+
 async def test_a_killed_child_is_started_again_at_once(tmp_path: Path) -> None:
     supervisor = Supervisor([sleeper(tmp_path, "one")], status_path=tmp_path / "status.json")
     await supervisor.start()

@@ -16,7 +16,9 @@ from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 from stretto.worker.v1 import worker_control_service_pb2 as messages
 from stretto.worker.v1 import worker_control_service_pb2_grpc as control
+from stretto_core.errors import Exhausted, Refusal, Unavailable
 from stretto_sdk import SpawnRefused, TaskContext, TaskFailed, TaskResult, Worker
+from stretto_sdk.worker.link import GrpcDialer
 from stretto_sdk.worker.runtime import DrainLimits, Ended
 
 from tests.integration.worker.kernel_double import KernelDouble, receipts
@@ -49,6 +51,28 @@ def a_worker(kernel: KernelDouble, **options: object) -> Worker:
 
 def calling(name: str) -> str:
     return json.dumps({"function": name})
+
+
+async def test_a_stream_that_ended_is_a_refusal_to_whoever_reads_or_writes(
+    kernel: KernelDouble,
+) -> None:
+    dialer = GrpcDialer(kernel.address)
+    link = await dialer.dial()
+    await link.send(wire.WorkRequest(hello=work_pb2.Hello()))
+    await kernel.seen(lambda each: len(each.hellos) == 1)
+    await link.receive()
+    kernel.refusal = Exhausted("full", reason="SUBSCRIBER_TOO_SLOW")
+    kernel.cut()
+    with pytest.raises(Unavailable):
+        await link.receive()
+    with pytest.raises(Unavailable):
+        await link.send(wire.WorkRequest())
+    refused = await dialer.dial()
+    with pytest.raises(Exhausted):
+        await refused.receive()
+    with pytest.raises(Refusal):
+        await refused.send(wire.WorkRequest())
+    await dialer.close()
 
 
 async def test_a_function_gets_its_inputs_by_name_and_returns_the_result(
