@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from stretto_cli import import_commands, log_commands, printing, run_commands, suite_commands
+from stretto_cli import (
+    import_commands,
+    log_commands,
+    printing,
+    run_commands,
+    suite_commands,
+    token_commands,
+)
 
 app = typer.Typer(
     name="stretto",
@@ -45,6 +52,7 @@ def stretto(
 
 
 suite_commands.register(app)
+token_commands.register(app)
 run_commands.register(app)
 log_commands.register(app)
 import_commands.register(app)

@@ -49,7 +49,7 @@ class Settings:
         """
         tokens_file = environ.get("STRETTO_TOKENS_FILE")
         return cls(
-            kernel_address=environ.get("STRETTO_KERNEL_ADDRESS") or "127.0.0.1:7233",
+            kernel_address=environ.get("STRETTO_KERNEL_ADDRESS") or "127.0.0.1:7788",
             token=_token(environ),
             data_directory=default_data_directory(environ),
             worker_name=environ.get("STRETTO_WORKER_NAME") or None,

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from stretto_cli.app import app
 from stretto_cli.exits import ExitStatus
+from stretto_core.rpc.tokens import read_token
 from typer.testing import CliRunner, Result
 
 COMMANDS = (
     "up", "down", "status", "run", "get", "tasks", "list", "cancel", "kill", "pause", "resume",
-    "events", "verify",
+    "events", "verify", "token",
 )  # fmt: skip
 
 
@@ -100,3 +101,14 @@ def test_bad_options_are_refused_by_name(tmp_path: Path) -> None:
         result = stretto(*arguments)
         assert result.exit_code == ExitStatus.USAGE, arguments
         assert says in result.output, arguments
+
+
+def test_a_users_token_is_made_once_and_taken_back(data_dir: Path) -> None:
+    made = stretto("token", "add", "ada")
+    assert made.exit_code == ExitStatus.SUCCESS
+    assert read_token(data_dir / "tokens", "ada").reveal() == made.stdout.strip()
+    for taken in ("ada", "operator", "Ada!"):
+        assert stretto("token", "add", taken).exit_code == ExitStatus.USAGE
+    assert stretto("token", "remove", "ada").exit_code == ExitStatus.SUCCESS
+    assert stretto("token", "remove", "ada").exit_code == ExitStatus.USAGE
+    assert not (data_dir / "tokens" / "ada.token").exists()
