@@ -252,8 +252,10 @@ class HolderWriter:
         return is_lease_secret(self._keys, token.work_item, token.epoch, token.secret)
 
     def _note_refused(self, write: _Write, run: HostedRun, refusal: Refusal) -> None:
-        if write.kind == work_pb2.RECEIPT_KIND_RENEWAL:
-            return  # No write: one that crossed the receipt of its lease's outcome is normal.
+        record = run.state.tasks.get(write.task)
+        passed_on = record is None or record.epoch != write.token.epoch
+        if write.kind == work_pb2.RECEIPT_KIND_RENEWAL and not passed_on:
+            return  # It crossed the receipt that ended its lease: normal, and no stale holder.
         self.refused_count += 1
         self._log.info(
             "write.refused",

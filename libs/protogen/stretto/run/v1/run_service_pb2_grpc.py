@@ -172,9 +172,9 @@ class RunServiceServicer:
         Idempotency: a read; resume with the last version received.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
-        RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-        Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
+        Limits: changes are coalesced to at most 10 messages a second, fewer for a slow reader; the end
+        is told at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

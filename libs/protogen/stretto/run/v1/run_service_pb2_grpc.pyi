@@ -88,9 +88,9 @@ class RunServiceStub:
     Idempotency: a read; resume with the last version received.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
-    RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-    Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
+    Limits: changes are coalesced to at most 10 messages a second, fewer for a slow reader; the end
+    is told at once.
     """
     PauseRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]
     """Puts a hold on the run: nothing new is leased until ResumeRun lifts it. Attempts go on.
@@ -210,9 +210,9 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; resume with the last version received.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
-    RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-    Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
+    Limits: changes are coalesced to at most 10 messages a second, fewer for a slow reader; the end
+    is told at once.
     """
     PauseRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.PauseRunRequest, _run_service_pb2.PauseRunResponse]  # type: ignore[assignment]
     """Puts a hold on the run: nothing new is leased until ResumeRun lifts it. Attempts go on.
@@ -359,9 +359,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; resume with the last version received.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
-        RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: resume from the last version.
 
-        Limits: changes are coalesced to at most 10 messages a second; the end is told at once.
+        Limits: changes are coalesced to at most 10 messages a second, fewer for a slow reader; the end
+        is told at once.
         """
 
     @_abc_1.abstractmethod
