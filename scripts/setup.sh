@@ -9,6 +9,12 @@ python=${PYTHON:-python3}
     exit 1
 }
 echo "setting up $venv ..." >&2
+# Two runs at once would break it between them: one waits for the other.
+mkdir -p "$venv"
+if command -v flock >/dev/null; then
+    exec 9>"$venv/.lock"
+    flock 9
+fi
 if ! "$python" -m venv "$venv" 2>/dev/null; then
     # Debian ships venv apart from python3.
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

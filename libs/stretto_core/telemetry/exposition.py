@@ -27,8 +27,10 @@ def render(registry: Registry) -> str:
 async def serve_metrics(registry: Registry, host: str, port: int) -> asyncio.Server:
     """Answer GET /metrics at the address (port 0: any free one); close the server to end it."""
 
+    none_asked = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+        with contextlib.suppress(*none_asked):
             async with asyncio.timeout(_REQUEST_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n")
                 while await reader.readuntil(b"\r\n") != b"\r\n":

@@ -80,7 +80,7 @@ def ending_of_error(error: BaseException) -> Ending:
     its class's name (ValueError: VALUE_ERROR), with the traceback in the details.
     """
     if isinstance(error, TaskFailed):
-        reason, message = _clean(str(error.reason)), _clean(str(error.message))
+        reason, message = _reason_word(str(error.reason)), _clean(str(error.message))
         ending = failed(reason, message, retryable=bool(error.retryable))
         if error.details is not None:
             try:
@@ -90,11 +90,17 @@ def ending_of_error(error: BaseException) -> Ending:
             ending.failure.details.CopyFrom(details)
         return ending
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__)
-    ending = failed(words.upper(), _message_of(error), retryable=True)
+    ending = failed(_reason_word(words), _message_of(error), retryable=True)
     lines = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS_MAX:]
     traced = to_json({"traceback": _clean(lines)}, source="it")
     ending.failure.details.CopyFrom(Payload(json=traced))
     return ending
+
+
+def _reason_word(text: str) -> str:
+    """Return the text as a word that the kernel takes: _Flaky and "flaky!" both are FLAKY."""
+    word = re.sub(r"[^A-Z0-9]+", "_", text.upper())
+    return word.lstrip("_0123456789").rstrip("_") or "ERROR"
 
 
 def _message_of(error: BaseException) -> str:

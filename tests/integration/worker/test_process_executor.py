@@ -189,6 +189,8 @@ async def test_exit_codes(
     details = json.loads(ending.failure.details.json)
     assert details == {"exit_code": code, "stderr_tail": "why"}
     assert sorted(bench.log().splitlines()) == [b"out", b"why"]
+    (path,) = (bench.directory / "logs").rglob("*.log")
+    assert path.name == "part%2Fone.2.4.log", "the task part_one has a file of its own"
 
 
 async def test_a_signal_that_nobody_asked_for(bench: Bench) -> None:

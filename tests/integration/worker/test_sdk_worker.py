@@ -130,7 +130,7 @@ async def _raises_what_cannot_be_read(ctx: TaskContext) -> None:
 
 
 async def _says_what_is_no_text(ctx: TaskContext) -> None:
-    raise TaskFailed("HALF_\ud800", ValueError("a cause"))  # type: ignore[arg-type]
+    raise TaskFailed("http 404 \ud800", ValueError("a cause"))  # type: ignore[arg-type]
 
 
 async def _spawns_no_list(ctx: TaskContext) -> TaskResult:
@@ -147,8 +147,8 @@ async def _spawns_no_list(ctx: TaskContext) -> TaskResult:
         (_wants_more, "INVALID_INPUTS", False),
         (_exits, "SYSTEM_EXIT", True),
         (_has_a_task_that_exits, "SYSTEM_EXIT", True),
-        (_raises_what_cannot_be_read, "_UNREADABLE", True),
-        (_says_what_is_no_text, "HALF_?", True),
+        (_raises_what_cannot_be_read, "UNREADABLE", True),
+        (_says_what_is_no_text, "HTTP_404", True),
         (_spawns_no_list, "TYPE_ERROR", True),
         (None, "FUNCTION_UNKNOWN", False),
     ],

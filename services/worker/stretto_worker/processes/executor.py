@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
@@ -213,7 +213,8 @@ class ProcessExecutor:
     def _log_path(self, assignment: work_pb2.Assignment) -> Path:
         run = assignment.run.rsplit("/", 1)[-1]
         name = f"{assignment.task}.{assignment.activation}.{assignment.attempt}.log"
-        parts = (re.sub(r"[^A-Za-z0-9._#-]", "_", part)[-200:] for part in (run, name))
+        # No two tasks share a file: "a/b" is a%2Fb.
+        parts = (quote(part, safe="#")[-200:] for part in (run, name))
         return self._log_directory.joinpath(*parts)
 
 
