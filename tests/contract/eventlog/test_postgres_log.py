@@ -15,7 +15,7 @@ from stretto_core.eventlog.port import (
     SettledAs,
     StoreDown,
 )
-from stretto_core.eventlog.postgres.connections import PostgresOptions
+from stretto_core.eventlog.postgres.connections import PostgresOptions, open_session
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.eventlog.postgres.ownership import PostgresOwnedLog
 from stretto_core.eventlog.postgres.schema import PartitionSchema
@@ -291,3 +291,16 @@ async def test_closing_leaves_no_thread(log_database: str) -> None:
             )
         )
     )
+
+
+def test_what_is_acknowledged_is_on_disk_whatever_the_role_has_by_default(
+    postgres_dsn: str,
+) -> None:
+    parameters = psycopg.conninfo.conninfo_to_dict(postgres_dsn)
+    for said, holds in (("off", "on"), ("remote_apply", "remote_apply")):
+        parameters["options"] = f"-c synchronous_commit={said}"
+        session, _ = open_session(
+            psycopg.conninfo.make_conninfo("", **parameters), PostgresOptions()
+        )
+        with session:
+            assert session.execute("SHOW synchronous_commit").fetchone() == (holds,)

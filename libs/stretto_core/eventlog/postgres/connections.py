@@ -68,6 +68,11 @@ def open_session(dsn: str, options: PostgresOptions) -> tuple[WriterSession, Bac
     # The append function compares the epoch after it has the lock, and must see it as of then.
     session.isolation_level = IsolationLevel.READ_COMMITTED
     session.execute("SET default_transaction_isolation = 'read committed'")
+    # What is acknowledged is on disk, whatever the role or the database has by default.
+    session.execute(
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
     session.execute(f"SET lock_timeout = '{options.lock_timeout_s}s'")
     session.execute(f"SET statement_timeout = '{options.statement_timeout_s}s'")
     row = session.execute(THIS_BACKEND).fetchone()
