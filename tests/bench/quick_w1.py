@@ -124,7 +124,9 @@ async def bench(runs: int, outstanding: int, profile: str) -> None:
     try:
         await until(address_file.exists)
         address = address_file.read_text().strip()
-        worker = await asyncio.create_subprocess_exec(sys.executable, __file__, "--worker", address)
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.quick_w1", "--worker", address
+        )
         # Warm caches, connections and code first.
         await submit(address, WARM_RUNS, outstanding)
         elapsed_s = await submit(address, runs, outstanding, before=WARM_RUNS)

@@ -25,7 +25,8 @@ class WriterLimits:
     """Caps and linger of one partition's group writer.
 
     group_events_max, group_bytes_max: a group takes whole batches up to these (one batch at least).
-    linger_ns: how long the oldest of several batches may wait for company; one alone never waits.
+    linger_ns: how long the oldest of several batches may wait for company. One alone never waits,
+    nor do those that came while nothing was under way: an answer and what follows from it.
     linger_events_max: a group of so many events goes at once.
     pending_events_max: beyond this the writer has no room.
     """
@@ -133,6 +134,7 @@ class WriterMachine:
         self._in_flight: tuple[Batch, ...] = ()
         self._numbers_given = 0
         self._phase = Phase.IDLE
+        self._crowded = False
         self._must_settle = False
         self._draining = False
         # Barriers asked from now on get this number; a call in flight serves all numbers below.
@@ -170,6 +172,8 @@ class WriterMachine:
         size = sum(len(event.stored_bytes) for event in events)
         self._pending.append(Batch(self._numbers_given, tuple(events), size, now_ns))
         self._pending_events_count += len(events)
+        # Commands that come faster than calls end are likely to have more company soon.
+        self._crowded = self._crowded or self._phase is not Phase.IDLE
         return self._numbers_given
 
     def want_barrier(self) -> int:
@@ -265,7 +269,7 @@ class WriterMachine:
 
     def _due_ns(self) -> int:
         oldest = self._pending[0]
-        alone = len(self._pending) == 1
+        alone = len(self._pending) == 1 or not self._crowded
         large = self._pending_events_count >= self._limits.linger_events_max
         if alone or large or self._draining or self._barrier_wanted:
             return oldest.submitted_ns
@@ -287,6 +291,7 @@ class WriterMachine:
             group.append(self._pending.popleft())
             self._pending_events_count -= len(batch.events)
         self._in_flight = tuple(group)
+        self._crowded = bool(self._pending)
         self._phase = Phase.APPENDING
         self._serve_barriers()
         return Append(self._events_in_flight())
@@ -303,4 +308,5 @@ class WriterMachine:
         self._in_flight = ()
         self._pending.clear()
         self._pending_events_count = 0
+        self._crowded = False
         return [Dropped(numbers, cause)] if numbers else []

@@ -30,6 +30,18 @@ def test_several_batches_linger_for_company_and_one_alone_does_not() -> None:
     assert isinstance(step, Append) and len(step.events) == 2
 
 
+def test_what_comes_together_while_nothing_is_under_way_goes_at_once() -> None:
+    machine = WriterMachine(WriterLimits(linger_ns=10))
+    machine.submit([event(1, 0)], now_ns=100)
+    machine.submit([event(2, 0)], now_ns=101)
+    step = machine.tick(101)
+    assert isinstance(step, Append) and len(step.events) == 2
+    machine.appended((1, 2))
+    machine.submit([event(3, 0)], now_ns=105)
+    machine.submit([event(4, 0)], now_ns=105)
+    assert isinstance(machine.tick(105), Append), "no matter what was under way before"
+
+
 def test_a_large_group_a_barrier_or_a_drain_ends_the_linger() -> None:
     enders: list[Callable[[WriterMachine], object]] = [
         lambda machine: machine.submit([event(3, index) for index in range(98)], now_ns=0),
@@ -38,8 +50,11 @@ def test_a_large_group_a_barrier_or_a_drain_ends_the_linger() -> None:
     ]
     for end_linger in enders:
         machine = WriterMachine(WriterLimits(linger_ns=10, linger_events_max=100))
+        machine.submit([event(0, 0)], now_ns=0)
+        assert isinstance(machine.tick(0), Append)
         machine.submit([event(1, 0)], now_ns=0)
         machine.submit([event(2, 0)], now_ns=0)
+        machine.appended((1,))
         assert machine.tick(0) == Wait(10)
         end_linger(machine)
         assert isinstance(machine.tick(0), Append)
