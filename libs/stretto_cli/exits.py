@@ -65,7 +65,8 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitStatus.SUCCESS) from None
         except OSError as error:
-            complain(str(error))
+            why = error.strerror or str(error)
+            complain(f"{error.filename}: {why}" if error.filename else why)
             raise typer.Exit(ExitStatus.USAGE) from None
         except typer.Exit:
             raise

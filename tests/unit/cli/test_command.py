@@ -112,3 +112,11 @@ def test_a_users_token_is_made_once_and_taken_back(data_dir: Path) -> None:
     assert stretto("token", "remove", "ada").exit_code == ExitStatus.SUCCESS
     assert stretto("token", "remove", "ada").exit_code == ExitStatus.USAGE
     assert not (data_dir / "tokens" / "ada.token").exists()
+
+
+def test_a_data_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused = stretto("up", "--detach", "--data-dir", str(tmp_path / "file"))
+    assert refused.exit_code == ExitStatus.USAGE
+    assert f"{tmp_path}/file" in refused.stderr
+    assert "Errno" not in refused.stderr
