@@ -8,6 +8,7 @@ SQL: readiness is read from the server's own lock file, where it says so itself.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -25,7 +26,7 @@ from stretto_core.localstack.account import (
     make_enterable,
     unprivileged_account,
 )
-from stretto_core.localstack.child import Child, ChildFailed, ChildSpec, StopStep
+from stretto_core.localstack.child import READY_POLL_S, Child, ChildFailed, ChildSpec, StopStep
 from stretto_core.localstack.postgres_install import PostgresInstall, reachable_install
 
 SUPERUSER = "postgres"
@@ -170,6 +171,7 @@ class EmbeddedPostgres:
 
     async def _prepare(self) -> None:
         """Make the directories and the cluster; what a crash leaves half-made is replaced."""
+        await self._predecessor_ended()
         self._own_directory(self.socket_directory)
         if self.data_directory.exists():
             return
@@ -194,6 +196,21 @@ class EmbeddedPostgres:
         if status != 0:
             raise ChildFailed(f"initdb ended with status {status}:\n{maker.log_tail()}")
         partial.rename(self.data_directory)
+
+    async def _predecessor_ended(self) -> None:
+        """Let a server whose supervisor was killed finish its shutdown: it still has the cluster."""
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + FAST.grace_ms / 1_000
+        while self._has_predecessor() and loop.time() < give_up_s:
+            await asyncio.sleep(READY_POLL_S)
+
+    def _has_predecessor(self) -> bool:
+        try:
+            pid = int((self.data_directory / "postmaster.pid").read_text().split("\n", 1)[0])
+            # A server works in its cluster: a pid that was reused does not.
+            return Path(f"/proc/{pid}/cwd").readlink() == self.data_directory.resolve()
+        except (OSError, ValueError):
+            return False
 
     def _own_directory(self, path: Path) -> None:
         """Make `path` a directory that only the server's account may enter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -66,6 +67,25 @@ async def _start_when_the_old_one_is_gone(server: EmbeddedPostgres) -> None:
         except ChildFailed as error:
             last = error
     raise last
+
+
+async def test_a_start_waits_for_the_shutdown_of_a_predecessor(postgres_directory: Path) -> None:
+    old = EmbeddedPostgres(directory=postgres_directory)
+    await old.start()
+    assert old.pid is not None
+    server = EmbeddedPostgres(directory=postgres_directory)
+    os.kill(old.pid, signal.SIGSTOP)  # Its shutdown takes a while.
+    os.kill(old.pid, signal.SIGINT)
+    starting = asyncio.ensure_future(server.start())
+    await asyncio.wait({starting}, timeout=0.3)
+    os.kill(old.pid, signal.SIGCONT)
+    try:
+        await starting
+        assert await old.wait_ended() == 0
+        with psycopg.connect(server.dsn()) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        await server.stop()
 
 
 async def test_a_socket_path_that_would_be_too_long_is_moved(postgres_directory: Path) -> None:
