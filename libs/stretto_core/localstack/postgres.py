@@ -198,10 +198,11 @@ class EmbeddedPostgres:
         partial.rename(self.data_directory)
 
     async def _predecessor_ended(self) -> None:
-        """Let a server whose supervisor was killed finish its shutdown: it still has the cluster."""
+        """Let a server whose supervisor was killed shut down: it still has the cluster."""
         loop = asyncio.get_running_loop()
         give_up_s = loop.time() + FAST.grace_ms / 1_000
-        while self._has_predecessor() and loop.time() < give_up_s:
+        # No child of ours: its end has to be looked for.
+        while self._has_predecessor() and loop.time() < give_up_s:  # noqa: ASYNC110
             await asyncio.sleep(READY_POLL_S)
 
     def _has_predecessor(self) -> bool:
