@@ -25,6 +25,8 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 7788
 WORKERS_MAX = 64
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_KERNEL_SETTINGS = ("STRETTO_QUEUE_LIMITS", "STRETTO_METRICS_LISTEN")
+"""What a suite's user may set of its kernel; the rest is the composition's."""
 _DRAIN_GRACE_MS = 15_000
 
 
@@ -88,7 +90,7 @@ def _kernel(settings: SuiteSettings, dsn: str) -> ChildSpec:
         argv=(sys.executable, "-m", "stretto_kernel"),
         log_path=settings.directory.log_path("kernel"),
         env={
-            **_passed_on(settings),
+            **_passed_on(settings, *_KERNEL_SETTINGS),
             "STRETTO_POSTGRES_DSN": dsn,
             "STRETTO_LISTEN": settings.address,
             "STRETTO_TOKENS_FILE": str(settings.directory.tokens_path / TOKENS_FILE),
@@ -138,5 +140,6 @@ def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
 _DRAIN = (StopStep(signal.SIGTERM, _DRAIN_GRACE_MS),)
 
 
-def _passed_on(settings: SuiteSettings) -> dict[str, str]:
-    return {key: settings.environ[key] for key in _PASSED_ON if key in settings.environ}
+def _passed_on(settings: SuiteSettings, *more: str) -> dict[str, str]:
+    environ = settings.environ
+    return {key: environ[key] for key in (*_PASSED_ON, *more) if key in environ}

@@ -62,11 +62,17 @@ def test_a_suite_is_postgres_kernel_projector_workers_in_that_order(
         port=7,
         worker_count=2,
         slot_count=3,
-        environ={"PATH": "/bin", "MINE": "yes", "STRETTO_TOKEN": "operator's"},
+        environ={
+            "PATH": "/bin",
+            "MINE": "yes",
+            "STRETTO_TOKEN": "operator's",
+            "STRETTO_QUEUE_LIMITS": "gpu=2",
+        },
     )
     specs = {spec.name: spec for spec in child_specs(settings)}
     assert list(specs) == ["postgres", "kernel", "projector", "worker-1", "worker-2"]
     assert specs["kernel"].env["STRETTO_LISTEN"] == "127.0.0.1:7"
+    assert specs["kernel"].env["STRETTO_QUEUE_LIMITS"] == "gpu=2"
     # Tasks are the caller's programs and see the caller's environment, but none of our secrets.
     assert specs["worker-1"].env["MINE"] == "yes"
     assert "STRETTO_TOKEN" not in specs["worker-1"].env
