@@ -62,7 +62,7 @@ class Served:
 
 
 def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
-    return plan_pb2.TaskSpec(name=name, executor="test", **fields)
+    return plan_pb2.TaskSpec(name=name, executor="test.body", **fields)
 
 
 @asynccontextmanager
@@ -121,7 +121,7 @@ class StreamWorker:
         hello = work_pb2.Hello(
             worker_id=worker_id,
             session_id=self.session_id,
-            executors=["test"],
+            executors=["test.body"],
             held=held,
             control_address=control_address,
         )

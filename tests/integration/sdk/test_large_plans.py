@@ -20,9 +20,9 @@ REQUEST_ID = "0190f5f0-0000-7000-8000-000000000001"
 
 def form(**last: Any) -> dict[str, Any]:
     """A chain of tasks; the last one as told."""
-    tasks: list[dict[str, Any]] = [{"name": "t0", "executor": "test"}]
+    tasks: list[dict[str, Any]] = [{"name": "t0", "executor": "test.body"}]
     tasks += [
-        {"name": f"t{n}", "executor": "test", "after": [f"t{n - 1}"]} for n in range(1, COUNT)
+        {"name": f"t{n}", "executor": "test.body", "after": [f"t{n - 1}"]} for n in range(1, COUNT)
     ]
     tasks[-1].update(last)
     tasks.reverse()  # Nothing hangs on the order they are written in.
@@ -93,7 +93,7 @@ async def test_a_plan_that_goes_on_growing_stays_open(fresh_database: str) -> No
     async with suite(fresh_database) as (_, client):
         run = await client.start({**form(), "growing": True})
         assert run.growing
-        more = [{"name": "more", "executor": "test", "after": [f"t{COUNT - 1}"]}]
+        more = [{"name": "more", "executor": "test.body", "after": [f"t{COUNT - 1}"]}]
         grown = await client.add_tasks(run, more, sealed=True)
         assert (grown.tasks.total, grown.growing) == (COUNT + 1, False)
 

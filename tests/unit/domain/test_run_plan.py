@@ -10,6 +10,8 @@ from stretto.common.v1.payload_pb2 import BlobRef, Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.errors import InvalidArgument, Unimplemented
+from stretto_core.ids import TaskName
+from stretto_kernel.domain.run import queries
 from stretto_kernel.domain.run.refusals import PlanSealed, TaskConflict, TaskLimit
 
 from tests.model.runs import Story, below, graph, kinds, started, task
@@ -227,7 +229,9 @@ def test_ancestors_are_found_within_a_slice_and_beyond_it_as_by_walking() -> Non
         for name in names:
             inputs = {"x": _output_of(read)} if name == reader else {}
             edges = [plan.Dependency(task=each) for each in parents[name]]
-            specs.append(plan.TaskSpec(name=name, executor="x", dependencies=edges, inputs=inputs))
+            specs.append(
+                plan.TaskSpec(name=name, executor="process", dependencies=edges, inputs=inputs)
+            )
         late = specs[6:]
         rng.shuffle(late)
         for first, then in ((specs[:6], late), (specs[:6] + late, [])):
@@ -240,3 +244,25 @@ def test_ancestors_are_found_within_a_slice_and_beyond_it_as_by_walking() -> Non
                 assert read not in above[reader], (seed, refused)
             else:
                 assert read in above[reader], seed
+
+
+@pytest.mark.parametrize(
+    ("executor", "said"),
+    [("proces", "did you mean 'process'?"), ("render", "known: process, python, sleep")],
+)
+def test_an_unknown_executor_is_refused_with_what_is_known(executor: str, said: str) -> None:
+    mistyped = task("b")
+    mistyped.executor = executor
+    with pytest.raises(InvalidArgument) as caught:
+        started(task("a"), mistyped)
+    (violation,) = caught.value.violations
+    assert violation.field == "task_graph.tasks[1].executor"
+    assert said in violation.description
+
+
+def test_an_executor_of_ones_own_has_a_dot_and_may_be_offered_later() -> None:
+    own = task("a")
+    own.executor = "acme.render"
+    story = started(own)
+    offer = queries.offer(story.state, TaskName("a"))
+    assert offer is not None and offer.executor == "acme.render"

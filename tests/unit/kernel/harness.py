@@ -70,7 +70,7 @@ async def start_kernel(
 
 
 def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
-    spec = plan_pb2.TaskSpec(name=name, executor="test")
+    spec = plan_pb2.TaskSpec(name=name, executor="test.body")
     spec.MergeFrom(plan_pb2.TaskSpec(**fields))
     return spec
 
@@ -122,7 +122,7 @@ class FrameWorker:
         said = work_pb2.Hello(
             worker_id=self.worker_id,
             session_id=self.session_id,
-            executors=["test"],
+            executors=["test.body"],
             held=held,
             **hello,
         )

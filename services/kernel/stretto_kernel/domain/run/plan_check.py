@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
@@ -24,6 +25,8 @@ REASONS_MAX = 100
 HOUR_S = 3_600
 TASK_NAME = re.compile(r"[A-Za-z0-9._#-]{1,128}\Z")
 WORD = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+EXECUTORS = ("process", "python", "sleep")
+"""The names without a dot are Stretto's; a name of one's own has one (`acme.render`). ADR-0013."""
 _FAILURE_POLICIES = frozenset(pb.FailurePolicy.values())
 _SCOPES = frozenset(pb.DependencyScope.values())
 _JOIN_KINDS = frozenset(pb.JoinKind.values())
@@ -56,11 +59,23 @@ def check_tasks(findings: Findings, path: str, tasks: Sequence[pb.TaskSpec]) -> 
         _check_task(findings, f"{path}[{index}]", task)
 
 
+def _check_executor(findings: Findings, path: str, executor: str) -> None:
+    if not WORD.match(executor):
+        findings.wrong(path, "must be 1-64 characters of [A-Za-z0-9._-]")
+    elif "." not in executor and executor not in EXECUTORS:
+        near = get_close_matches(executor, EXECUTORS, n=1)
+        findings.wrong(
+            path,
+            f"no executor is named {executor!r}"
+            + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(EXECUTORS)}")
+            + "; a name of your own has a dot",
+        )
+
+
 def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
     if not TASK_NAME.match(task.name):
         findings.wrong(f"{path}.name", "must be 1-128 characters of [A-Za-z0-9._#-]")
-    if not WORD.match(task.executor):
-        findings.wrong(f"{path}.executor", "must be 1-64 characters of [A-Za-z0-9._-]")
+    _check_executor(findings, f"{path}.executor", task.executor)
     if not WORD.match(task.queue):
         findings.wrong(f"{path}.queue", "must be 1-64 characters of [A-Za-z0-9._-]")
     if not -100 <= task.priority <= 100:
