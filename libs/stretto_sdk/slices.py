@@ -21,8 +21,9 @@ MESSAGE_TASKS_MAX = 1_000
 """The most the kernel takes at once."""
 SLICE_TASKS_MAX = 500
 """Of a plan that is sliced: what the kernel takes in without keeping others waiting for long."""
-SLICE_BYTES_MAX = 2 << 20
-"""Of a slice's tasks: half of what a message may hold; input and the rest come beside them."""
+SLICE_BYTES_MAX = 512 << 10
+"""Of a slice's tasks: half of what the kernel records as one fact; defaults and the run's input
+come beside them."""
 TASK_COUNT_DEFAULT_MAX = 10_000
 
 

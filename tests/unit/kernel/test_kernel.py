@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.port import PartitionHeld
 from stretto_core.ids import RequestId, RunId, SessionId
+from stretto_kernel.app.fact_bytes import FACT_BYTES_MAX, FactTooLarge
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.app.stream_host import StoreUnsettled
 from stretto_kernel.dispatch.death_watch import DialResult
@@ -224,6 +226,21 @@ async def test_a_renewal_that_crossed_its_receipt_is_answered_and_is_no_refused_
     await until(lambda: len(worker.receipts) == 2)
     assert "LEASE_LOST" in reason_of(worker.receipts[1])
     assert "WriteRefused" not in types_of(store)
+
+
+async def test_a_plan_that_no_reader_could_be_given_is_refused_and_nothing_is_stored(
+    kernel: Kernel, store: MemoryStore
+) -> None:
+    arguments = json.dumps({"text": "x" * 60_000})
+    large = [task(f"t{number}") for number in range(18)]
+    for each in large:
+        each.arguments_json = arguments
+    with pytest.raises(FactTooLarge) as caught:
+        await start(kernel, graph(*large))
+    assert int(caught.value.metadata["size_bytes"]) > FACT_BYTES_MAX
+    assert types_of(store) == []
+    await start(kernel, graph(*large[:17]))
+    assert types_of(store)[0] == "RunStarted"
 
 
 async def test_an_older_process_is_refused(kernel: Kernel) -> None:

@@ -28,6 +28,7 @@ from stretto_core.ids import (
 )
 
 from stretto_kernel.app.asking import Answered, Decided, ask
+from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
@@ -116,7 +117,9 @@ class RunCalls:
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
         state = new_run(self.run_id_of(namespace, command.request_id), namespace)
-        for version, event in enumerate(decide(state, command), start=1):
+        facts = decide(state, command)
+        check_fact_bytes(facts)
+        for version, event in enumerate(facts, start=1):
             evolve(state, Recorded(event, version, command.now_ns, command.request_id))
         return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
 

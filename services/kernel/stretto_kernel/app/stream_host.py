@@ -31,6 +31,7 @@ from stretto_core.eventlog.recorded import NewEvent, Recorded
 from stretto_core.eventlog.writer import Committed, WriterLimits
 from stretto_core.ids import EventId, IdSource, Namespace, RunId, StreamId
 
+from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import (
     DecidedAgain,
     HostedRun,
@@ -201,7 +202,7 @@ class StreamHost:
     def take(self, run: HostedRun, command: Command, cause: Cause) -> bool:
         """Decide `command`, evolve the run by its facts and hand them to the writer, all at once.
 
-        Returns whether there were facts. Raises what `decide` refuses, and Overloaded.
+        Returns whether there were facts. Raises what `decide` refuses, FactTooLarge and Overloaded.
         """
         assert not run.dropped, "a dropped run decides nothing"
         if not self.writer.has_room:
@@ -209,6 +210,7 @@ class StreamHost:
         events = decide(run.state, command)
         if not events:
             return False
+        check_fact_bytes(events)
         try:
             recorded = self._record(run, events, cause)
         except BaseException:

@@ -104,6 +104,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT: the request's bytes are not the message of the method."""
     REASON_UNKNOWN_METHOD: _Reason.ValueType  # 63
     """UNIMPLEMENTED: the service has no such method; metadata `method`."""
+    REASON_FACT_TOO_LARGE: _Reason.ValueType  # 64
+    """INVALID_ARGUMENT: it would be one fact beyond metadata `bytes_max`; send less at once."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -192,4 +194,6 @@ REASON_UNDECODABLE: Reason.ValueType  # 62
 """INVALID_ARGUMENT: the request's bytes are not the message of the method."""
 REASON_UNKNOWN_METHOD: Reason.ValueType  # 63
 """UNIMPLEMENTED: the service has no such method; metadata `method`."""
+REASON_FACT_TOO_LARGE: Reason.ValueType  # 64
+"""INVALID_ARGUMENT: it would be one fact beyond metadata `bytes_max`; send less at once."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

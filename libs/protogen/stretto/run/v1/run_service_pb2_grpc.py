@@ -118,7 +118,8 @@ class RunServiceServicer:
         REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
         named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
-        Limits: 1,000 tasks a slice, 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
+        rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +243,7 @@ class RunServiceServicer:
         spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
         TASK_LIMIT: the run holds its most.
 
-        Limits: 1,000 tasks a slice.
+        Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

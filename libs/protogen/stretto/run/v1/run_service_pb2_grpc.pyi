@@ -50,7 +50,8 @@ class RunServiceStub:
     REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
     named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
-    Limits: 1,000 tasks a slice, 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+    Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
+    rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     """Reads one run as of its newest committed event.
@@ -138,7 +139,7 @@ class RunServiceStub:
     spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
     TASK_LIMIT: the run holds its most.
 
-    Limits: 1,000 tasks a slice.
+    Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
     RetryRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]
     """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
@@ -172,7 +173,8 @@ class RunServiceAsyncStub(RunServiceStub):
     REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
     named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
-    Limits: 1,000 tasks a slice, 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+    Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
+    rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Reads one run as of its newest committed event.
@@ -260,7 +262,7 @@ class RunServiceAsyncStub(RunServiceStub):
     spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
     TASK_LIMIT: the run holds its most.
 
-    Limits: 1,000 tasks a slice.
+    Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
     RetryRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]  # type: ignore[assignment]
     """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
@@ -297,7 +299,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
         named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
-        Limits: 1,000 tasks a slice, 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
+        rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
         """
 
     @_abc_1.abstractmethod
@@ -439,7 +442,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
         TASK_LIMIT: the run holds its most.
 
-        Limits: 1,000 tasks a slice.
+        Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
         """
 
     @_abc_1.abstractmethod
