@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ FILE_COUNT_MAX = 20_000
 FILE_BYTES_MAX = 64 << 20
 CHUNK_PATH_BYTES_MAX = 48 << 10
 """A chunk's paths travel in its task's inputs, which hold 64 KiB at most."""
+LIST_PATH_BYTES_MAX = 768 << 10
+"""All chunks are spawned with one result, which is recorded as one fact of 1 MiB at most."""
+_PATH_EXTRA_BYTES = 16
 _BLOCK_BYTES = 1 << 20
 
 
@@ -47,11 +51,14 @@ def list_files(directory: Path) -> tuple[list[str], bool]:
     """Return the paths of all plain files below a directory, sorted, and whether that is all.
 
     The same directory always gives the same list: hidden trees of tools, symbolic links, files over
-    64 MiB and names that are not UTF-8 are left out; after 20,000 files in order of path it ends.
+    64 MiB and names that are not UTF-8 are left out; it ends after 20,000 files, or as many as have
+    768 KiB of paths, in order of path.
     """
     found: list[str] = []
+    list_bytes = 0
     for path in _walk(directory):
-        if len(found) == FILE_COUNT_MAX:
+        list_bytes += _path_bytes(path)
+        if len(found) == FILE_COUNT_MAX or list_bytes > LIST_PATH_BYTES_MAX:
             return found, False
         found.append(path)
     return found, True
@@ -65,7 +72,7 @@ def chunked(paths: list[str], chunk_count: int) -> list[list[str]]:
     chunks: list[list[str]] = [[]]
     chunk_bytes = 0
     for path in paths:
-        path_bytes = len(path.encode()) + 16
+        path_bytes = _path_bytes(path)
         if chunks[-1] and (
             len(chunks[-1]) == per_chunk or chunk_bytes + path_bytes > CHUNK_PATH_BYTES_MAX
         ):
@@ -74,6 +81,11 @@ def chunked(paths: list[str], chunk_count: int) -> list[list[str]]:
         chunks[-1].append(path)
         chunk_bytes += path_bytes
     return chunks
+
+
+def _path_bytes(path: str) -> int:
+    """Return what a path takes in a list, as JSON."""
+    return len(json.dumps(path)) + _PATH_EXTRA_BYTES
 
 
 def count_files(directory: Path, paths: Iterable[str]) -> Counted:

@@ -28,6 +28,7 @@ def hash_report(
         executor="process",
         argv=[sys.executable, str(STEPS), "list"],
         spawn=True,
+        output_bytes_max=4 << 20,  # The chunks' paths are in what it prints.
         inputs={
             **where,
             "chunk_count": chunk_count,

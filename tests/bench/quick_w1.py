@@ -46,7 +46,10 @@ async def work(address: str) -> None:
     """Succeed at once with everything assigned."""
     frames: asyncio.Queue[pb.WorkRequest] = asyncio.Queue()
     hello = work_pb2.Hello(
-        worker_id="bench", session_id=SystemIds().uuid7(), executors=["noop"], slot_count=SLOTS
+        worker_id="bench",
+        session_id=SystemIds().uuid7(),
+        executors=["bench.noop"],
+        slot_count=SLOTS,
     )
     frames.put_nowait(pb.WorkRequest(hello=hello, credit_total_count=SLOTS))
     done_count = 0
@@ -75,7 +78,7 @@ async def submit(address: str, runs: int, outstanding: int, *, before: int = 0) 
     before: how many runs had succeeded already.
     """
     ids = SystemIds()
-    graph = plan_pb2.TaskGraph(tasks=[plan_pb2.TaskSpec(name="a", executor="noop")])
+    graph = plan_pb2.TaskGraph(tasks=[plan_pb2.TaskSpec(name="a", executor="bench.noop")])
     async with open_channel(address) as channel, open_channel(address) as reading:
         stub = RunServiceStub(channel)
         follower = asyncio.create_task(_follow(reading, before + runs))

@@ -77,3 +77,14 @@ def test_the_plan_program_writes_a_plan_file(directory: Path) -> None:
     run = parse_run_text(told.stdout, source="plan.json")
     assert [task.name for task in run.graph.tasks] == ["list", "report", "check"]
     assert [task.may_spawn for task in run.graph.tasks] == [True, False, False]
+
+
+def test_a_directory_of_many_files_is_cut_to_what_one_result_can_spawn(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 200)
+    deep.mkdir()
+    for number in range(4_000):
+        (deep / f"{number:05d}-{'f' * 60}").touch()
+    listed = step("list", directory=str(tmp_path))
+    assert listed["output"]["complete"] is False
+    assert 1_000 < listed["output"]["file_count"] < 4_000
+    assert len(json.dumps(listed)) < 1 << 20, "one fact holds it"
