@@ -46,6 +46,16 @@ class RunServiceStub:
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunRequest.SerializeToString,
                 response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunResponse.FromString,
                 _registered_method=True)
+        self.StartRuns = channel.unary_unary(
+                '/stretto.run.v1.RunService/StartRuns',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsResponse.FromString,
+                _registered_method=True)
+        self.AwaitRuns = channel.stream_stream(
+                '/stretto.run.v1.RunService/AwaitRuns',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/stretto.run.v1.RunService/GetRun',
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.SerializeToString,
@@ -120,6 +130,37 @@ class RunServiceServicer:
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
         rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRuns(self, request, context):
+        """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
+
+        Idempotency: item by item, as StartRun; send the whole call again freely.
+
+        Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
+        StartRun would answer to one request is the status of that item alone: treat it as there.
+
+        Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
+        AwaitRuns). Items are independent: some may start while others are refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitRuns(self, request_iterator, context):
+        """Tells of the end of runs: names go in as they come, each run's end comes out once it is
+        committed, many in a message. Goes on until the caller has said all names (half-closes) and
+        has heard of each.
+
+        Idempotency: a read; name again what was not heard of when a stream broke.
+
+        Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+
+        Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,6 +311,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunRequest.FromString,
                     response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunResponse.SerializeToString,
             ),
+            'StartRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRuns,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsResponse.SerializeToString,
+            ),
+            'AwaitRuns': grpc.stream_stream_rpc_method_handler(
+                    servicer.AwaitRuns,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetRunRequest.FromString,
@@ -355,6 +406,60 @@ class RunService:
             '/stretto.run.v1.RunService/StartRun',
             stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunRequest.SerializeToString,
             stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/StartRuns',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.StartRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitRuns(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stretto.run.v1.RunService/AwaitRuns',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.AwaitRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

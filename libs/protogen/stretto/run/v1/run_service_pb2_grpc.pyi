@@ -53,6 +53,29 @@ class RunServiceStub:
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
     rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
     """
+    StartRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.StartRunsRequest, _run_service_pb2.StartRunsResponse]
+    """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
+
+    Idempotency: item by item, as StartRun; send the whole call again freely.
+
+    Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
+    StartRun would answer to one request is the status of that item alone: treat it as there.
+
+    Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
+    AwaitRuns). Items are independent: some may start while others are refused.
+    """
+    AwaitRuns: _grpc.StreamStreamMultiCallable[_run_service_pb2.AwaitRunsRequest, _run_service_pb2.AwaitRunsResponse]
+    """Tells of the end of runs: names go in as they come, each run's end comes out once it is
+    committed, many in a message. Goes on until the caller has said all names (half-closes) and
+    has heard of each.
+
+    Idempotency: a read; name again what was not heard of when a stream broke.
+
+    Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+
+    Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
+    """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     """Reads one run as of its newest committed event.
 
@@ -175,6 +198,29 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
     rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+    """
+    StartRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.StartRunsRequest, _run_service_pb2.StartRunsResponse]  # type: ignore[assignment]
+    """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
+
+    Idempotency: item by item, as StartRun; send the whole call again freely.
+
+    Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
+    StartRun would answer to one request is the status of that item alone: treat it as there.
+
+    Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
+    AwaitRuns). Items are independent: some may start while others are refused.
+    """
+    AwaitRuns: _aio.StreamStreamMultiCallable[_run_service_pb2.AwaitRunsRequest, _run_service_pb2.AwaitRunsResponse]  # type: ignore[assignment]
+    """Tells of the end of runs: names go in as they come, each run's end comes out once it is
+    committed, many in a message. Goes on until the caller has said all names (half-closes) and
+    has heard of each.
+
+    Idempotency: a read; name again what was not heard of when a stream broke.
+
+    Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+
+    Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Reads one run as of its newest committed event.
@@ -301,6 +347,41 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
         rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        """
+
+    @_abc_1.abstractmethod
+    def StartRuns(
+        self,
+        request: _run_service_pb2.StartRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.StartRunsResponse, _abc.Awaitable[_run_service_pb2.StartRunsResponse]]:
+        """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
+
+        Idempotency: item by item, as StartRun; send the whole call again freely.
+
+        Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
+        StartRun would answer to one request is the status of that item alone: treat it as there.
+
+        Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
+        AwaitRuns). Items are independent: some may start while others are refused.
+        """
+
+    @_abc_1.abstractmethod
+    def AwaitRuns(
+        self,
+        request_iterator: _MaybeAsyncIterator[_run_service_pb2.AwaitRunsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_service_pb2.AwaitRunsResponse], _abc.AsyncIterator[_run_service_pb2.AwaitRunsResponse]]:
+        """Tells of the end of runs: names go in as they come, each run's end comes out once it is
+        committed, many in a message. Goes on until the caller has said all names (half-closes) and
+        has heard of each.
+
+        Idempotency: a read; name again what was not heard of when a stream broke.
+
+        Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+
+        Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
         """
 
     @_abc_1.abstractmethod
