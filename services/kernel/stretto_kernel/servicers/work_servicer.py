@@ -57,6 +57,12 @@ class WorkServicer(WorkServiceServicer):
         """See the contract."""
         raise _use_work("report_outcomes")
 
+    async def AppendLogs(
+        self, request: pb.AppendLogsRequest, context: Any
+    ) -> pb.AppendLogsResponse:
+        """See the contract."""
+        raise Unimplemented("task logs are not served in this version", feature="append_logs")
+
 
 class _Outgoing:
     """The frames on their way to one worker, and how the stream ends; bounded."""

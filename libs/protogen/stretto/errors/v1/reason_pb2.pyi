@@ -76,6 +76,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: a newer process of this worker is connected: exit."""
     REASON_SUBSCRIBER_TOO_SLOW: _Reason.ValueType  # 41
     """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
+    REASON_WORKER_NOT_CONNECTED: _Reason.ValueType  # 42
+    """FAILED_PRECONDITION: the worker is lost or gone: nobody is there to ask."""
     REASON_PARTITION_MOVED: _Reason.ValueType  # 50
     """UNAVAILABLE: another process owns the partition now."""
     REASON_PARTITION_HELD: _Reason.ValueType  # 51
@@ -166,6 +168,8 @@ REASON_SESSION_REPLACED: Reason.ValueType  # 40
 """FAILED_PRECONDITION: a newer process of this worker is connected: exit."""
 REASON_SUBSCRIBER_TOO_SLOW: Reason.ValueType  # 41
 """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
+REASON_WORKER_NOT_CONNECTED: Reason.ValueType  # 42
+"""FAILED_PRECONDITION: the worker is lost or gone: nobody is there to ask."""
 REASON_PARTITION_MOVED: Reason.ValueType  # 50
 """UNAVAILABLE: another process owns the partition now."""
 REASON_PARTITION_HELD: Reason.ValueType  # 51

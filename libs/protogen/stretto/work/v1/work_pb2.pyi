@@ -117,6 +117,7 @@ class Hello(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Stable across restarts of the worker: a restart is a takeover, not a stranger. 1-128 characters."""
     session_id: _builtins.str
@@ -129,6 +130,8 @@ class Hello(_message.Message):
     """
     slot_count: _builtins.int
     """How many work items it runs at once, for people; credits govern."""
+    version: _builtins.str
+    """Its software, for people: "stretto/0.2.0". At most 128 printable characters."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queues it serves; empty = "default"."""
@@ -163,10 +166,11 @@ class Hello(_message.Message):
         held: _abc.Iterable[_lease_pb2.LeaseToken] | None = ...,
         control_address: _builtins.str = ...,
         slot_count: _builtins.int = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_address", b"control_address", "executors", b"executors", "held", b"held", "kinds", b"kinds", "labels", b"labels", "queues", b"queues", "session_id", b"session_id", "slot_count", b"slot_count", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_address", b"control_address", "executors", b"executors", "held", b"held", "kinds", b"kinds", "labels", b"labels", "queues", b"queues", "session_id", b"session_id", "slot_count", b"slot_count", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,16 +591,22 @@ class Drain(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """For people."""
+    leave: _builtins.bool
+    """Somebody asked for this process to end: finish what is held, say goodbye, exit. Unset: it is the
+    kernel that ends, and the worker is to go on with the next.
+    """
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        leave: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leave", b"leave", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,11 @@ class WorkServiceStub:
                 request_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.SerializeToString,
                 response_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.FromString,
                 _registered_method=True)
+        self.AppendLogs = channel.unary_unary(
+                '/stretto.work.v1.WorkService/AppendLogs',
+                request_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsRequest.SerializeToString,
+                response_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkServiceServicer:
@@ -131,6 +136,29 @@ class WorkServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendLogs(self, request, context):
+        """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
+        item, in order, when what was taken is stored; stored chunks survive a crash of the kernel, and
+        the last moments of them may be lost in a crash of the database. Never delays a lease, a renewal
+        or an outcome. Send what an attempt wrote before its outcome, and give up after a while: a
+        lease that has ended still takes chunks until the work item is leased again.
+
+        Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
+        Send the chunks of a lease in order, one call at a time.
+
+        Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+        sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
+        By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
+        what this lease wrote.
+
+        Limits: 1,000 items and 1,000 chunks a call, 2 MiB of content in all, 64 KiB a chunk. Of one
+        lease 16 MiB and 100,000 chunks are kept unless the kernel is set otherwise; then a mark
+        `truncated` is, and nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,6 +181,11 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     servicer.ReportOutcomes,
                     request_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.FromString,
                     response_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.SerializeToString,
+            ),
+            'AppendLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendLogs,
+                    request_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsRequest.FromString,
+                    response_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -272,6 +305,33 @@ class WorkService:
             '/stretto.work.v1.WorkService/ReportOutcomes',
             stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.SerializeToString,
             stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.work.v1.WorkService/AppendLogs',
+            stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsRequest.SerializeToString,
+            stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

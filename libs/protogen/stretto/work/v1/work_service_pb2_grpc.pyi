@@ -80,6 +80,25 @@ class WorkServiceStub:
 
     Limits: 1,000 outcomes.
     """
+    AppendLogs: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.AppendLogsRequest, _work_service_pb2.AppendLogsResponse]
+    """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
+    item, in order, when what was taken is stored; stored chunks survive a crash of the kernel, and
+    the last moments of them may be lost in a crash of the database. Never delays a lease, a renewal
+    or an outcome. Send what an attempt wrote before its outcome, and give up after a while: a
+    lease that has ended still takes chunks until the work item is leased again.
+
+    Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
+    Send the chunks of a lease in order, one call at a time.
+
+    Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+    sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
+    By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
+    what this lease wrote.
+
+    Limits: 1,000 items and 1,000 chunks a call, 2 MiB of content in all, 64 KiB a chunk. Of one
+    lease 16 MiB and 100,000 chunks are kept unless the kernel is set otherwise; then a mark
+    `truncated` is, and nothing more.
+    """
 
 @_typing.type_check_only
 class WorkServiceAsyncStub(WorkServiceStub):
@@ -132,6 +151,25 @@ class WorkServiceAsyncStub(WorkServiceStub):
     Codes: UNIMPLEMENTED: use Work.
 
     Limits: 1,000 outcomes.
+    """
+    AppendLogs: _aio.UnaryUnaryMultiCallable[_work_service_pb2.AppendLogsRequest, _work_service_pb2.AppendLogsResponse]  # type: ignore[assignment]
+    """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
+    item, in order, when what was taken is stored; stored chunks survive a crash of the kernel, and
+    the last moments of them may be lost in a crash of the database. Never delays a lease, a renewal
+    or an outcome. Send what an attempt wrote before its outcome, and give up after a while: a
+    lease that has ended still takes chunks until the work item is leased again.
+
+    Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
+    Send the chunks of a lease in order, one call at a time.
+
+    Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+    sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
+    By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
+    what this lease wrote.
+
+    Limits: 1,000 items and 1,000 chunks a call, 2 MiB of content in all, 64 KiB a chunk. Of one
+    lease 16 MiB and 100,000 chunks are kept unless the kernel is set otherwise; then a mark
+    `truncated` is, and nothing more.
     """
 
 class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -206,6 +244,31 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: UNIMPLEMENTED: use Work.
 
         Limits: 1,000 outcomes.
+        """
+
+    @_abc_1.abstractmethod
+    def AppendLogs(
+        self,
+        request: _work_service_pb2.AppendLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_service_pb2.AppendLogsResponse, _abc.Awaitable[_work_service_pb2.AppendLogsResponse]]:
+        """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
+        item, in order, when what was taken is stored; stored chunks survive a crash of the kernel, and
+        the last moments of them may be lost in a crash of the database. Never delays a lease, a renewal
+        or an outcome. Send what an attempt wrote before its outcome, and give up after a while: a
+        lease that has ended still takes chunks until the work item is leased again.
+
+        Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
+        Send the chunks of a lease in order, one call at a time.
+
+        Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+        sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
+        By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
+        what this lease wrote.
+
+        Limits: 1,000 items and 1,000 chunks a call, 2 MiB of content in all, 64 KiB a chunk. Of one
+        lease 16 MiB and 100,000 chunks are kept unless the kernel is set otherwise; then a mark
+        `truncated` is, and nothing more.
         """
 
 def add_WorkServiceServicer_to_server(servicer: WorkServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
