@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stretto_sdk.plan import Plan
     from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
-    from stretto_sdk.worker.endings import TaskFailed
+    from stretto_sdk.worker.endings import RetryLater, TaskFailed
     from stretto_sdk.worker.worker import Worker
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Failure",
     "Plan",
     "Refusal",
+    "RetryLater",
     "Run",
     "RunCancelled",
     "RunFailed",
@@ -60,6 +61,7 @@ _HOMES = {
     "Failure": "runs",
     "Plan": "plan",
     "Refusal": "errors",
+    "RetryLater": "worker.endings",
     "Run": "runs",
     "RunCancelled": "errors",
     "RunFailed": "errors",

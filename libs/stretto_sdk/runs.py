@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from google.protobuf.message import Message
@@ -60,7 +60,7 @@ class TaskState(StrEnum):
 class Failure:
     """Why a task or a run did not succeed: `reason` is the stable word, `message` is for people.
 
-    task: where it began, in a run's failure.
+    task: where it began, in a run's failure. retry_after: how long the next attempt waits at least.
     """
 
     reason: str
@@ -68,6 +68,7 @@ class Failure:
     retryable: bool = False
     task: str = ""
     details: object = None
+    retry_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +296,7 @@ def _failure(holder: Message, failure: failure_pb2.Failure) -> Failure | None:
         retryable=failure.retryable,
         task=failure.task,
         details=value_of(failure.details),
+        retry_after=failure.retry_after.ToTimedelta() if failure.HasField("retry_after") else None,
     )
 
 

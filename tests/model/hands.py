@@ -137,7 +137,12 @@ class Hands:
     def _fail(self, random: Random) -> None:
         name = self._leased_task(random)
         retryable = random.random() < 0.7
-        self.story.fail(name, epoch=self._epoch(name, random), retryable=retryable)
+        self.story.fail(
+            name,
+            epoch=self._epoch(name, random),
+            retryable=retryable,
+            retry_after_s=random.choice([None, None, 1, 90]),
+        )
 
     def _release(self, random: Random) -> None:
         name = self._leased_task(random)

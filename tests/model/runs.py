@@ -150,13 +150,17 @@ class Story:
         *,
         retryable: bool = True,
         epoch: int | None = None,
+        retry_after_s: int | None = None,
     ) -> tuple[RunEvent, ...]:
+        failure = Failure(reason=reason, message="it broke", retryable=retryable)
+        if retry_after_s is not None:
+            failure.retry_after.seconds = retry_after_s
         return self.do(
             cmd.Fail(
                 now_ns=self.now_ns,
                 task=TaskName(task),
                 epoch=self.epoch(task, epoch),
-                failure=Failure(reason=reason, message="it broke", retryable=retryable),
+                failure=failure,
             )
         )
 

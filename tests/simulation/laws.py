@@ -1,7 +1,8 @@
 """What must hold of every committed event of a run, judged from the events alone.
 
 Written without the decider on purpose: these are the invariants of the domain (numbers as on its
-page), kept in the simplest form that can contradict a wrong fact. Instants do not matter here.
+page), kept in the simplest form that can contradict a wrong fact. Of instants only what a failure
+asks for matters here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class TaskFacts:
     activation: int = 0
     outcomes: dict[int, Message] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    not_before_ns: int = 0
 
     @property
     def result(self) -> Payload | None:
@@ -80,12 +82,14 @@ class Laws:
         self._queue_limits = queue_limits
         self._queue_open = dict.fromkeys(queue_limits, 0)
         self._place = ""
+        self._time_ns = 0
 
     def check(self, stored: StoredEvent) -> None:
         """Look at the next event of the log."""
         envelope = RecordedEvent.FromString(stored.stored_bytes)
         event = EVENT_TYPES[envelope.type].FromString(envelope.body)
         self._place = f"{stored.stream} version {stored.version}: {type(event).__name__}"
+        self._time_ns = envelope.time.ToNanoseconds()
         run = self.runs.get(stored.stream)
         if run is None:
             self._hold(isinstance(event, ev.RunStarted), "a run begins with RunStarted")
@@ -162,6 +166,7 @@ class Laws:
     def _leased(self, run: RunFacts, task: TaskFacts, event: ev.AttemptLeased) -> None:
         self._hold(event.epoch == task.epoch + 1, f"3: epoch {event.epoch} follows {task.epoch}")
         self._hold(not task.open_epoch, "3: a leased task is not leased again")
+        self._hold(self._time_ns >= task.not_before_ns, "a retry_after is waited for")
         self._hold(event.activation not in task.succeeded_in, "3: it has its result already")
         self._hold(
             event.attempt <= task.spec.retry.max_attempts,
@@ -187,6 +192,8 @@ class Laws:
             self._hold(before is None, "3: an attempt ends once")
         task.outcomes[epoch] = event
         self._revoke([task])
+        if isinstance(event, ev.AttemptFailed):
+            task.not_before_ns = self._time_ns + event.failure.retry_after.ToNanoseconds()
         if isinstance(event, ev.AttemptSucceeded):
             self._hold(task.activation not in task.succeeded_in, "3: one result per activation")
             task.succeeded_in.add(task.activation)

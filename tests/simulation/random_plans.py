@@ -118,6 +118,7 @@ def _behaviour(draws: random.Random, task: pb.TaskSpec) -> dict[str, object]:
         "takes_ms": draws.choice((0, 10, 100, 1_000, 4_000)),
         "fails": draws.choice((0.0, 0.0, 0.0, 0.5, 1.0)),
         "retryable": draws.random() < 0.8,
+        "retry_after_ms": draws.choice((0, 0, 300, 7_000)),
         "releases": 0.1 if draws.random() < 0.2 else 0.0,
         "hangs": 0.2 if task.timeouts.HasField("attempt") and draws.random() < 0.5 else 0.0,
         "deaf": draws.random() < 0.2,

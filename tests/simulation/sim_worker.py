@@ -259,6 +259,8 @@ class _Body:
             return effects.Released("not now")
         if drawn < does.get("fails", 0):
             failure = Failure(reason="BODY_FAILED", message="as told", retryable=does["retryable"])
+            if later_ms := does.get("retry_after_ms"):
+                failure.retry_after.FromMilliseconds(later_ms)
             return effects.Failed(failure)
         result = {"epoch": self.key.epoch, "inputs": sorted(self._assignment.inputs)}
         return effects.Succeeded(Payload(json=json.dumps(result)), tuple(children))

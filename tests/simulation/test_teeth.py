@@ -18,7 +18,7 @@ from stretto_kernel.dispatch.assignments import build_signal
 from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
 from stretto_kernel.dispatch.ready_queues import ReadyQueues
-from stretto_kernel.domain.run import holders, queries
+from stretto_kernel.domain.run import attempts, holders, queries
 from stretto_kernel.domain.run.task import Leased
 from stretto_kernel.timers.durable import DurableTimers, TimerKey
 
@@ -118,6 +118,11 @@ def test_leases_that_never_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LeaseTable, "take_expired", lambda *_: [])
     monkeypatch.setattr(LeaseTable, "next_expiry_mono_ns", lambda *_: None)
     assert "5: " in found()
+
+
+def test_a_failure_whose_retry_after_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "duration_ns", lambda _: 0)
+    assert "a retry_after is waited for" in found()
 
 
 def test_a_kernel_that_loses_its_timers(monkeypatch: pytest.MonkeyPatch) -> None:

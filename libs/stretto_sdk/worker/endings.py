@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
+from datetime import timedelta
 
 from stretto.common.v1 import failure_pb2
 from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.errors import InvalidArgument
 
+from stretto_sdk.durations import duration_of
 from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.worker.effects import Ending, Failed
 
@@ -34,6 +36,27 @@ class TaskFailed(Exception):
         self.message = message or reason
         self.retryable = retryable
         self.details = details
+
+
+class RetryLater(TaskFailed):
+    """Raised by a task that another attempt may help, but not before a span of time has passed.
+
+    after: text ("90s", "5m") or a timedelta, from the end of this attempt; the task waits for it or
+    for the backoff of its retry policy, whichever is longer, a day at most. It consumes a try.
+
+        >>> raise RetryLater(after="90s", message="The quota is used up.")
+    """
+
+    def __init__(
+        self,
+        *,
+        after: str | timedelta,
+        reason: str = "RETRY_LATER",
+        message: str = "",
+        details: object = None,
+    ) -> None:
+        super().__init__(reason, message, details=details)
+        self.after = duration_of(after)
 
 
 def failed(reason: str, message: str, *, retryable: bool = False) -> Failed:
@@ -82,6 +105,8 @@ def ending_of_error(error: BaseException) -> Ending:
     if isinstance(error, TaskFailed):
         reason, message = _reason_word(str(error.reason)), _clean(str(error.message))
         ending = failed(reason, message, retryable=bool(error.retryable))
+        if isinstance(error, RetryLater):
+            ending.failure.retry_after.CopyFrom(error.after)
         if error.details is not None:
             try:
                 details = payload_of(error.details, source="the failure's details")

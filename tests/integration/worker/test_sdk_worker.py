@@ -17,7 +17,7 @@ from stretto.work.v1 import work_service_pb2 as wire
 from stretto.worker.v1 import worker_control_service_pb2 as messages
 from stretto.worker.v1 import worker_control_service_pb2_grpc as control
 from stretto_core.errors import Exhausted, Refusal, Unavailable
-from stretto_sdk import SpawnRefused, TaskContext, TaskFailed, TaskResult, Worker
+from stretto_sdk import RetryLater, SpawnRefused, TaskContext, TaskFailed, TaskResult, Worker
 from stretto_sdk.worker.link import GrpcDialer
 from stretto_sdk.worker.runtime import DrainLimits, Ended
 
@@ -166,6 +166,20 @@ async def test_failures_say_why_and_whether_to_retry(
         again = (await kernel.outcome("b")).failed  # It cost the worker nothing.
     assert (failed.reason, failed.retryable) == (reason, retryable)
     assert again.reason == reason
+
+
+async def test_a_body_may_say_when_to_come_back(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel)
+
+    @worker.task
+    async def used_up(ctx: TaskContext) -> None:
+        raise RetryLater(after="1m30s", message="The quota is used up.")
+
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("used_up"))
+        failed = (await kernel.outcome("a")).failed
+    assert (failed.reason, failed.retryable) == ("RETRY_LATER", True)
+    assert failed.retry_after.ToSeconds() == 90
 
 
 async def test_an_unknown_field_or_executor_fails_for_good(kernel: KernelDouble) -> None:

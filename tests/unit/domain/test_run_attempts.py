@@ -168,6 +168,38 @@ def test_a_lost_attempt_is_offered_at_once_and_a_failed_one_after_its_backoff() 
     assert kinds(story.lease("a")) == ["AttemptLeased"]
 
 
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(90, 90, 90), (0, 0.8, 1.2), (1, 1, 2)])
+def test_a_failure_that_says_when_to_come_back_is_waited_for_or_the_backoff_if_longer(
+    asked_s: int, least_s: float, most_s: float
+) -> None:
+    story = _leased()
+    story.fail("a", retry_after_s=asked_s)
+    offer = queries.offer(story.state, A)
+    assert offer is not None
+    assert least_s * SECOND <= offer.not_before_ns - story.now_ns <= most_s * SECOND
+    with pytest.raises(NotLeasable):
+        story.lease("a")
+
+
+def test_a_failure_is_repeated_only_with_the_same_retry_after() -> None:
+    story = _leased()
+    story.fail("a", retry_after_s=90)
+    assert story.fail("a", epoch=1, retry_after_s=90) == ()
+    for other in (None, 91):
+        with pytest.raises(ResultConflict):
+            story.fail("a", epoch=1, retry_after_s=other)
+
+
+def test_a_retry_after_beyond_a_day_is_cut_and_one_that_is_no_span_refused() -> None:
+    story = _leased()
+    (failed,) = story.fail("a", retry_after_s=10**9)
+    assert isinstance(failed, ev.AttemptFailed)
+    assert failed.failure.retry_after.seconds == 24 * 3600
+    story = _leased()
+    with pytest.raises(InvalidArgument, match="retry_after"):
+        story.fail("a", retry_after_s=-1)
+
+
 @pytest.mark.parametrize(
     ("retry", "reason", "retryable"),
     [

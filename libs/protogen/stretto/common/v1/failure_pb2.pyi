@@ -4,6 +4,7 @@ isort:skip_file
 What several packages share."""
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from stretto.common.v1 import payload_pb2 as _payload_pb2
 import builtins as _builtins
@@ -28,6 +29,7 @@ class Failure(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Stable UPPER_SNAKE word a program or a retry policy switches on: EXIT_STATUS, TIMED_OUT,
     INPUT_UNRESOLVED, LEASE_EXPIRED, or the worker's own. 1-64 characters.
@@ -42,6 +44,14 @@ class Failure(_message.Message):
     def details(self) -> _payload_pb2.Payload:
         """Anything structured about the failure; optional."""
 
+    @_builtins.property
+    def retry_after(self) -> _duration_pb2.Duration:
+        """Not before so long after the end of this attempt may the next one begin, as the one who was
+        asked said (an HTTP Retry-After). The task waits for this or for its policy's backoff, whichever
+        is longer; at most a day, more is cut. Unset = the backoff alone. Means nothing where no other
+        attempt follows.
+        """
+
     def __init__(
         self,
         *,
@@ -50,10 +60,11 @@ class Failure(_message.Message):
         retryable: _builtins.bool = ...,
         details: _payload_pb2.Payload | None = ...,
         task: _builtins.str = ...,
+        retry_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message", "reason", b"reason", "retryable", b"retryable", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message", "reason", b"reason", "retry_after", b"retry_after", "retryable", b"retryable", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

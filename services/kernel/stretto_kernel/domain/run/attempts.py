@@ -9,6 +9,7 @@ from stretto.common.v1.failure_pb2 import Failure
 from stretto.run.v1 import events_pb2 as ev
 
 from stretto_kernel.domain.run.joins import Settling
+from stretto_kernel.domain.run.plan import duration_ns
 from stretto_kernel.domain.run.retry import attempt_seed, backoff_ns, may_retry
 from stretto_kernel.domain.run.stopping import begin_failing, stop_deadline_ns
 from stretto_kernel.domain.run.task import Cancelled, Failed, Open, TaskRecord
@@ -64,7 +65,8 @@ def end_attempt(
         return
     if failure is not None and not silent:
         seed = attempt_seed(state.run_id, record.name, record.activation, record.tries)
-        not_before_ns += backoff_ns(policy, record.tries, seed)
+        asked_ns = duration_ns(failure.retry_after)
+        not_before_ns += max(asked_ns, backoff_ns(policy, record.tries, seed))
     state.move(
         record, Open(settling.time_ns, not_before_ns, late_epoch=record.epoch if silent else 0)
     )

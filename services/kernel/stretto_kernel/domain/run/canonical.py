@@ -16,7 +16,14 @@ from typing import Any
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
 
-from stretto_kernel.domain.run.plan import Dependency, Join, Retry, TaskSpec, Timeouts
+from stretto_kernel.domain.run.plan import (
+    Dependency,
+    Join,
+    Retry,
+    TaskSpec,
+    Timeouts,
+    duration_ns,
+)
 
 
 def digest_of(*values: object) -> bytes:
@@ -49,7 +56,11 @@ def _payload(value: Payload) -> bytes:
 
 def _failure(value: Failure) -> bytes:
     details = value.details if value.HasField("details") else None
-    return _sequence(b"f", (value.reason, value.message, value.retryable, details))
+    said: tuple[object, ...] = (value.reason, value.message, value.retryable, details)
+    # Only when it is set: a failure without it has the bytes it always had.
+    if value.HasField("retry_after"):
+        said += (duration_ns(value.retry_after),)
+    return _sequence(b"f", said)
 
 
 def _encode_dataclass(value: object) -> bytes:

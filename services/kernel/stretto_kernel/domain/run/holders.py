@@ -42,6 +42,8 @@ from stretto_kernel.domain.run.task import Leased, Open, TaskRecord
 
 PROGRESS_INTERVAL_NS = 10 * NS_PER_S
 MESSAGE_BYTES_MAX = 4 * 1024
+RETRY_AFTER_S_MAX = 24 * 3600
+"""What some other system asks for must not lay a task down for good."""
 REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
@@ -119,6 +121,7 @@ def fail(state: RunState, command: Fail) -> tuple[RunEvent, ...]:
         findings.wrong("failure.reason", "must be an UPPER_SNAKE word of 1-64 characters")
     if failure.HasField("details"):
         findings.check_payload("failure.details", failure.details)
+    findings.check_span("failure.retry_after", failure.retry_after, least_ns=0)
     _check_details(findings, command)
     findings.refuse("the failure")
     return (
@@ -262,11 +265,16 @@ def _check_details(findings: Findings, command: Fail | Release | CancelAttempt) 
 
 
 def _cut(failure: Failure) -> Failure:
-    """Return the worker's failure with its message within the limit; its task is ours to say."""
+    """Return the worker's failure with message and retry_after within their limits.
+
+    Its task is ours to say.
+    """
     cut = Failure()
     cut.CopyFrom(failure)
     cut.task = ""
     message = failure.message.encode()
     if len(message) > MESSAGE_BYTES_MAX:
         cut.message = message[:MESSAGE_BYTES_MAX].decode(errors="ignore")
+    if failure.retry_after.seconds >= RETRY_AFTER_S_MAX:
+        cut.retry_after.FromSeconds(RETRY_AFTER_S_MAX)
     return cut
