@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto fmt lint types arch unit model contract sim integration e2e clean pin
+.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e clean pin
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: setup ## Contracts, generated code, format, lint, types, architecture: al
 
 proto: setup ## Regenerate libs/protogen and docs/permissions.md from proto/
 	@bash scripts/gen_protos.sh $(BIN) libs/protogen && $(BIN)/python scripts/gen_permissions.py docs/permissions.md
+
+sync: setup ## Regenerate the blocking client from the one for asyncio
+	@$(BIN)/python scripts/gen_sync_client.py
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w --path proto/stretto

@@ -1,4 +1,4 @@
-"""The public Python face: Client, Plan, Worker and the errors.
+"""The public Python face: Client and SyncClient, Plan, Worker and the errors.
 
 A program in five lines, with a suite running (`stretto up --detach`):
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from stretto_sdk.plan import Plan
     from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
     from stretto_sdk.worker.endings import RetryLater, TaskFailed
     from stretto_sdk.worker.worker import Worker
@@ -46,6 +47,7 @@ __all__ = [
     "RunNotSucceeded",
     "RunState",
     "SpawnRefused",
+    "SyncClient",
     "Task",
     "TaskContext",
     "TaskFailed",
@@ -69,6 +71,7 @@ _HOMES = {
     "RunNotSucceeded": "errors",
     "RunState": "runs",
     "SpawnRefused": "worker.context",
+    "SyncClient": "sync_client",
     "Task": "runs",
     "TaskContext": "worker.context",
     "TaskFailed": "worker.endings",
