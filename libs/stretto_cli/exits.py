@@ -83,7 +83,7 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 def _sentence(refusal: Refusal) -> str:
     if isinstance(refusal, NotFound):
         missing = refusal.metadata.get("run_id") or refusal.metadata.get("stream")
-        return f"no such run: {missing}; `stretto list` shows them" if missing else refusal.message
+        return f"no such run: {missing}; `stretto runs` shows them" if missing else refusal.message
     violations = refusal.violations if isinstance(refusal, InvalidArgument) else ()
     # The kernel's message names the first only; ours, of a plan file's form, has all of them.
     if not violations or "\n" in refusal.message:

@@ -15,7 +15,7 @@ from stretto_sdk.imports.wfformat import plan_of_wfformat
 from stretto_sdk.strict_json import to_json
 
 from stretto_cli import printing
-from stretto_cli.exits import reported
+from stretto_cli.command_form import add_command
 
 Document = Annotated[
     Path, typer.Argument(metavar="FILE", help="The JSON document, gzipped or not.")
@@ -39,9 +39,9 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Turn a workflow of another system into a plan file whose tasks sleep.",
     )
-    imports.command("wfformat")(reported(wfformat))
-    imports.command("github-jobs")(reported(github_jobs))
-    app.add_typer(imports, rich_help_panel="Plans")
+    add_command(imports, wfformat, "wfformat")
+    add_command(imports, github_jobs, "github-jobs")
+    app.add_typer(imports)
 
 
 def wfformat(

@@ -4,65 +4,80 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from stretto_sdk.client import Client
-from stretto_sdk.runs import Event
+from stretto_sdk.runs import ChainCheck, Event
 
 from stretto_cli import printing
-from stretto_cli.exits import ExitStatus, reported
-from stretto_cli.options import Address, AsJson, DataDirectory, with_client
+from stretto_cli.command_form import add_commands
+from stretto_cli.completion import complete_run
+from stretto_cli.connection import Suite
+from stretto_cli.exits import ExitStatus
+from stretto_cli.options import AsJson
+from stretto_cli.run_reference import find_run
+
+if TYPE_CHECKING:
+    from stretto_sdk.client import Client
 
 OptionalRun = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN]", help="Only this run; without it, all.", show_default=False),
+    typer.Argument(
+        metavar="[RUN]",
+        help="Only this run; without it, all.",
+        show_default=False,
+        autocompletion=complete_run,
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (events, verify):
-        app.command(rich_help_panel="Event log")(reported(command))
+    add_commands(app, events, verify)
 
 
 def events(
+    suite: Suite,
     run: OptionalRun = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
     as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
 ) -> None:
-    """Print the recorded facts, oldest first; with --json one JSON object a line.
+    """Print the recorded facts, oldest first: what is not here did not happen.
 
-    This is the record itself: what is not here did not happen.
+        stretto events last -f
+        stretto events --json | jq -r .type | sort | uniq -c
+
+    --json: one object a line: stream, version, type, time, principal, request_id, position, body,
+    cursor.
     """
 
     async def read(client: Client) -> None:
-        async with aclosing(client.events(run, follow=follow)) as found:
+        of_run = None if run is None else await find_run(client, run)
+        async with aclosing(client.events(of_run, follow=follow)) as found:
             async for event in found:
                 if as_json:
                     printing.print_json_line(event)
                 else:
                     _print_event(event, with_stream=run is None)
 
-    with_client(read, data_dir=data_dir, address=address)
+    suite.ask(read)
 
 
-def verify(
-    run: OptionalRun = None,
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """Compute the hash chain again from the stored bytes, of one run or of everything.
+def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> None:
+    """Compute the hash chain again from what is stored, of one run or of all.
+
+    --json: {"whole": true, "event_count": 1234, "stream_count": 56, "broken": ""}.
 
     Exit status: 0 every link holds, 1 one does not (the first is named).
     """
-    check = with_client(lambda client: client.verify(run), data_dir=data_dir, address=address)
+
+    async def check_chain(client: Client) -> ChainCheck:
+        return await client.verify(None if run is None else await find_run(client, run))
+
+    check = suite.ask(check_chain)
     if as_json:
         printing.print_json(check)
     elif check.whole:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from stretto_sdk.runs import Failure
 
 
 class _Output(Console):
@@ -111,6 +115,30 @@ def span(start: datetime | None, end: datetime | None) -> str:
     if start is None or end is None:
         return ""
     return f"{(end - start).total_seconds():.3f} s"
+
+
+def age(time: datetime | None) -> str:
+    """Return how long ago an instant was, in one unit, as "5m ago"; "" for none."""
+    if time is None:
+        return ""
+    passed_s = max(0.0, (datetime.now(tz=UTC) - time).total_seconds())
+    for unit, unit_s in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if passed_s >= unit_s:
+            return f"{passed_s // unit_s:.0f}{unit} ago"
+    return f"{passed_s:.0f}s ago"
+
+
+def failure_text(failure: Failure | None) -> str:
+    """Return a failure as one sentence, "" for none."""
+    if failure is None:
+        return ""
+    where = f" in {failure.task}" if failure.task else ""
+    return f"{failure.reason}{where}: {failure.message}"
+
+
+def holds_text(holds: Mapping[str, str]) -> str:
+    """Return holds with their reasons."""
+    return ", ".join(f"{hold}: {why}" if why else hold for hold, why in holds.items())
 
 
 def plain(value: object) -> object:

@@ -1,34 +1,29 @@
-"""Commands on runs: run, get, tasks, list, cancel, kill, pause, resume."""
+"""Commands on one run: run, get."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.client import Client
 from stretto_sdk.plan_form import PLAN_BYTES_MAX, RunForm, parse_run_text
-from stretto_sdk.runs import Failure, Run, RunState, Task
+from stretto_sdk.runs import Run, RunState
 from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
 
 from stretto_cli import printing
-from stretto_cli.exits import ExitStatus, reported
-from stretto_cli.options import (
-    Address,
-    AsJson,
-    DataDirectory,
-    Reason,
-    RunArgument,
-    span_option,
-    with_client,
-)
-from stretto_cli.progress import RunProgress, wait_text
+from stretto_cli.command_form import add_commands
+from stretto_cli.connection import Suite
+from stretto_cli.exits import ExitStatus
+from stretto_cli.options import AsJson, RunArgument, span_option
+from stretto_cli.progress import RunProgress
+from stretto_cli.run_reference import find_run
+
+if TYPE_CHECKING:
+    from stretto_sdk.client import Client
 
 InputOption = Annotated[
     str | None,
@@ -39,21 +34,15 @@ InputOption = Annotated[
         show_default=False,
     ),
 ]
-Grace = Annotated[
-    str | None,
-    typer.Option(help='How long attempts may take to stop, like "5s".', show_default=False),
-]
-Hold = Annotated[str, typer.Option(help="Which hold; several may stand at once.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (run, get, tasks, list_runs, cancel, kill, pause, resume):
-        name = "list" if command is list_runs else command.__name__
-        app.command(name, rich_help_panel="Runs")(reported(command))
+    add_commands(app, run, get)
 
 
 def run(
+    suite: Suite,
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A plan file; - reads it from stdin.")
     ],
@@ -63,8 +52,6 @@ def run(
         str | None, typer.Option(help='Wait at most so long, like "10m".', show_default=False)
     ] = None,
     as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
 ) -> None:
     """Start the run that a plan FILE describes, wait for its end, print its output.
 
@@ -82,11 +69,7 @@ def run(
     )
     value = form.input if given_input is None else _input(given_input)
     limit = span_option(timeout, "--timeout")
-    ended = with_client(
-        lambda client: _run(client, form, value, wait, limit),
-        data_dir=data_dir,
-        address=address,
-    )
+    ended = suite.ask(lambda client: _run(client, form, value, wait, limit))
     if as_json:
         printing.print_json(ended)
     elif ended.state is RunState.SUCCEEDED:
@@ -99,138 +82,17 @@ def run(
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def get(
-    run: RunArgument,
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
+def get(suite: Suite, run: RunArgument, as_json: AsJson = False) -> None:
     """Show one run: where it stands, how far its tasks are, its output or failure."""
-    found = with_client(lambda client: client.get(run), data_dir=data_dir, address=address)
+
+    async def read(client: Client) -> Run:
+        return await client.get(await find_run(client, run))
+
+    found = suite.ask(read)
     if as_json:
         printing.print_json(found)
     else:
         _print_run(found)
-
-
-def tasks(
-    run: RunArgument,
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """Show the tasks of a run in the order they came to be."""
-    found = with_client(lambda client: client.tasks(run), data_dir=data_dir, address=address)
-    if as_json:
-        printing.print_json(list(found))
-        return
-    printing.print_table(
-        ("TASK", "STATE", "ATTEMPT", "EPOCH", "WORKER", "TOOK", "WHY"), map(_task_row, found)
-    )
-
-
-def list_runs(
-    where: Annotated[
-        str,
-        typer.Option(
-            "--filter", help='Terms joined by AND: state = FAILED, labels.team = "search" ...'
-        ),
-    ] = "",
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """List runs, newest first. The list trails the record by moments; `get` never does."""
-
-    async def read(client: Client) -> list[Run]:
-        found: list[Run] = []
-        async with aclosing(client.list(where)) as runs:
-            async for each in runs:
-                found.append(each)
-                if len(found) == limit:
-                    break
-        return found
-
-    found = with_client(read, data_dir=data_dir, address=address)
-    if as_json:
-        printing.print_json(found)
-        return
-    printing.print_table(
-        ("RUN", "STATE", "NAME", "TASKS", "CREATED"),
-        (
-            (
-                each.run_id,
-                printing.state(each.state),
-                escape(each.name),
-                f"{each.tasks.ended}/{each.tasks.total}",
-                printing.instant(each.create_time),
-            )
-            for each in found
-        ),
-    )
-
-
-def cancel(
-    run: RunArgument,
-    reason: Reason = "",
-    grace: Grace = None,
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """Ask a run to stop: attempts get the signal, clean-up tasks run, then it is CANCELLED."""
-    span = span_option(grace, "--grace")
-    _steer(lambda client: client.cancel(run, reason=reason, grace=span), as_json, data_dir, address)
-
-
-def kill(
-    run: RunArgument,
-    reason: Reason = "",
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """End a run at once: no clean-up, and whatever its workers still report is refused."""
-    _steer(lambda client: client.kill(run, reason=reason), as_json, data_dir, address)
-
-
-def pause(
-    run: RunArgument,
-    reason: Reason = "",
-    hold: Hold = "operator",
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """Put a hold on a run: nothing new is leased until `resume`; what runs goes on."""
-    _steer(lambda client: client.pause(run, hold=hold, reason=reason), as_json, data_dir, address)
-
-
-def resume(
-    run: RunArgument,
-    hold: Hold = "operator",
-    as_json: AsJson = False,
-    data_dir: DataDirectory = None,
-    address: Address = None,
-) -> None:
-    """Lift a hold that `pause` placed."""
-    _steer(lambda client: client.resume(run, hold=hold), as_json, data_dir, address)
-
-
-def _steer(
-    ask: Callable[[Client], Awaitable[Run]],
-    as_json: bool,
-    data_dir: Path | None,
-    address: str | None,
-) -> None:
-    answered = with_client(ask, data_dir=data_dir, address=address)
-    if as_json:
-        printing.print_json(answered)
-    else:
-        held = answered.holds and not answered.state.ended
-        holds = f" (holds: {_holds_text(answered)})" if held else ""
-        printing.out.print(f"{answered.run_id} {printing.state(answered.state)}{escape(holds)}")
 
 
 async def _run(
@@ -280,8 +142,8 @@ def _print_run(run: Run) -> None:
             ("run", run.run_id),
             ("name", escape(run.name)),
             ("state", printing.state(run.state)),
-            ("why", escape(_failure_text(run.failure) or run.end_reason)),
-            ("holds", escape(_holds_text(run))),
+            ("why", escape(printing.failure_text(run.failure) or run.end_reason)),
+            ("holds", escape(printing.holds_text(run.holds))),
             ("tasks", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
             ("labels", escape(", ".join(f"{key}={each}" for key, each in run.labels.items()))),
             ("created", f"{printing.instant(run.create_time)} by {escape(run.creator)}"),
@@ -295,29 +157,5 @@ def _print_run(run: Run) -> None:
 
 
 def _why(run: Run) -> str:
-    cause = _failure_text(run.failure) or run.end_reason
+    cause = printing.failure_text(run.failure) or run.end_reason
     return f"{run.run_id} {run.state}" + (f": {cause}" if cause else "")
-
-
-def _holds_text(run: Run) -> str:
-    return ", ".join(f"{hold}: {why}" if why else hold for hold, why in run.holds.items())
-
-
-def _failure_text(failure: Failure | None) -> str:
-    if failure is None:
-        return ""
-    where = f" in {failure.task}" if failure.task else ""
-    return f"{failure.reason}{where}: {failure.message}"
-
-
-def _task_row(task: Task) -> tuple[str, ...]:
-    why = wait_text(task) or _failure_text(task.failure)
-    return (
-        escape(task.name),
-        printing.state(task.state),
-        str(task.attempt) if task.attempt else "",
-        str(task.epoch) if task.epoch else "",
-        escape(task.worker_id),
-        printing.span(task.lease_time, task.end_time),
-        escape(why[:120]),
-    )

@@ -12,8 +12,10 @@ from rich.markup import escape
 from stretto_core.localstack.status import ChildState, ChildStatus, SuiteStatus
 
 from stretto_cli import printing
-from stretto_cli.exits import ExitStatus, reported
-from stretto_cli.options import AsJson, DataDirectory, suite_directory
+from stretto_cli.command_form import add_commands, starts_a_suite
+from stretto_cli.connection import LocalSuite
+from stretto_cli.exits import ExitStatus
+from stretto_cli.options import AsJson
 from stretto_cli.suite.composition import WORKERS_MAX, SuiteSettings, choose_port
 from stretto_cli.suite.detached import start_detached, stop_detached
 from stretto_cli.suite.directory import DirectoryInUse, SuiteDirectory
@@ -22,12 +24,12 @@ from stretto_cli.suite.host import all_ready, run_suite
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for command in (up, down, status):
-        app.command(rich_help_panel="Suite")(reported(command))
+    add_commands(app, up, down, status)
 
 
+@starts_a_suite
 def up(
-    data_dir: DataDirectory = None,
+    suite: LocalSuite,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it is ready; `down` stops it.")
     ] = False,
@@ -50,14 +52,14 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a suite: PostgreSQL, kernel, projector and workers, kept alive until it is stopped.
+    """Start a suite on this machine: PostgreSQL, kernel, projector and workers.
 
     With $STRETTO_POSTGRES_DSN it uses that database and brings none of its own. A process that
     dies is started again at once, then with back-off. Everything it has recorded is in the data
     directory: the next `up` goes on where this one ends, however it ends. Tasks run in the
     directory it is called in, unless they name another.
     """
-    directory = suite_directory(data_dir)
+    directory = suite.directory
     _refuse_if_running(directory)
     settings = SuiteSettings(
         directory=directory,
@@ -77,9 +79,13 @@ def up(
         _print_status_json(directory, ready)
 
 
-def down(data_dir: DataDirectory = None) -> None:
-    """Stop the suite of a data directory: workers finish or give back, then everything ends."""
-    directory = suite_directory(data_dir)
+def down(suite: LocalSuite) -> None:
+    """Stop the suite of this machine; its record stays.
+
+    Workers finish what they run or give it back, then everything ends. Without a suite it is done
+    already.
+    """
+    directory = suite.directory
     identity = stop_detached(directory)
     if identity is None:
         printing.note(f"no suite runs in {directory.root}")
@@ -87,12 +93,12 @@ def down(data_dir: DataDirectory = None) -> None:
         printing.note(f"stopped the suite in {directory.root} (pid {identity.pid})")
 
 
-def status(data_dir: DataDirectory = None, as_json: AsJson = False) -> None:
-    """Show the processes of a suite: state, pid, restarts.
+def status(suite: LocalSuite, as_json: AsJson = False) -> None:
+    """Show whether a suite is well: its processes, its workers, its work.
 
     Exit status: 0 all of it is ready, 1 some of it is not, 3 no suite runs.
     """
-    directory = suite_directory(data_dir)
+    directory = suite.directory
     running = directory.running()
     found = directory.status()
     if running is None or found is None:

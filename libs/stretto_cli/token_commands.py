@@ -9,8 +9,8 @@ from stretto_core.errors import InvalidArgument
 from stretto_core.rpc.tokens import TokenRefused, add_token, ensure_tokens, remove_token
 
 from stretto_cli import printing
-from stretto_cli.exits import reported
-from stretto_cli.options import DataDirectory, suite_directory
+from stretto_cli.command_form import add_command
+from stretto_cli.connection import LocalSuite
 
 UserName = Annotated[str, typer.Argument(metavar="NAME", help="The user: a-z, 0-9 and -.")]
 
@@ -18,19 +18,21 @@ UserName = Annotated[str, typer.Argument(metavar="NAME", help="The user: a-z, 0-
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     tokens = typer.Typer(
-        name="token", no_args_is_help=True, help="Give users tokens of their own, or take them."
+        name="token",
+        no_args_is_help=True,
+        help="Give users tokens of their own, list them, take them back.",
     )
-    tokens.command("add")(reported(add))
-    tokens.command("remove")(reported(remove))
-    app.add_typer(tokens, rich_help_panel="Suite")
+    add_command(tokens, add, "add")
+    add_command(tokens, remove, "remove")
+    app.add_typer(tokens)
 
 
-def add(name: UserName, data_dir: DataDirectory = None) -> None:
+def add(suite: LocalSuite, name: UserName) -> None:
     """Make a user's token and print it, once; the user presents it in $STRETTO_TOKEN.
 
     A running suite takes it from the next second on.
     """
-    directory = suite_directory(data_dir).tokens_path
+    directory = suite.directory.tokens_path
     try:
         ensure_tokens(directory)
         printing.print_line(add_token(directory, name).reveal())
@@ -38,9 +40,9 @@ def add(name: UserName, data_dir: DataDirectory = None) -> None:
         raise InvalidArgument(str(refused)) from None
 
 
-def remove(name: UserName, data_dir: DataDirectory = None) -> None:
+def remove(suite: LocalSuite, name: UserName) -> None:
     """Make a user's token worthless, from the next second on."""
-    directory = suite_directory(data_dir).tokens_path
+    directory = suite.directory.tokens_path
     try:
         remove_token(directory, name)
     except TokenRefused as refused:

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.ids import RunId, partition_of
 from stretto_core.ids.system import SystemIds
 
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
+from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_start import start_run
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
@@ -39,13 +39,11 @@ from stretto_sdk.runs import (
     Task,
     change_of,
     run_of,
-    task_of,
 )
 
 AnyRun = Run | str
 """A run, or its id."""
 
-_PAGE_SIZE = 1_000
 _WAIT_MAX = timedelta(seconds=60)
 FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
@@ -61,6 +59,7 @@ class Client:
     address, token: as given, else STRETTO_ADDRESS and STRETTO_TOKEN, else what `stretto up` wrote
     into the data directory (`data_directory`, else STRETTO_DATA_DIR, else the default one).
     retry_budget: how long one call is repeated while the suite cannot be reached.
+    pages: lists a page at a time, where `list` and `tasks` read them whole.
     """
 
     def __init__(
@@ -76,6 +75,7 @@ class Client:
         self._parent = f"namespaces/{namespace}"
         self._calls = Calls(self._endpoint, retry_budget=retry_budget)
         self._ids = SystemIds()
+        self.pages = Pages(self._calls, self._parent)
 
     @property
     def address(self) -> str:
@@ -244,14 +244,7 @@ class Client:
 
         Raises NotFound.
         """
-        request = pb.ListTasksRequest(parent=self._name_of(run), page_size=_PAGE_SIZE)
-        found: list[Task] = []
-        while True:
-            answer = await self._calls.unary(self._calls.runs.ListTasks, request)
-            found.extend(task_of(each) for each in answer.tasks)
-            if not answer.next_page_token:
-                return found
-            request.page_token = answer.next_page_token
+        return await self.pages.all_tasks(self._name_of(run))
 
     async def list(
         self,
@@ -267,17 +260,9 @@ class Client:
         after: only answer once the view holds that position (`run.position` of your own write).
         Raises InvalidArgument for a filter it cannot read.
         """
-        request = pb.ListRunsRequest(parent=self._parent, filter=filter, page_size=100)
-        if after is not None:
-            position = PositionMessage(partition=after.partition, number=after.number)
-            request.min_position.CopyFrom(position)
-        while True:
-            answer = await self._calls.unary(self._calls.runs.ListRuns, request)
-            for each in answer.runs:
-                yield run_of(each)
-            if not answer.next_page_token:
-                return
-            request.page_token = answer.next_page_token
+        async with aclosing(self.pages.all_runs(filter, after)) as runs:
+            async for run in runs:
+                yield run
 
     async def cancel(self, run: AnyRun, *, reason: str = "", grace: Span | None = None) -> Run:
         """Ask a run to stop: attempts get the signal, then clean-up tasks run; it ends CANCELLED.

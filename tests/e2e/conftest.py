@@ -109,7 +109,12 @@ def fresh_suites() -> Iterator[Suite]:
     home = Path(tempfile.mkdtemp(prefix="stretto-e2e-"))
     home.chmod(0o711)  # The account that PostgreSQL runs as passes through it.
     environ = {name: each for name, each in os.environ.items() if not name.startswith("STRETTO_")}
-    environ |= {"STRETTO_DATA_DIR": str(home / "suite"), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environ |= {
+        "STRETTO_DATA_DIR": str(home / "suite"),
+        "XDG_STATE_HOME": str(home / "state"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
     suite = Suite(home, environ)
     try:
         yield suite

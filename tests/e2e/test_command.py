@@ -49,7 +49,7 @@ def test_run_prints_the_output_and_the_record_can_be_read(suite: Suite, hello: P
     assert (shown["state"], shown["name"], shown["tasks"]["succeeded"]) == ("SUCCEEDED", "hello", 1)
     assert "SUCCEEDED" in suite.stretto("get", run["run_id"]).stdout
 
-    tasks = json_of(suite.stretto("tasks", run["run_id"], "--json"))
+    tasks = json_of(suite.stretto("tasks", run["run_id"], "--json"))["tasks"]
     assert [(task["name"], task["state"], task["epoch"]) for task in tasks] == [
         ("hello", "SUCCEEDED", 1)
     ]
@@ -170,14 +170,14 @@ def test_a_held_run_starts_nothing_until_it_is_resumed(suite: Suite, gate: Gate)
     assert suite.stretto("kill", run_id).returncode == 0
 
 
-async def test_list_finds_runs_by_label(suite: Suite, tmp_path: Path) -> None:
+async def test_runs_are_found_by_label(suite: Suite, tmp_path: Path) -> None:
     run = json_of(
         suite.stretto("run", "-", "--json", stdin=json.dumps({**HELLO, "labels": {"q": "x1"}}))
     )
 
     def listed() -> list[str]:
-        found = json_of(suite.stretto("list", "--filter", 'labels.q = "x1"', "--json"))
-        return [each["run_id"] for each in found]
+        found = json_of(suite.stretto("runs", "--label", "q=x1", "--json"))
+        return [each["run_id"] for each in found["runs"]]
 
     await until(lambda: listed() == [run["run_id"]])
 

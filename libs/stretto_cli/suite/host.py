@@ -18,6 +18,7 @@ from stretto_core.localstack.supervisor import Supervisor
 from stretto_core.rpc.tokens import ensure_tokens
 
 from stretto_cli.suite.composition import SuiteSettings, child_specs
+from stretto_cli.suite.known import note_suite
 
 Watch = Callable[[SuiteStatus], None]
 
@@ -47,6 +48,7 @@ async def run_suite(settings: SuiteSettings, watch: Watch | None = None) -> None
     directory = settings.directory
     with directory.own():
         ensure_tokens(directory.tokens_path)
+        note_suite(directory, settings.environ)
         try:
             supervisor = Supervisor(
                 child_specs(settings), status_path=directory.status_path, watch=watch

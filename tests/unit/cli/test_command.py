@@ -12,8 +12,8 @@ from stretto_core.rpc.tokens import read_token
 from typer.testing import CliRunner, Result
 
 COMMANDS = (
-    "up", "down", "status", "run", "get", "tasks", "list", "cancel", "kill", "pause", "resume",
-    "events", "verify", "token",
+    "up", "down", "status", "run", "get", "tasks", "runs", "config", "cancel", "kill", "pause",
+    "resume", "events", "verify", "token",
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_every_command_explains_itself(command: str) -> None:
         ("get", "x"),
         ("events",),
         ("verify",),
-        ("list",),
+        ("runs",),
         ("cancel", "x"),
         ("tasks", "x"),
     ],

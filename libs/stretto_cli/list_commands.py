@@ -1,0 +1,134 @@
+"""Commands that list: runs, tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from stretto_sdk.client_pages import PAGE_SIZE_MAX, RunsPage, TasksPage
+from stretto_sdk.runs import Run, Task
+
+from stretto_cli import printing
+from stretto_cli.command_form import add_commands
+from stretto_cli.connection import Suite
+from stretto_cli.options import AsJson, RunArgument
+from stretto_cli.progress import wait_text
+from stretto_cli.run_filter import Labels, Name, States, filter_of
+from stretto_cli.run_reference import find_run
+
+if TYPE_CHECKING:
+    from stretto_sdk.client import Client
+
+Limit = Annotated[int, typer.Option(help="At most so many.", min=1, max=1_000, metavar="N")]
+All = Annotated[bool, typer.Option("--all", help="Page after page, to the end.")]
+PageToken = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN", help="Go on where a page ended: its next_page_token.", show_default=False
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    add_commands(app, runs, tasks)
+
+
+def runs(
+    suite: Suite,
+    state: States = None,
+    label: Labels = None,
+    name: Name = None,
+    limit: Limit = 20,
+    everything: All = False,
+    page_token: PageToken = "",
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first.
+
+        stretto runs --state FAILED --label team=search
+        stretto runs --all --json | jq -r '.runs[].run_id'
+
+    The list trails the record by moments; `stretto get RUN` never does.
+
+    --json: {"runs": [...], "next_page_token": "..."}; a run is as `stretto get --json` gives it,
+    without input and output.
+    """
+    where = filter_of(states=state, labels=label, name=name)
+
+    async def read(client: Client) -> RunsPage:
+        size = PAGE_SIZE_MAX if everything else limit
+        page = await client.pages.runs(where, page_size=size, page_token=page_token)
+        found = list(page.runs)
+        while everything and page.next_page_token:
+            page = await client.pages.runs(where, page_size=size, page_token=page.next_page_token)
+            found.extend(page.runs)
+        return RunsPage(found, page.next_page_token)
+
+    page = suite.ask(read)
+    if as_json:
+        printing.print_json(page)
+        return
+    printing.print_table(("RUN", "STATE", "TASKS", "CREATED", "NAME"), map(_run_row, page.runs))
+    _tell_more(page.next_page_token)
+
+
+def tasks(
+    suite: Suite,
+    run: RunArgument,
+    limit: Limit = 1_000,
+    everything: All = False,
+    page_token: PageToken = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks of a run in the order they came to be.
+
+        stretto tasks last
+        stretto tasks last --all --json | jq '.tasks[] | select(.attempt > 1)'
+
+    --json: {"tasks": [...], "next_page_token": "..."}.
+    """
+
+    async def read(client: Client) -> TasksPage:
+        found_run = await find_run(client, run)
+        if everything:
+            return TasksPage(await client.tasks(found_run), "")
+        return await client.pages.tasks(found_run, page_size=limit, page_token=page_token)
+
+    page = suite.ask(read)
+    if as_json:
+        printing.print_json(page)
+        return
+    printing.print_table(
+        ("TASK", "STATE", "ATTEMPT", "EPOCH", "WORKER", "TOOK", "WHY"), map(_task_row, page.tasks)
+    )
+    _tell_more(page.next_page_token)
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    return (
+        run.run_id,
+        printing.state(run.state),
+        f"{run.tasks.ended}/{run.tasks.total}",
+        printing.age(run.create_time),
+        escape(run.name),
+    )
+
+
+def _task_row(task: Task) -> tuple[str, ...]:
+    why = wait_text(task) or printing.failure_text(task.failure)
+    return (
+        escape(task.name),
+        printing.state(task.state),
+        str(task.attempt) if task.attempt else "",
+        str(task.epoch) if task.epoch else "",
+        escape(task.worker_id),
+        printing.span(task.lease_time, task.end_time),
+        escape(why[:120]),
+    )
+
+
+def _tell_more(next_page_token: str) -> None:
+    if next_page_token:
+        printing.note(f"there are more: --all, or --page-token {next_page_token}")
