@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e clean pin
+.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench clean pin
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ integration: setup ## Real PostgreSQL, real gRPC
 	@$(BIN)/python -m pytest -q tests/integration
 e2e: setup ## Real processes, killed and stopped on purpose
 	@$(BIN)/python -m pytest -q tests/e2e
+
+bench: setup ## Print one JSON line per figure (ONLY=W1,fold for some; ROUNDS=n; docs/benchmarks.md)
+	@$(BIN)/python -m tests.bench --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS))
 
 pin: setup ## Recompute constraints.txt from pyproject.toml
 	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile --universal --no-header --all-extras --group dev pyproject.toml -o constraints.txt -q

@@ -1,0 +1,53 @@
+"""How much the bench does: the sizes of every workload, in full and as toys for its own test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Sizes. rounds: how often each workload is repeated; kill_rounds: those with a SIGKILL."""
+
+    rounds: int = 3
+    kill_rounds: int = 3
+    warm_runs: int = 200
+    independent_runs: int = 2_000
+    outstanding: int = 64
+    sequence_runs: int = 200
+    fan_tasks: int = 500
+    chain_tasks: int = 100
+    killed_runs: int = 300
+    held_bodies: int = 200
+    append_tasks: int = 20_000
+    fold_tasks: int = 20_000
+    size_tasks: tuple[int, ...] = (1_000, 10_000, 100_000)
+    queued_tasks: tuple[int, ...] = (1_000, 1_000_000)
+    queued_tasks_per_run: int = 10_000
+    lease_steps: int = 500
+    idle_s: float = 10.0
+    settle_s: float = 3.0
+
+
+FULL = Scale()
+TOY = Scale(
+    rounds=1,
+    kill_rounds=1,
+    warm_runs=4,
+    independent_runs=12,
+    outstanding=4,
+    sequence_runs=4,
+    fan_tasks=5,
+    chain_tasks=4,
+    killed_runs=6,
+    held_bodies=4,
+    append_tasks=40,
+    fold_tasks=100,
+    size_tasks=(10, 20, 40),
+    queued_tasks=(10, 40),
+    queued_tasks_per_run=20,
+    lease_steps=5,
+    idle_s=0.3,
+    settle_s=0.0,
+)
+"""Names of workloads keep the sizes of the full scale."""

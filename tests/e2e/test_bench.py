@@ -1,0 +1,57 @@
+"""The bench at toy sizes: every workload runs and prints its figures. None of them is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+
+from tests.bench.__main__ import GROUPS, LATER
+from tests.bench.figures import UNITS
+from tests.e2e.conftest import command
+
+KEYS = ["workload", "metric", "unit", "median", "min", "max", "runs", "settings", "versions"]
+KILLED = {"all_done_s", "lost", "accepted_twice", "ended_twice"}
+METRICS = {
+    "W1-unary": {"tasks_per_s", "caught_up_tasks_per_s", "cpu_us_per_task"},
+    "W2": {"p50_ms", "p99_ms"},
+    "W3-fan": {"wall_s"},
+    "W3-chain": {"ms_per_task"},
+    "W4-worker": KILLED,
+    "W4-kernel": KILLED | {"serving_s"},
+    "W4-postgres": KILLED,
+    "append": {"events_per_s"},
+    "fold": {"events_per_s"},
+    "size-100000": {"cpu_us_per_task"},
+    "queued-1000000": {"cpu_us_per_task", "p99_ms", "rss_mb"},
+    "idle": {"sql_per_s", "cpu_percent", "rss_mb"},
+    "startup": {"serving_s", "wall_s"},
+    "loop": {"stretch_ms"},
+}
+
+
+def test_every_workload_prints_its_figures() -> None:
+    result = command(sys.executable, "-m", "tests.bench", "--toy", environ=dict(os.environ))
+    assert result.returncode == 0, result.stderr
+    figures = [json.loads(line) for line in result.stdout.splitlines()]
+    assert all(list(figure) == KEYS for figure in figures)
+    assert all(UNITS[figure["metric"]] == figure["unit"] for figure in figures)
+    assert all(figure["min"] <= figure["median"] <= figure["max"] for figure in figures)
+    found = defaultdict(set)
+    for figure in figures:
+        found[figure["workload"]].add(figure["metric"])
+    assert set(found) == {name for names in GROUPS for name in names}
+    assert {name: found[name] for name in METRICS} == METRICS
+    for figure in figures:
+        if figure["metric"] in {"lost", "accepted_twice"}:
+            assert figure["max"] == 0, figure
+    assert all(name in result.stderr for name in LATER), "it says what it leaves out"
+
+
+def test_an_unknown_workload_is_named() -> None:
+    result = command(
+        sys.executable, "-m", "tests.bench", "--only", "W1,W9", environ=dict(os.environ)
+    )
+    assert result.returncode == 2
+    assert "'W9'" in result.stderr and "W1-unary" in result.stderr
