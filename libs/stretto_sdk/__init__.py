@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
     from stretto_sdk.worker.endings import RetryLater, TaskFailed
+    from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
     from stretto_sdk.worker.worker import Worker
 
 __all__ = [
@@ -48,7 +49,9 @@ __all__ = [
     "RunState",
     "SpawnRefused",
     "SyncClient",
+    "SyncTaskContext",
     "Task",
+    "TaskCancelled",
     "TaskContext",
     "TaskFailed",
     "TaskResult",
@@ -72,7 +75,9 @@ _HOMES = {
     "RunState": "runs",
     "SpawnRefused": "worker.context",
     "SyncClient": "sync_client",
+    "SyncTaskContext": "worker.sync_context",
     "Task": "runs",
+    "TaskCancelled": "worker.sync_context",
     "TaskContext": "worker.context",
     "TaskFailed": "worker.endings",
     "TaskResult": "worker.context",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
@@ -56,6 +57,7 @@ class TaskContext:
     idempotency_key: the same for every try of one activation, for what must not happen twice.
     inputs: all inputs by name, as the function got them.
     last_details: what the attempt before said last in a heartbeat, or None.
+    deadline: until when it may run (UTC): its attempt timeout, or sooner once it is asked to stop.
     cancelled: set once the attempt is asked to stop, see `stop_reason`.
 
         >>> @worker.task
@@ -74,6 +76,7 @@ class TaskContext:
     inputs: Mapping[str, object]
     last_details: Any
     port: ContextPort = field(repr=False)
+    deadline: datetime | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     stop_kind: StopKind | None = None
     stop_reason: str = ""

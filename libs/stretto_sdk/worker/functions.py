@@ -1,13 +1,14 @@
 """Which function a python task names: registered ones by name, others as `module:name`.
 
-A function is `async def`, takes the context and then its inputs by name.
+A function takes the context and then its inputs by name; it is `async def`, or plain: then it may
+block, and gets a thread.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from stretto_core.errors import InvalidArgument, NotFound
 from stretto_sdk.fields import Fields, Mistakes
 from stretto_sdk.strict_json import parse_json
 
-Function = Callable[..., Awaitable[Any]]
+Function = Callable[..., Any]
 
 
 class FunctionUnknown(NotFound):
@@ -30,11 +31,13 @@ class TaskFunction:
     """A function that tasks may call.
 
     cooperative: it watches `ctx.cancelled` itself; it is not interrupted before the deadline.
+    blocking: it runs in a thread and cannot be interrupted.
     """
 
     function: Function
     signature: inspect.Signature
     cooperative: bool = False
+    blocking: bool = False
 
     def check_inputs(self, inputs: Mapping[str, object]) -> None:
         """Raise InvalidArgument when the inputs do not fit the function's parameters."""
@@ -100,6 +103,11 @@ def _imported(name: str) -> TaskFunction:
 
 
 def _checked(name: str, function: Function, *, cooperative: bool) -> TaskFunction:
-    if not inspect.iscoroutinefunction(function):
-        raise TypeError(f"{name} is not `async def`: for blocking code, await asyncio.to_thread")
-    return TaskFunction(function, inspect.signature(function), cooperative)
+    signature = inspect.signature(function)
+    if inspect.iscoroutinefunction(function):
+        return TaskFunction(function, signature, cooperative=cooperative)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{name} yields: a task returns its result, and reports with ctx.heartbeat")
+    if not inspect.isfunction(function) and not inspect.ismethod(function):
+        raise TypeError(f"{name} is no function: wrap it in a `def` or an `async def`")
+    return TaskFunction(function, signature, blocking=True)

@@ -1,16 +1,21 @@
-"""The `python` executor: runs async functions as bodies on their own loop.
+"""The `python` executor: runs functions as bodies, `async def` on a loop, blocking ones in threads.
 
 arguments_json: {"function": NAME}, a registered name or, where the worker allows it, `module:name`.
 The function is called with the context and the inputs by name; what it returns is the result. Two
 loops meet here: `begin`, `stop` and the like run on the protocol's, everything named `_body_*` on
 the bodies'. Calls cross in batches: one wake-up of the other loop takes everything waiting.
+A blocking body is a task of the bodies' loop that awaits its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import inspect
+import threading
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from stretto.common.v1 import payload_pb2
@@ -21,6 +26,7 @@ from stretto_core.errors import Refusal
 from stretto_core.ids import IdSource
 
 from stretto_sdk.worker.bodies import BodyLoop, Call, Mailbox
+from stretto_sdk.worker.body_threads import BodyThreads
 from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult, task_specs
 from stretto_sdk.worker.effects import (
     Ending,
@@ -35,6 +41,7 @@ from stretto_sdk.worker.effects import (
 from stretto_sdk.worker.endings import ending_of_error, failed, payload_of, value_of
 from stretto_sdk.worker.functions import FunctionTable, TaskFunction
 from stretto_sdk.worker.ports import Reports
+from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
 
 
 @dataclass(slots=True)
@@ -44,16 +51,24 @@ class _Body:
     function: TaskFunction | None = None
     stop: Stop | None = None
     deadline: asyncio.TimerHandle | None = None
+    cancelled: threading.Event | None = None
 
 
 class PythonExecutor:
-    """Runs the functions of a table as bodies."""
+    """Runs the functions of a table as bodies; at most `slot_count` of them block at once."""
 
     def __init__(
-        self, functions: FunctionTable, *, bodies: BodyLoop, clock: Clock, ids: IdSource
+        self,
+        functions: FunctionTable,
+        *,
+        bodies: BodyLoop,
+        slot_count: int,
+        clock: Clock,
+        ids: IdSource,
     ) -> None:
         self._functions = functions
         self._body_loop = bodies
+        self._threads = BodyThreads(slot_count)
         self._clock = clock
         self._ids = ids
         self._bodies: dict[LeaseKey, _Body] = {}
@@ -83,7 +98,8 @@ class PythonExecutor:
         self._inward.put(partial(self._body_spawn_answered, answer))
 
     async def close(self) -> None:
-        """Cancel every body and stop their loop."""
+        """Cancel every body and stop their loop; a blocking body ends when it returns."""
+        self._threads.close()
         await self._body_loop.close()
 
     # On the bodies' loop.
@@ -103,10 +119,10 @@ class PythonExecutor:
         key = key_of(assignment.token)
         try:
             ending = await self._body_ending(key, assignment)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TaskCancelled):
             ending = Stopped()
         # Whatever a body raises or returns is how its attempt ended; `sys.exit` ends no worker.
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except BaseException as error:
             ending = ending_of_error(error)
         body = self._bodies.pop(key)
         if body.deadline is not None:
@@ -127,7 +143,40 @@ class PythonExecutor:
         body.context, body.function = context, function
         if body.stop is not None:
             self._body_stop(body.stop)  # It came before the body could hear of it.
+        if function.blocking:
+            if context.cancelled.is_set():
+                return Stopped()
+            return _ending_of_value(await self._in_thread(body, context, function))
         return _ending_of_value(await function.function(context, **context.inputs))
+
+    async def _in_thread(self, body: _Body, context: TaskContext, function: TaskFunction) -> object:
+        """Call a blocking function. Cancelling this waits for it no longer, and ends nothing."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[object] = loop.create_future()
+        told = SyncTaskContext(context, loop)
+        body.cancelled = told.cancelled
+
+        def settle(value: object, error: BaseException | None) -> None:
+            if ended.done():
+                return  # The executor is closing.
+            if error is None:
+                ended.set_result(value)
+            else:
+                ended.set_exception(_carried(error))
+
+        def run() -> None:
+            value, error = None, None
+            try:
+                value = copied.run(function.function, told, **context.inputs)
+            except BaseException as raised:
+                error = raised
+            # The loop may have closed while the body went on: then nobody is left to tell.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, value, error)
+
+        copied = contextvars.copy_context()
+        self._threads.start(run)
+        return await ended
 
     def _context(self, key: LeaseKey, assignment: work_pb2.Assignment) -> TaskContext:
         has_details = assignment.HasField("last_details")
@@ -143,6 +192,9 @@ class PythonExecutor:
                 for name, payload in assignment.inputs.items()
             },
             last_details=last,
+            deadline=_instant(assignment.attempt_deadline_time.ToNanoseconds())
+            if assignment.HasField("attempt_deadline_time")
+            else None,
             port=self,
         )
 
@@ -157,7 +209,14 @@ class PythonExecutor:
                 body.task.cancel()
             return
         context.stop_kind, context.stop_reason = stop.kind, stop.reason
+        if stop.deadline_ns is not None:
+            asked = _instant(stop.deadline_ns)
+            context.deadline = min(context.deadline or asked, asked)
         context.cancelled.set()
+        if function.blocking:
+            if body.cancelled is not None:
+                body.cancelled.set()
+            return
         if body.deadline is not None:
             body.deadline.cancel()
             body.deadline = None
@@ -196,7 +255,21 @@ class PythonExecutor:
             raise SpawnRefused(answer.message or answer.reason, reason=answer.reason)
 
 
+def _instant(instant_ns: int) -> datetime:
+    return datetime.fromtimestamp(instant_ns / NS_PER_S, UTC)
+
+
+def _carried(error: BaseException) -> BaseException:
+    """Return an exception of a thread as one that a future takes: StopIteration is its own word."""
+    if isinstance(error, StopIteration):
+        return RuntimeError("the function raised StopIteration")
+    return error
+
+
 def _ending_of_value(returned: object) -> Ending:
+    if inspect.iscoroutine(returned):
+        returned.close()
+        return failed("INVALID_RESULT", "a plain function returned a coroutine: make it async def")
     result = returned if isinstance(returned, TaskResult) else TaskResult(returned)
     try:
         payload = None if result.output is None else payload_of(result.output, source="the result")

@@ -75,14 +75,19 @@ class Worker:
         name: str | None = None,
         cooperative: bool = False,
     ) -> FunctionT | Callable[[FunctionT], FunctionT]:
-        """Register an `async def` function: tasks name it as {"function": NAME}.
+        """Register a function: tasks name it as {"function": NAME}.
 
         It gets the context and the task's inputs by name; what it returns is the result. Asked to
-        stop, it is cancelled (asyncio.CancelledError at its next await), and its `finally` blocks
-        run. With `cooperative` it watches `ctx.cancelled` itself and is cancelled at the deadline.
+        stop, an `async def` is cancelled (asyncio.CancelledError at its next await), and its
+        `finally` blocks run. With `cooperative` it watches `ctx.cancelled` itself and is cancelled
+        at the deadline. A plain `def` may block: it runs in a thread with a SyncTaskContext, and
+        meets TaskCancelled at its next `ctx.heartbeat()`. Nothing else can end a thread: until it
+        returns it keeps its slot, also after its lease is lost, and then its result is dropped.
 
             >>> @worker.task(name="mail.send", cooperative=True)
             ... async def send(ctx, to, text): ...
+            >>> @worker.task
+            ... def compress(ctx, path): ...
         """
 
         def register(registered: FunctionT) -> FunctionT:
@@ -114,7 +119,9 @@ class Worker:
         endpoint = find_endpoint(self._address, self._token)
         identity = identity_of(self._name)
         clock, ids = SystemClock(), SystemIds()
-        executor = PythonExecutor(self._functions, bodies=BodyThread(), clock=clock, ids=ids)
+        executor = PythonExecutor(
+            self._functions, bodies=BodyThread(), slot_count=self._slots, clock=clock, ids=ids
+        )
         settings = WorkerSettings(
             address=endpoint.address,
             worker_id=identity.worker_id,

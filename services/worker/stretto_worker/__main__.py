@@ -46,7 +46,11 @@ async def serve(settings: Settings) -> Ended:
         limits=ProcessLimits(stop_grace_s=settings.stop_grace_s),
     )
     functions = PythonExecutor(
-        FunctionTable(importable=True), bodies=BodyThread(), clock=clock, ids=ids
+        FunctionTable(importable=True),
+        bodies=BodyThread(),
+        slot_count=settings.slot_count,
+        clock=clock,
+        ids=ids,
     )
     loop = asyncio.get_running_loop()
     tokens = TokenFile(settings.tokens_directory, loop.time) if settings.tokens_directory else None

@@ -387,8 +387,8 @@ async def test_credits_follow_the_slots(kernel: KernelDouble) -> None:
 
 def test_a_function_that_cannot_be_a_task_is_refused_when_registered() -> None:
     worker = Worker("localhost:1")
-    with pytest.raises(TypeError, match="async def"):
-        worker.task(name="f")(print)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="no function"):
+        worker.task(name="f")(print)
     worker.task(name="f")(_breaks)
     with pytest.raises(ValueError, match="two task functions"):
         worker.task(name="f")(_breaks)
