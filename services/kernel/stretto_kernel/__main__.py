@@ -28,11 +28,19 @@ from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.servicers.run_listing import RunListing
-from stretto_kernel.serving import Readiness, add_metrics, add_servicers
+from stretto_kernel.serving import (
+    Readiness,
+    add_metrics,
+    add_servicers,
+    add_task_log_metrics,
+)
 from stretto_kernel.settings import ROLES, Settings, SettingsError
+from stretto_kernel.tasklog.book import LeaseLimits
+from stretto_kernel.tasklog.task_logs import TaskLogs
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let the writer's thread wait for the loop that long."""
@@ -84,27 +92,36 @@ async def _run_kernel(settings: Settings) -> int:
     )
     kernel = Kernel(ports, limits)
     listing = RunListing(index, settings.partition)
+    log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
+    task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     try:
-        return await _serve(kernel, listing, settings, stopped)
+        return await _serve(kernel, listing, task_logs, settings, stopped)
     except Refusal as refusal:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
     finally:
         await kernel.stop()
+        await task_logs.close()
+        await log_table.close()
         await event_log.close()
 
 
 async def _serve(
-    kernel: Kernel, listing: RunListing, settings: Settings, stopped: asyncio.Event
+    kernel: Kernel,
+    listing: RunListing,
+    task_logs: TaskLogs,
+    settings: Settings,
+    stopped: asyncio.Event,
 ) -> int:
     registry = Registry()
     add_metrics(registry, kernel)
+    add_task_log_metrics(registry, task_logs)
     server = RpcServer(
         ServerSettings(address=settings.listen_address),
         tokens=_tokens(settings),
         registry=registry,
     )
-    add_servicers(server, kernel, listing)
+    add_servicers(server, kernel, listing, task_logs)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()
     port = await server.start()

@@ -85,6 +85,7 @@ class OwnedPartition:
         self._owned = owned
         self._log = structlog.get_logger("stretto.kernel")
         clock = ports.clock
+        self.keys = keys
         self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.host = StreamHost(
             ports.log,

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
 from stretto.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from stretto.tasklog.v1.task_log_service_pb2_grpc import add_TaskLogServiceServicer_to_server
 from stretto.work.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import Refusal
@@ -26,7 +27,9 @@ from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
+from stretto_kernel.servicers.task_log_servicer import TaskLogServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
+from stretto_kernel.tasklog.task_logs import TaskLogs
 
 PROBE_AFTER_NS = 5 * NS_PER_S
 PROBE_TIMEOUT_S = 2.0
@@ -61,10 +64,29 @@ def _read(kernel: Kernel, read: Callable[[OwnedPartition], float]) -> float:
     return read(kernel.partition) if kernel.is_owner else 0.0
 
 
-def add_servicers(server: RpcServer, kernel: Kernel, listing: RunListing) -> None:
+def add_task_log_metrics(registry: Registry, task_logs: TaskLogs) -> None:
+    """Let the registry tell how the task logs stand."""
+    appender = task_logs.appender
+    gauges: dict[str, tuple[str, Callable[[], float]]] = {
+        "readers": ("Readers of task logs.", lambda: task_logs.reader_count),
+        "pending_bytes": ("Bytes that wait to be stored.", lambda: appender.pending_bytes),
+        "stored_bytes": ("Bytes stored since the start.", lambda: appender.stored_bytes),
+        "refused_bytes": (
+            "Bytes not stored since the start: too many at once, or the store was down.",
+            lambda: appender.refused_bytes,
+        ),
+    }
+    for name, (help_text, read) in gauges.items():
+        registry.gauge(f"stretto_kernel_task_log_{name}", help_text, read=read)
+
+
+def add_servicers(
+    server: RpcServer, kernel: Kernel, listing: RunListing, task_logs: TaskLogs
+) -> None:
     """Serve every service of the kernel."""
     server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing))
-    server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel))
+    server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
+    server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))
 
 

@@ -15,6 +15,7 @@ from stretto_core.ids import Partition
 
 ROLES: Final = ("kernel", "projector")
 LOG_FORMATS: Final = ("json", "console")
+MIB: Final = 1024 * 1024
 DEFAULT_PARTITION: Final = Partition("p0")
 
 
@@ -33,6 +34,9 @@ class Settings:
     tokens_file: bearer tokens; None = anonymous callers on loopback only.
     queue_limits: most open leases of a queue at once.
     drain_grace_s: how long leases may go on after SIGTERM.
+    task_log_bytes_max: how much of what one attempt writes is kept.
+    task_log_keep_days, task_log_ended_keep_days: what attempts wrote is swept when it is that old,
+        and all that a run wrote once it has ended and its newest is that old.
     """
 
     postgres_dsn: str = field(repr=False)
@@ -44,6 +48,9 @@ class Settings:
     queue_limits: Mapping[str, int] = field(default_factory=dict)
     log_format: str = "json"
     drain_grace_s: float = 10.0
+    task_log_bytes_max: int = 16 * MIB
+    task_log_keep_days: float = 30.0
+    task_log_ended_keep_days: float = 7.0
     ended_runs_max: int = 2_000
     sessions_max: int = 1_000
 
@@ -60,6 +67,11 @@ class Settings:
             queue_limits=parse_queue_limits(environ.get("STRETTO_QUEUE_LIMITS", "")),
             log_format=_choice(environ, "STRETTO_LOG_FORMAT", LOG_FORMATS),
             drain_grace_s=_seconds(environ, "STRETTO_DRAIN_GRACE_S", default=10.0),
+            task_log_bytes_max=_bytes(environ, "STRETTO_TASK_LOG_BYTES_MAX", default=16 * MIB),
+            task_log_keep_days=_days(environ, "STRETTO_TASK_LOG_KEEP_DAYS", default=30.0),
+            task_log_ended_keep_days=_days(
+                environ, "STRETTO_TASK_LOG_ENDED_KEEP_DAYS", default=7.0
+            ),
         )
 
 
@@ -107,11 +119,28 @@ def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> 
 
 
 def _seconds(environ: Mapping[str, str], name: str, *, default: float) -> float:
+    return _number(environ, name, "seconds", default=default, largest=3_600)
+
+
+def _days(environ: Mapping[str, str], name: str, *, default: float) -> float:
+    return _number(environ, name, "days", default=default, largest=36_500)
+
+
+def _number(
+    environ: Mapping[str, str], name: str, unit: str, *, default: float, largest: int
+) -> float:
     text = environ.get(name, "")
     try:
         value = float(text) if text else default
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 3_600:
-        raise SettingsError(f"{name}: {text!r} is not a number of seconds, 0-3600")
+    if not 0 <= value <= largest:
+        raise SettingsError(f"{name}: {text!r} is not a number of {unit}, 0-{largest}")
     return value
+
+
+def _bytes(environ: Mapping[str, str], name: str, *, default: int) -> int:
+    text = environ.get(name, "") or str(default)
+    if not text.isdecimal() or not int(text) <= 1024 * MIB:
+        raise SettingsError(f"{name}: {text!r} is not a number of bytes up to {1024 * MIB}")
+    return int(text)

@@ -26,10 +26,13 @@ from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import from_rpc_error, to_status
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import Readiness, add_servicers
+from stretto_kernel.tasklog.book import LeaseLimits
+from stretto_kernel.tasklog.task_logs import TaskLogs
 
 from tests.waiting import until
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:  # The stubs know these classes, the generated modules do not.
 
 IDS = SystemIds()
 PARTITION = Partition("p0")
+TASK_LOG_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
     )
     kernel = Kernel(ports, KernelLimits(**limits))
     server = RpcServer(ServerSettings())
-    add_servicers(server, kernel, RunListing(index, PARTITION))
+    log_table = TaskLogTable(dsn, PARTITION)
+    task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=TASK_LOG_BYTES_MAX))
+    add_servicers(server, kernel, RunListing(index, PARTITION), task_logs)
     try:
         await kernel.start()
         readiness = Readiness(server, kernel)
@@ -98,6 +104,8 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
         await readiness.drain(0)
     finally:
         await kernel.stop()
+        await task_logs.close()
+        await log_table.close()
         await log.close()
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from typing import TypeVar
 
 from eventsourcing.persistence import IntegrityError, PersistenceError
 from psycopg import Cursor, Error
 from psycopg.rows import DictRow
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import Identifier, Literal
 from stretto_core.eventlog.port import StoreDown
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition, RunId
 
+from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
@@ -37,7 +37,10 @@ class RunIndexTable:
     def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
         self._tracking = tracking
         schema = PartitionSchema(partition).name
-        self._statements = _statements(schema)
+        self._statements = named_statements(
+            "run_index.sql",
+            {"schema": Identifier(schema), "table_name": Literal(f"{schema}.{RUN_INDEX}")},
+        )
         self._exists = False
 
     async def prepare(self) -> None:
@@ -158,14 +161,3 @@ def _columns(rows: Sequence[RunRow]) -> dict[str, list[object]]:
         "queues": [",".join(row.queues) for row in rows],
         "shown": [row.shown for row in rows],
     }
-
-
-def _statements(schema: str) -> dict[str, Composed]:
-    text = resources.files("stretto_kernel.adapters").joinpath("sql/run_index.sql").read_text()
-    named = {}
-    for part in text.split("-- name: ")[1:]:
-        name, _, statement = part.partition("\n")
-        named[name.strip()] = SQL(statement).format(
-            schema=Identifier(schema), table_name=Literal(f"{schema}.{RUN_INDEX}")
-        )
-    return named

@@ -18,15 +18,15 @@ from google.rpc import status_pb2
 from stretto.common.v1 import lease_pb2
 from stretto.run.v1 import events_pb2 as ev
 from stretto.work.v1 import work_pb2
-from stretto_core.errors import InvalidArgument, NotFound, PermissionDenied, Refusal, Unavailable
+from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
 from stretto_core.eventlog.codec import Cause
 from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
 from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled
 from stretto_kernel.dispatch.assignments import parse_work_item
+from stretto_kernel.dispatch.holder_fence import check_genuine, is_genuine
 from stretto_kernel.dispatch.holder_payloads import check_payloads, checked_failure
-from stretto_kernel.dispatch.lease_keys import is_lease_secret
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.work_stream import WorkStream
@@ -35,12 +35,6 @@ from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.refusals import LeaseLost
 
 ToStatus = Callable[[Refusal], status_pb2.Status]
-
-
-class WrongSecret(PermissionDenied):
-    """The epoch is current, the secret is not its: the bearer does not hold this lease."""
-
-    reason = "WRONG_SECRET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +111,7 @@ class HolderWriter:
         token = renewal.token
         named = parse_work_item(token.work_item)
         lease = None if named is None else self._leases.find((named[1], named[2]), token.epoch)
-        if lease is None or not self._is_genuine(token):
+        if lease is None or not is_genuine(self._keys, token):
             if named is not None and self._host.find(named[1]) is None:
                 self._later(self._load_and_renew(stream, renewal, named[1]))
             else:
@@ -164,7 +158,7 @@ class HolderWriter:
         lease = self._leases.find((write.run_id, write.task), write.token.epoch)
         refusal: Refusal | None = None
         try:
-            self._fence(write, run)
+            check_genuine(self._keys, run, write.task, write.token)
             if lease is not None:
                 lease.acknowledged = lease.reclaimed = True
                 lease.reported = write.kind == work_pb2.RECEIPT_KIND_OUTCOME
@@ -237,20 +231,6 @@ class HolderWriter:
         stream.session.answer(receipt)
         self._streams.mark(stream)
 
-    def _fence(self, write: _Write, run: HostedRun) -> None:
-        """Refuse a token whose secret is not its epoch's. Raises WrongSecret, LeaseLost."""
-        record = run.state.tasks.get(write.task)
-        current_epoch = 0 if record is None else record.epoch
-        genuine = record is not None and self._is_genuine(write.token)
-        if genuine and write.token.work_item.startswith(f"namespaces/{run.namespace}/"):
-            return  # Whether its epoch is current, the decider says.
-        if write.token.epoch == current_epoch and record is not None:
-            raise WrongSecret("the secret is not this lease's", epoch=str(current_epoch))
-        raise LeaseLost("the epoch is not current", current_epoch=str(current_epoch))
-
-    def _is_genuine(self, token: lease_pb2.LeaseToken) -> bool:
-        return is_lease_secret(self._keys, token.work_item, token.epoch, token.secret)
-
     def _note_refused(self, write: _Write, run: HostedRun, refusal: Refusal) -> None:
         record = run.state.tasks.get(write.task)
         passed_on = record is None or record.epoch != write.token.epoch
@@ -265,7 +245,7 @@ class HolderWriter:
             reason=refusal.reason_word,
             worker_id=write.stream.hello.worker_id,
         )
-        if isinstance(refusal, LeaseLost) and self._is_genuine(write.token):
+        if isinstance(refusal, LeaseLost) and is_genuine(self._keys, write.token):
             command = commands.RecordRefusal(
                 now_ns=self._clock.now_ns(), task=write.task, epoch=write.token.epoch
             )

@@ -14,6 +14,8 @@ from stretto_core.rpc.call import current_call
 
 from stretto_kernel.dispatch.work_stream import WorkerTooSlow
 from stretto_kernel.kernel import Kernel, WorkSessionHandle
+from stretto_kernel.servicers.task_log_servicer import append_logs
+from stretto_kernel.tasklog.task_logs import TaskLogs
 
 FRAMES_MAX = 1_000
 
@@ -21,8 +23,9 @@ FRAMES_MAX = 1_000
 class WorkServicer(WorkServiceServicer):
     """Serves the work streams of the partition a kernel owns."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, task_logs: TaskLogs) -> None:
         self._kernel = kernel
+        self._task_logs = task_logs
 
     async def Work(
         self, request_iterator: AsyncIterator[pb.WorkRequest], context: Any
@@ -61,7 +64,7 @@ class WorkServicer(WorkServiceServicer):
         self, request: pb.AppendLogsRequest, context: Any
     ) -> pb.AppendLogsResponse:
         """See the contract."""
-        raise Unimplemented("task logs are not served in this version", feature="append_logs")
+        return await append_logs(self._kernel, self._task_logs, request)
 
 
 class _Outgoing:
