@@ -22,7 +22,7 @@ from stretto_core.errors import (
     Refusal,
     Unavailable,
 )
-from stretto_sdk.plan_form import form_path
+from stretto_sdk.form_paths import form_path
 
 from stretto_cli.printing import complain
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.plan_form import PLAN_BYTES_MAX, RunForm, parse_run_text
+from stretto_sdk.plan_form import RunForm
 from stretto_sdk.runs import Run, RunState
 from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
 
@@ -19,6 +18,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, RunArgument, span_option
+from stretto_cli.plan_argument import PlanFile, Root, Settings, plan_of
 from stretto_cli.progress import RunProgress
 from stretto_cli.run_reference import find_run
 
@@ -41,12 +41,12 @@ def register(app: typer.Typer) -> None:
     add_commands(app, run, get)
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917 - the options of a command
     suite: Suite,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A plan file; - reads it from stdin.")
-    ],
+    file: PlanFile,
     given_input: InputOption = None,
+    settings: Settings = None,
+    root: Root = None,
     wait: Annotated[bool, typer.Option(help="Wait for the end and print the output.")] = True,
     timeout: Annotated[
         str | None, typer.Option(help='Wait at most so long, like "10m".', show_default=False)
@@ -55,18 +55,20 @@ def run(
 ) -> None:
     """Start the run that a plan FILE describes, wait for its end, print its output.
 
-    A plan file is JSON. The smallest one:
+    A plan file is YAML or JSON. A small one:
 
-        {"tasks": [{"name": "hello", "executor": "process",
-                    "arguments": {"argv": ["echo", "hello"], "output": "text"}}],
-         "output": {"from": "task", "task": "hello"}}
+        tasks:
+          - name: hello
+            executor: process
+            arguments: {argv: [echo, hello], output: text}
+        output: {from: task, task: hello}
+
+    With `parameters: {who: {default: world}}` in it, --set who=you replaces ${params.who}.
 
     Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers
     or --timeout passed first; the run itself goes on.
     """
-    form = parse_run_text(
-        _read(file, PLAN_BYTES_MAX), source="standard input" if file == "-" else file
-    )
+    form = plan_of(file, settings, root)
     value = form.input if given_input is None else _input(given_input)
     limit = span_option(timeout, "--timeout")
     ended = suite.ask(lambda client: _run(client, form, value, wait, limit))
@@ -111,9 +113,6 @@ async def _run(
 
 
 def _read(file: str, bytes_max: int) -> bytes:
-    stream = sys.stdin.buffer if file == "-" else None
-    if stream is not None:
-        return stream.read(bytes_max + 1)
     try:
         with Path(file).open("rb") as opened:
             return opened.read(bytes_max + 1)

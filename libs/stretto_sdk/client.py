@@ -26,7 +26,7 @@ from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_start import start_run
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
-from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, not_succeeded
+from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, Unimplemented, not_succeeded
 from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
 from stretto_sdk.plan_form import parse_tasks, payload_of
 from stretto_sdk.runs import (
@@ -127,7 +127,10 @@ class Client:
             display_name=name or form.name,
             wait_timeout=None if wait is None else duration_of(wait),
         )
-        answer = await start_run(self._calls, request)
+        try:
+            answer = await start_run(self._calls, request)
+        except (InvalidArgument, Unimplemented) as refused:
+            raise form.told(refused) from None
         return run_of(answer.run, answer.position)
 
     async def run(

@@ -12,6 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 
 _UNIT_NS = {"ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3_600 * 10**9, "d": 86_400 * 10**9}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
+SPAN_PATTERN = r"(?:[0-9]+(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))+"
+"""What every written span matches."""
 SPAN_NS_MAX = 10_000 * 86_400 * 10**9
 
 EXPLANATION = 'a span of time like "500ms", "30s", "1m30s" or "2h"'

@@ -20,8 +20,10 @@ from stretto_sdk.durations import EXPLANATION, duration_of
 from stretto_sdk.strict_json import TYPE_NAMES
 
 Word = TypeVar("Word")
-_SHOWN_MISTAKES_MAX = 20
+SHOWN_MISTAKES_MAX = 200
 INT32_MAX = 2**31 - 1
+WHOLE = "(the whole)"
+"""The path of a mistake that is no single field's."""
 
 
 class Mistakes:
@@ -29,10 +31,20 @@ class Mistakes:
 
     def __init__(self) -> None:
         self._violations: dict[str, str] = {}
+        self._of_keys: set[str] = set()
 
-    def add(self, path: str, description: str) -> None:
-        """Note one mistake; `path` is empty for the whole document. The first of a path stands."""
-        self._violations.setdefault(path or "(the whole)", description)
+    def add(self, path: str, description: str, *, of_key: bool = False) -> None:
+        """Note one mistake; `path` is empty for the whole document. The first of a path stands.
+
+        of_key: it is the name of the field that is wrong, not its value.
+        """
+        self._violations.setdefault(path or WHOLE, description)
+        if of_key:
+            self._of_keys.add(path)
+
+    def found(self) -> list[tuple[str, str, bool]]:
+        """Return the path, the description and `of_key` of each."""
+        return [(path, why, path in self._of_keys) for path, why in self._violations.items()]
 
     def raise_if_any(self, source: str) -> None:
         """Raise InvalidArgument with all of them when there is one."""
@@ -40,8 +52,8 @@ class Mistakes:
             return
         count = len(self._violations)
         lines = [f"{path}: {description}" for path, description in self._violations.items()]
-        if count > _SHOWN_MISTAKES_MAX:
-            lines[_SHOWN_MISTAKES_MAX:] = [f"... and {count - _SHOWN_MISTAKES_MAX} more"]
+        if count > SHOWN_MISTAKES_MAX:
+            lines[SHOWN_MISTAKES_MAX:] = [f"... and {count - SHOWN_MISTAKES_MAX} more"]
         noun = "mistake" if count == 1 else "mistakes"
         raise InvalidArgument(
             "\n  ".join([f"{source} has {count} {noun}:", *lines]),
@@ -137,7 +149,7 @@ class Fields:
         if value is None:
             return default
         if value not in words:
-            near = _nearest(value, words)
+            near = nearest(value, words)
             self.wrong(name, f"{json.dumps(value)} is not one of {', '.join(words)}{near}")
             return default
         return words[value]
@@ -183,7 +195,7 @@ class Fields:
         """Note every member that nobody asked for. Call it last."""
         for name in self._members:
             if name not in self._known:
-                near = _nearest(name, self._known) or f"; known: {', '.join(self._known)}"
+                near = nearest(name, self._known) or f"; known: {', '.join(self._known)}"
                 self.wrong(name, f"is not a field here{near}")
 
     def _typed(self, name: str, kind: type[Word]) -> Word | None:
@@ -202,6 +214,7 @@ def name_of(value: object) -> str:
     return TYPE_NAMES.get(type(value), f"a Python {type(value).__name__}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the question whether the nearest known name was meant, "" when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {json.dumps(near[0])}?" if near else ""

@@ -21,7 +21,8 @@ from typing import Any
 
 from stretto.run.v1.plan_pb2 import TaskGraph
 
-from stretto_sdk.plan_form import RunForm, parse_run, parse_run_text
+from stretto_sdk.plan_files.read import read_plan_file, read_plan_text
+from stretto_sdk.plan_form import RunForm, parse_run
 
 Span = str | timedelta
 """A span of time: "500ms", "30s", "1m30s", "2h", or a timedelta."""
@@ -168,11 +169,11 @@ class Plan:
 
 
 AnyPlan = Plan | Mapping[str, object] | str | Path | TaskGraph | RunForm
-"""A Plan, the dict or JSON text of a plan file, the path of one, or what those are read into."""
+"""A Plan, the dict or text of a plan file, the path of one, or what those are read into."""
 
 
 def form_of(plan: AnyPlan) -> RunForm:
-    """Return the checked run form of a plan. Raises InvalidArgument with every mistake, OSError."""
+    """Return the checked run form of a plan. Raises InvalidArgument with every mistake."""
     match plan:
         case Plan():
             return plan.to_run()
@@ -181,9 +182,9 @@ def form_of(plan: AnyPlan) -> RunForm:
         case TaskGraph():
             return RunForm(graph=plan)
         case str():
-            return parse_run_text(plan, source="the plan")
+            return read_plan_text(plan, source="the plan")
         case Path():
-            return parse_run_text(plan.read_bytes(), source=str(plan))
+            return read_plan_file(plan)
         case _:
             return parse_run(plan)
 

@@ -1,22 +1,48 @@
-"""Plans as people write them: the JSON form of a task graph, for plan files, dicts and spawns.
+"""Plans as people write them: the form of a task graph, for plan files, dicts and spawns.
 
-Owns the names and shapes of that form (docs/plan-files.md), and its translation into the contract.
-What a plan means (unknown dependencies, cycles, limits) is judged by the kernel alone; here only
-the form is, and all mistakes are reported at once, each with its path.
+Owns the names and shapes of that form (docs/plan-files.md; docs/plan.schema.json is made of it),
+and its translation into the contract. What a plan means (unknown dependencies, cycles, limits) is
+judged by the kernel, and of files by `relations` before; here only the form is, and all mistakes
+are reported at once, each with its path.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import plan_pb2 as pb
-from stretto_core.errors import InvalidArgument
+from stretto_core.errors import Refusal
 
-from stretto_sdk.fields import Fields, Mistakes, name_of
-from stretto_sdk.strict_json import parse_json, to_json
+from stretto_sdk.fields import Mistakes, name_of
+from stretto_sdk.plan_files.mistakes import Located, located_refusal
+from stretto_sdk.plan_files.parameters import (
+    ANYTHING,
+    PARAMETERS,
+    read_parameters,
+    values_of,
+    with_parameters,
+)
+from stretto_sdk.shapes import (
+    At,
+    Flag,
+    Integer,
+    Json,
+    JsonObject,
+    JsonSchema,
+    ListOf,
+    MapOf,
+    Member,
+    Number,
+    Object,
+    Span,
+    Text,
+    Word,
+    parameter_or,
+)
+from stretto_sdk.strict_json import to_json
 
 FAILURE_POLICIES = {
     "continue": pb.FAILURE_POLICY_CONTINUE,
@@ -36,42 +62,321 @@ JOINS = {
     "n_succeeded": pb.JOIN_KIND_N_SUCCEEDED,
 }
 REST = {"ignored": pb.JOIN_REST_IGNORED, "cancelled": pb.JOIN_REST_CANCELLED}
-PLAN_BYTES_MAX = 64 << 20
-"""Of a plan's text; one larger than a message goes to the kernel in slices."""
-SOURCES = ("literal", "input", "task", "subtree")
+EXECUTORS = ("process", "python", "sleep")
+"""Those of Stretto; the kernel knows the same."""
+
+NAME = Text(r"[A-Za-z0-9._#-]{1,128}", "must be 1-128 characters of [A-Za-z0-9._#-]")
+WORD = Text(r"[A-Za-z0-9._-]{1,64}", "must be 1-64 characters of [A-Za-z0-9._-]")
+EXECUTOR = Text(
+    rf"{'|'.join(EXECUTORS)}|(?=[^.]*\.)[A-Za-z0-9._-]{{1,64}}",
+    f"is not an executor: {', '.join(EXECUTORS)}, or a name of your own, which has a dot "
+    "(acme.render)",
+    words=EXECUTORS,
+)
+POINTER = Text(r"|/.*", 'must be a JSON Pointer: empty for the whole value, or like "/files/0"')
+LABELS = MapOf(Text())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunForm:
-    """A run as a plan file describes it. has_input: whether the file itself gave an input."""
+    """A run as a plan file describes it. has_input: whether the file itself gave an input.
+
+    source, located: of a file, what it is called and where its fields stand.
+    """
 
     graph: pb.TaskGraph
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     input: object = None
     has_input: bool = False
+    source: str = field(default="the plan", compare=False)
+    located: Located | None = field(default=None, compare=False, repr=False)
+
+    def told(self, refusal: Refusal) -> Refusal:
+        """Return the kernel's refusal of this run; of a file's, with lines and columns."""
+        return located_refusal(refusal, self.source, self.located) if self.located else refusal
 
 
-def parse_run_text(text: bytes | str, *, source: str) -> RunForm:
-    """Return the run of a plan file's text. Raises InvalidArgument with every mistake in it."""
-    return parse_run(parse_json(text, source=source, bytes_max=PLAN_BYTES_MAX), source=source)
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A word alone, or an object that says more."""
+
+    text: Text | Word
+    longer: Object
+    made: Any
+    """What is made of the word alone."""
+    like: str
+
+    def read(self, value: object, at: At) -> Any:
+        """Return what the word or the object stands for."""
+        if isinstance(value, str):
+            word = self.text.read(value, at)
+            return None if word is None else self.made(word, at)
+        if not isinstance(value, Mapping):
+            at.wrong(f"must be {self.like}, not {name_of(value)}")
+            return self.longer.make()
+        return self.longer.read(value, at)
+
+    def schema(self) -> JsonSchema:
+        """Return the schema of either."""
+        return parameter_or(self.text.schema(), self.longer.reference())
+
+
+def _join_of(kind: pb.JoinKind.ValueType, at: At) -> pb.JoinRule:
+    if kind == pb.JOIN_KIND_N_SUCCEEDED:
+        at.wrong('needs a count: {"kind": "n_succeeded", "count": 2}')
+    return pb.JoinRule(kind=kind)
+
+
+DEPENDENCY = Either(
+    Text(),
+    Object(
+        pb.Dependency,
+        {
+            "task": Member(Text(), "The task waited for.", required=True),
+            "scope": Member(Word(SCOPES), "The task itself, or its whole subtree."),
+        },
+        "dependency",
+    ),
+    lambda name, _at: pb.Dependency(task=name),
+    'a task\'s name or {"task": ..., "scope": ...}',
+)
+JOIN = Either(
+    Word(JOINS),
+    Object(
+        pb.JoinRule,
+        {
+            "kind": Member(Word(JOINS), "The rule."),
+            "count": Member(Integer(1), "For n_succeeded: how many."),
+            "rest": Member(Word(REST), "What becomes of those that are no longer needed."),
+        },
+        "join",
+    ),
+    _join_of,
+    "a join rule or an object",
+)
+_POINTER = Member(POINTER, "A JSON Pointer into it; empty: all of it.")
+
+
+def _source(name: str, about: str, make: Any, members: Mapping[str, Member]) -> Object:
+    tag = Member(Word({name: name}), about, into="source", required=True)
+    return Object(
+        lambda source=None, **read: make(**read), {"from": tag, **members}, f"from_{name}"
+    )
+
+
+SOURCES = {
+    "literal": _source(
+        "literal",
+        "The value itself.",
+        lambda value=None: pb.Binding(literal=value or Payload(json="null")),
+        {"value": Member(Json(), "Any JSON value.")},
+    ),
+    "input": _source(
+        "input",
+        "The run's input.",
+        lambda pointer="": pb.Binding(run_input=pb.RunInputRef(pointer=pointer)),
+        {"pointer": _POINTER},
+    ),
+    "task": _source(
+        "task",
+        "The output of a task this one comes after.",
+        lambda **read: pb.Binding(task_output=pb.TaskOutputRef(**read)),
+        {"task": Member(Text(), "The task.", required=True), "pointer": _POINTER},
+    ),
+    "subtree": _source(
+        "subtree",
+        "The outputs of all that a task spawned, a list in spawn order.",
+        lambda **read: pb.Binding(subtree_outputs=pb.SubtreeOutputsRef(**read)),
+        {"task": Member(Text(), "The spawner.", required=True), "pointer": _POINTER},
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BindingShape:
+    """Where a value comes from; whatever is not an object stands for itself."""
+
+    def read(self, value: object, at: At) -> pb.Binding | None:
+        """Return the binding."""
+        if not isinstance(value, Mapping):
+            literal = Json().read(value, at)
+            return None if literal is None else pb.Binding(literal=literal)
+        source = value.get("from")
+        if source is None:
+            at.within("from").wrong(
+                f"is required, one of {', '.join(SOURCES)}; "
+                'an object itself is written {"from": "literal", "value": {...}}'
+            )
+            return None
+        if Word({word: word for word in SOURCES}).read(source, at.within("from")) is None:
+            return None
+        binding: pb.Binding | None = SOURCES[str(source)].read(value, at)
+        return binding
+
+    def schema(self) -> JsonSchema:
+        """Return the schema of a binding."""
+        return {"$ref": "#/$defs/binding"}
+
+    @staticmethod
+    def definition() -> JsonSchema:
+        """Return the definition that `schema` refers to."""
+        itself = {
+            "type": ["array", "string", "number", "boolean", "null"],
+            "description": "The value itself.",
+        }
+        return {"anyOf": [itself, *(each.reference() for each in SOURCES.values())]}
+
+
+BINDING = BindingShape()
+RETRY = Object(
+    pb.RetryPolicy,
+    {
+        "max_attempts": Member(Integer(1, 10_000), "Attempts in all; default 3."),
+        "initial_interval": Member(Span(), "Wait before the second attempt; default 1s."),
+        "max_interval": Member(Span(), "Longest wait; default 60s."),
+        "coefficient": Member(Number(1, 100), "Factor from one wait to the next; default 2."),
+        "jitter": Member(Number(0, 1), "Share of the wait that varies; default 0.2."),
+        "non_retryable_reasons": Member(
+            ListOf(Text()), "Reasons of failure that another attempt cannot help."
+        ),
+    },
+    "retry",
+)
+TIMEOUTS = Object(
+    pb.Timeouts,
+    {
+        "queue": Member(Span(), "Ready until leased."),
+        "attempt": Member(Span(), "One attempt, from lease to end."),
+        "heartbeat": Member(Span(), "Without a sign of life; default 30s, 1s to 1h."),
+        "task": Member(Span(), "All attempts together."),
+    },
+    "timeouts",
+)
+TASK = Object(
+    pb.TaskSpec,
+    {
+        "name": Member(NAME, "Unique in the run: letters, digits, . _ # -", required=True),
+        "executor": Member(EXECUTOR, "What executes it.", required=True),
+        "arguments": Member(JsonObject(), "An object for the executor.", "arguments_json"),
+        "after": Member(ListOf(DEPENDENCY), "What comes before.", "dependencies"),
+        "join": Member(JOIN, "When what comes before is enough; default all_succeeded."),
+        "inputs": Member(MapOf(BINDING, WORD), "Named bindings, resolved when it is leased."),
+        "retry": Member(RETRY, "When and how often it is tried again."),
+        "timeouts": Member(TIMEOUTS, "Its four limits in time."),
+        "queue": Member(WORD, "The line it waits in."),
+        "priority": Member(Integer(-100, 100), "Its place there: higher goes first."),
+        "required_labels": Member(LABELS, "What a worker must have."),
+        "preferred_labels": Member(LABELS, "What a worker should have."),
+        "on_failure": Member(Word(ON_FAILURE), "What its failure means for the run."),
+        "clean_up": Member(Flag(), "It runs when everything else has ended, however."),
+        "output_schema": Member(
+            JsonObject(), "A JSON Schema that its result must hold to.", "output_schema_json"
+        ),
+        "may_spawn": Member(Flag(), "Its result may add tasks below it."),
+    },
+    "task",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Include:
+    """Tasks of another file: under a prefix, with parameters of its own."""
+
+    file: str = ""
+    prefix: str = ""
+    given: Mapping[str, object] = field(default_factory=dict)
+
+
+INCLUDE = Object(
+    Include,
+    {
+        "file": Member(Text(), "A plan file, relative to this one.", required=True),
+        "prefix": Member(
+            Text(r"[A-Za-z0-9._#-]{0,64}", "must be at most 64 characters of [A-Za-z0-9._#-]"),
+            "Put before the names of its tasks.",
+        ),
+        "with": Member(MapOf(ANYTHING), "Its parameters.", into="given"),
+    },
+    "include",
+)
+INCLUDES = ListOf(INCLUDE)
+FRAGMENT_MEMBERS = ("parameters", "include", "tasks")
+"""What an included file may hold; the rest belongs to a run."""
+RUN_MEMBERS = {
+    "parameters": Member(PARAMETERS, "What may be set at the start: ${params.name}."),
+    "include": Member(INCLUDES, "Tasks of other files."),
+    "name": Member(Text(), "For people."),
+    "labels": Member(LABELS, "Words to find the run by."),
+    "input": Member(Json(), "The run's input, unless the start gives another."),
+    "tasks": Member(ListOf(TASK), "The tasks, in any order."),
+    "output": Member(BINDING, "What the run yields; default null."),
+    "failure_policy": Member(Word(FAILURE_POLICIES), "What a failed task means for the rest."),
+    "run_timeout": Member(Span(), "From start to end of the run, clean-up excepted."),
+    "cancel_grace": Member(Span(), "How long attempts may take to stop; default 10s."),
+    "clean_up_timeout": Member(Span(), "How long clean-up may take; default 10m."),
+    "task_count_max": Member(
+        Integer(1), "The most tasks the run may ever hold; default 10,000, at most 1,000,000."
+    ),
+    "growing": Member(Flag(), "More tasks will be added while it runs."),
+    "slice_timeout": Member(Span(), "How long a growing plan waits for its next slice."),
+}
+
+
+def _run(
+    name: str = "",
+    labels: Mapping[str, str] | None = None,
+    input: object = None,
+    parameters: object = None,
+    include: object = None,
+    **graph: Any,
+) -> RunForm:
+    return RunForm(graph=pb.TaskGraph(**graph), name=name, labels=labels or {})
+
+
+RUN = Object(_run, RUN_MEMBERS, "run")
 
 
 def parse_run(value: object, *, source: str = "the plan") -> RunForm:
     """Return the run of a plan's parsed JSON. Raises InvalidArgument with every mistake in it.
 
-    source: what it is, as a person calls it; it opens the message.
+    source: what it is, as a person calls it; it opens the message. Its parameters have their
+    defaults; what it includes can be found by `plan_files.read` only.
     """
     mistakes = Mistakes()
-    fields = Fields(value, "", mistakes)
-    name = fields.text("name")
-    labels = fields.text_map("labels")
-    has_input = fields.has("input")
-    graph = _graph(fields)
-    fields.finish()
+    if isinstance(value, Mapping):
+        if value.get("include") is not None:
+            mistakes.add("include", "works in a plan file only: nothing else has a directory")
+        if value.get("parameters") is not None:
+            declared = read_parameters(value["parameters"], mistakes)
+            values = values_of(
+                declared, {}, lambda name, why: mistakes.add(f"parameters.{name}", why)
+            )
+            value = with_parameters(run_members(value), values, mistakes.add)
+    form = read_run(value, mistakes)
     mistakes.raise_if_any(source)
+    return form
+
+
+def run_members(value: Mapping[str, object]) -> dict[str, object]:
+    """Return a plan without what has been done once its parameters and includes are in."""
+    return {key: each for key, each in value.items() if key not in ("parameters", "include")}
+
+
+def read_run(value: object, mistakes: Mistakes) -> RunForm:
+    """Return the run of a plan's parsed JSON as far as it can be read; the rest is noted."""
+    form = RUN.read(value, At(mistakes))
+    if not isinstance(value, Mapping):
+        return RunForm(graph=pb.TaskGraph())
+    if not value.get("tasks") and not form.graph.growing:
+        mistakes.add("tasks", "is required: a list of at least one task")
+    given = value.get("input")
     return RunForm(
-        graph=graph, name=name, labels=labels, input=fields.value("input"), has_input=has_input
+        graph=form.graph,
+        name=form.name,
+        labels=form.labels,
+        input=given,
+        has_input=given is not None,
     )
 
 
@@ -81,195 +386,17 @@ def parse_tasks(value: object, *, source: str = "the tasks") -> list[pb.TaskSpec
     Raises InvalidArgument with every mistake in it.
     """
     mistakes = Mistakes()
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        mistakes.add("", f"must be a list of tasks, not {name_of(value)}")
-        value = []
-    specs = [_task(each, f"[{index}]", mistakes) for index, each in enumerate(value)]
+    at = At(mistakes)
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, list):
+        specs = [TASK.read(each, at.within(index)) for index, each in enumerate(value)]
+    else:
+        at.wrong(f"must be a list of tasks, not {name_of(value)}")
     mistakes.raise_if_any(source)
     return specs
-
-
-def form_path(contract_path: str) -> str:
-    """Return the path in this form of a field that the kernel names by its path in the contract.
-
-    `task_graph.tasks[1].dependencies[0].task` is `tasks[1].after[0]` here.
-    """
-    path = contract_path.removeprefix("task_graph.").replace("arguments_json", "arguments")
-    return re.sub(r"dependencies\[([0-9]+)\](\.task$)?", r"after[\1]", path)
 
 
 def payload_of(value: object, *, source: str = "the value") -> Payload:
     """Return a value as a JSON payload. Raises InvalidArgument when it cannot be JSON."""
     return Payload(json=to_json(value, source=source))
-
-
-def _graph(fields: Fields) -> pb.TaskGraph:
-    if not fields.has("tasks") and not fields.has("growing"):
-        fields.wrong("tasks", "is required: a list of at least one task")
-    return pb.TaskGraph(
-        tasks=fields.each("tasks", _task),
-        growing=fields.boolean("growing"),
-        slice_timeout=fields.duration("slice_timeout"),
-        output=_binding_of(fields, "output"),
-        failure_policy=fields.word(
-            "failure_policy", FAILURE_POLICIES, pb.FAILURE_POLICY_UNSPECIFIED
-        ),
-        run_timeout=fields.duration("run_timeout"),
-        cancel_grace=fields.duration("cancel_grace"),
-        clean_up_timeout=fields.duration("clean_up_timeout"),
-        task_count_max=fields.integer("task_count_max", low=1),
-    )
-
-
-def _task(value: object, path: str, mistakes: Mistakes) -> pb.TaskSpec:
-    fields = Fields(value, path, mistakes)
-    spec = pb.TaskSpec(
-        name=fields.text("name", required=True),
-        executor=fields.text("executor", required=True),
-        arguments_json=_object_text(fields, "arguments"),
-        dependencies=fields.each("after", _dependency),
-        join=_join(fields),
-        inputs={
-            key: binding
-            for at, key, each in fields.members("inputs")
-            if (binding := _binding(each, at, mistakes)) is not None
-        },
-        retry=_retry(fields),
-        timeouts=_timeouts(fields),
-        queue=fields.text("queue"),
-        priority=fields.integer("priority", low=-100, high=100),
-        required_labels=fields.text_map("required_labels"),
-        preferred_labels=fields.text_map("preferred_labels"),
-        on_failure=fields.word("on_failure", ON_FAILURE, pb.ON_FAILURE_UNSPECIFIED),
-        clean_up=fields.boolean("clean_up"),
-        output_schema_json=_object_text(fields, "output_schema"),
-        may_spawn=fields.boolean("may_spawn"),
-    )
-    fields.finish()
-    return spec
-
-
-def _dependency(value: object, path: str, mistakes: Mistakes) -> pb.Dependency:
-    if isinstance(value, str):
-        return pb.Dependency(task=value)
-    if not isinstance(value, Mapping):
-        mistakes.add(
-            path, f'must be a task\'s name or {{"task": ..., "scope": ...}}, not {name_of(value)}'
-        )
-        return pb.Dependency()
-    fields = Fields(value, path, mistakes)
-    dependency = pb.Dependency(
-        task=fields.text("task", required=True),
-        scope=fields.word("scope", SCOPES, pb.DEPENDENCY_SCOPE_UNSPECIFIED),
-    )
-    fields.finish()
-    return dependency
-
-
-def _join(fields: Fields) -> pb.JoinRule | None:
-    value = fields.value("join")
-    if value is None:
-        return None
-    if isinstance(value, str):
-        kind = fields.word("join", JOINS, pb.JOIN_KIND_UNSPECIFIED)
-        if kind == pb.JOIN_KIND_N_SUCCEEDED:
-            fields.wrong("join", 'needs a count: {"kind": "n_succeeded", "count": 2}')
-        return pb.JoinRule(kind=kind)
-    within = Fields(value, fields.at("join"), fields.mistakes)
-    rule = pb.JoinRule(
-        kind=within.word("kind", JOINS, pb.JOIN_KIND_UNSPECIFIED),
-        count=within.integer("count", low=1),
-        rest=within.word("rest", REST, pb.JOIN_REST_UNSPECIFIED),
-    )
-    within.finish()
-    return rule
-
-
-def _retry(fields: Fields) -> pb.RetryPolicy | None:
-    if not fields.has("retry"):
-        return None
-    within = Fields(fields.value("retry"), fields.at("retry"), fields.mistakes)
-    policy = pb.RetryPolicy(
-        max_attempts=within.integer("max_attempts", low=1, high=10_000),
-        initial_interval=within.duration("initial_interval"),
-        max_interval=within.duration("max_interval"),
-        coefficient=within.number("coefficient") or 0.0,
-        jitter=within.number("jitter"),
-        non_retryable_reasons=within.texts("non_retryable_reasons"),
-    )
-    within.finish()
-    return policy
-
-
-def _timeouts(fields: Fields) -> pb.Timeouts | None:
-    if not fields.has("timeouts"):
-        return None
-    within = Fields(fields.value("timeouts"), fields.at("timeouts"), fields.mistakes)
-    timeouts = pb.Timeouts(
-        queue=within.duration("queue"),
-        attempt=within.duration("attempt"),
-        heartbeat=within.duration("heartbeat"),
-        task=within.duration("task"),
-    )
-    within.finish()
-    return timeouts
-
-
-def _binding_of(fields: Fields, name: str) -> pb.Binding | None:
-    if not fields.has(name):
-        return None
-    return _binding(fields.value(name), fields.at(name), fields.mistakes)
-
-
-def _binding(value: object, path: str, mistakes: Mistakes) -> pb.Binding | None:
-    if not isinstance(value, Mapping):
-        return _literal(value, path, mistakes)
-    fields = Fields(value, path, mistakes)
-    source = fields.word("from", {word: word for word in SOURCES}, "")
-    if not source:
-        if not fields.has("from"):
-            fields.wrong(
-                "from",
-                f"is required, one of {', '.join(SOURCES)}; "
-                'an object itself is written {"from": "literal", "value": {...}}',
-            )
-        return None
-    binding = _sourced(source, fields)
-    fields.finish()
-    return binding
-
-
-def _sourced(source: str, fields: Fields) -> pb.Binding | None:
-    if source == "literal":
-        return _literal(fields.value("value"), fields.at("value"), fields.mistakes)
-    pointer = fields.text("pointer")
-    if pointer and not pointer.startswith("/"):
-        fields.wrong("pointer", 'is a JSON Pointer: empty for the whole value, or like "/files/0"')
-    if source == "input":
-        return pb.Binding(run_input=pb.RunInputRef(pointer=pointer))
-    task = fields.text("task", required=True)
-    if source == "task":
-        return pb.Binding(task_output=pb.TaskOutputRef(task=task, pointer=pointer))
-    return pb.Binding(subtree_outputs=pb.SubtreeOutputsRef(task=task, pointer=pointer))
-
-
-def _literal(value: object, path: str, mistakes: Mistakes) -> pb.Binding | None:
-    try:
-        return pb.Binding(literal=payload_of(value, source="it"))
-    except InvalidArgument as error:
-        mistakes.add(path, error.message)
-        return None
-
-
-def _object_text(fields: Fields, name: str) -> str:
-    value = fields.value(name)
-    if value is None:
-        return ""
-    if not isinstance(value, Mapping):
-        fields.wrong(name, f"must be an object, not {name_of(value)}")
-        return ""
-    try:
-        return to_json(dict(value), source="it")
-    except InvalidArgument as error:
-        fields.wrong(name, error.message)
-        return ""

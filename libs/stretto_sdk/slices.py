@@ -1,8 +1,8 @@
 """Cuts a plan that is too large for one message into slices the kernel takes one after another.
 
 Pure. Tasks go level by level, so that each slice depends only on itself and on earlier ones, and
-the first of them can run while the last are still on their way. What the kernel judges of a plan as
-a whole (unknown names, cycles) is judged here for the whole that it never sees at once.
+the first of them can run while the last are still on their way. What lies between tasks is judged
+by `relations` for the whole, which the kernel never sees at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.fields import Mistakes
-from stretto_sdk.plan_form import form_path
-from stretto_sdk.task_order import cycle_beside, ordered
+from stretto_sdk.form_paths import form_path
+from stretto_sdk.relations import check_relations
+from stretto_sdk.task_order import ordered
 
 MESSAGE_TASKS_MAX = 1_000
 """The most the kernel takes at once."""
@@ -24,7 +25,6 @@ SLICE_TASKS_MAX = 500
 SLICE_BYTES_MAX = 512 << 10
 """Of a slice's tasks: half of what the kernel records as one fact; defaults and the run's input
 come beside them."""
-TASK_COUNT_DEFAULT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,9 @@ def is_sliced(graph: pb.TaskGraph) -> bool:
 def slices_of(graph: pb.TaskGraph) -> list[Slice]:
     """Return the plan's tasks in slices. Raises InvalidArgument for what is wrong between them."""
     mistakes = Mistakes()
-    waits_for = _relations(graph, mistakes)
-    order = ordered(waits_for)
-    if cycle := cycle_beside(order, waits_for):
-        names = " -> ".join(graph.tasks[number].name for number in cycle)
-        mistakes.add("tasks", f"the dependencies form a cycle: {names}")
+    waits_for = check_relations(graph, mistakes)
     mistakes.raise_if_any("the plan")
+    order = ordered(waits_for)
     slices: list[list[int]] = [[]]
     size_bytes = 0
     for number in order:
@@ -99,35 +96,3 @@ def alone(piece: Slice) -> list[pb.TaskSpec]:
                 del copy.inputs[key]
         copies.append(copy)
     return copies
-
-
-def _relations(graph: pb.TaskGraph, mistakes: Mistakes) -> list[list[int]]:
-    """Return what each task waits for, by numbers; unknown names, doubles and loops are noted."""
-    numbers: dict[str, int] = {}
-    for number, task in enumerate(graph.tasks):
-        if numbers.setdefault(task.name, number) != number:
-            mistakes.add(f"tasks[{number}].name", f"{task.name!r} is there twice")
-    count_max = graph.task_count_max or TASK_COUNT_DEFAULT_MAX
-    if len(graph.tasks) > count_max:
-        mistakes.add(
-            "task_count_max",
-            f"the plan has {len(graph.tasks)} tasks and allows {count_max}: raise it",
-        )
-    output = graph.output.task_output.task or graph.output.subtree_outputs.task
-    # A spawned task comes to be below the task its name starts with.
-    if output and output.split("/", 1)[0] not in numbers:
-        mistakes.add("output.task", f"no task is named {output!r}")
-    waits_for: list[list[int]] = []
-    for number, task in enumerate(graph.tasks):
-        above: dict[int, None] = {}
-        for index, edge in enumerate(task.dependencies):
-            at = f"tasks[{number}].after[{index}]"
-            found = numbers.get(edge.task)
-            if edge.task == task.name:
-                mistakes.add(at, "a task cannot depend on itself")
-            elif found is None:
-                mistakes.add(at, f"no task is named {edge.task!r}")
-            else:
-                above[found] = None
-        waits_for.append(list(above))
-    return waits_for

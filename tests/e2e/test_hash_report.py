@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stretto_sdk.plan_form import parse_run_text, parse_tasks
+from stretto_sdk.plan_files.read import read_plan_text
+from stretto_sdk.plan_form import parse_tasks
 
 from tests.e2e.conftest import ROOT, command
 
@@ -74,7 +75,7 @@ def test_the_steps_join_into_a_checked_report(directory: Path) -> None:
 
 def test_the_plan_program_writes_a_plan_file(directory: Path) -> None:
     told = command(sys.executable, EXAMPLE / "plan.py", directory, environ=dict(os.environ))
-    run = parse_run_text(told.stdout, source="plan.json")
+    run = read_plan_text(told.stdout, source="plan.json")
     assert [task.name for task in run.graph.tasks] == ["list", "report", "check"]
     assert [task.may_spawn for task in run.graph.tasks] == [True, False, False]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stretto_sdk.slices import TASK_COUNT_DEFAULT_MAX
+from stretto_sdk.relations import TASK_COUNT_DEFAULT_MAX
 
 NAME_CHARACTERS_MAX = 200
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stretto_cli.app import app
 from stretto_cli.exits import ExitStatus
-from stretto_sdk.plan_form import parse_run_text
+from stretto_sdk.plan_files.read import read_plan_text
 from typer.testing import CliRunner, Result
 
 TRACE = {
@@ -47,7 +47,7 @@ def test_a_trace_becomes_a_plan_file(tmp_path: Path) -> None:
     assert "1 of 2 tasks have no runtime" in result.stderr
     form = json.loads(plan.read_text())
     assert [each["arguments"]["duration"] for each in form["tasks"]] == ["0.5s", "0s"]
-    assert parse_run_text(plan.read_bytes(), source="plan").graph.tasks[1].dependencies
+    assert read_plan_text(plan.read_bytes(), source="plan").graph.tasks[1].dependencies
 
 
 def test_a_job_graph_goes_to_standard_output(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.plan import Plan
-from stretto_sdk.plan_form import form_path, parse_run, parse_run_text, parse_tasks
+from stretto_sdk.form_paths import form_path
+from stretto_sdk.plan_form import parse_run, parse_tasks
 
 
 def mistakes_of(form: object) -> dict[str, str]:
@@ -135,28 +136,6 @@ def test_the_first_mistake_of_a_field_stands() -> None:
 def test_a_plan_without_tasks_is_refused_unless_it_grows() -> None:
     assert "required" in mistakes_of({})["tasks"]
     assert parse_run({"growing": True}).graph.growing
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        (b'{"tasks": [], "tasks": []}', '"tasks" stands twice'),
-        (b'{"input": NaN}', "NaN is no JSON number"),
-        (b'{"input": 1e999}', "too large"),
-        (b'{"input": "\xff"}', "not UTF-8"),
-        (b'{"input": "\\ud800"}', "surrogate"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"input": ' + b"1" * 5_000 + b"}", "not JSON"),
-        (b"{", "line 1, column 2"),
-        (b"[" + b" " * (65 << 20), "at most"),
-        (b"[]", "must be an object, not a list"),
-        (b"", "not JSON"),
-    ],
-)
-def test_text_that_is_not_a_plan_is_refused_by_name(text: bytes, says: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"plan\.json") as refused:
-        parse_run_text(text, source="plan.json")
-    assert says in str(refused.value)
 
 
 def test_the_builder_and_the_file_give_the_same_graph() -> None:

@@ -76,12 +76,13 @@ def test_what_is_wrong_between_tasks_is_named_at_once() -> None:
         output=pb.Binding(task_output=pb.TaskOutputRef(task="y")),
     )
     assert violations_of(plan) == {
-        "tasks[1].name": "'a' is there twice",
+        "tasks[1].name": "'a' is there twice; rename one",
         "task_count_max": "the plan has 5 tasks and allows 4: raise it",
         "output.task": "no task is named 'y'",
         "tasks[0].after[0]": "a task cannot depend on itself",
         "tasks[0].after[1]": "no task is named 'x'",
-        "tasks": "the dependencies form a cycle: b -> d -> c -> b",
+        "tasks[2].after[0]": "the dependencies form a cycle: b -> d -> c -> b; "
+        "take one of these edges away",
     }
 
 
