@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
     add_commands(app, run, get)
 
 
-def run(  # noqa: PLR0913, PLR0917 - the options of a command
+def run(
     suite: Suite,
     file: PlanFile,
     given_input: InputOption = None,

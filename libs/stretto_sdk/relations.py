@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from stretto.run.v1 import plan_pb2 as pb
 
 from stretto_sdk.fields import Mistakes, nearest
+from stretto_sdk.plan_files.places import step_text
 from stretto_sdk.task_order import cycle_beside, ordered
 
 TASK_COUNT_DEFAULT_MAX = 10_000
@@ -125,7 +126,7 @@ class _Relations:
         far: list[tuple[int, str, int]] = []
         for number, task in enumerate(self.graph.tasks):
             for key, binding in task.inputs.items():
-                at = f"tasks[{number}].inputs[{key!r}].task"
+                at = f"tasks[{number}].inputs{step_text(key)}.task"
                 output, subtree = binding.task_output.task, binding.subtree_outputs.task
                 name = output or subtree
                 found = self.numbers.get(name)

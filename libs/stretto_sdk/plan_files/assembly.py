@@ -16,7 +16,8 @@ from stretto_sdk.fields import WHOLE, Mistakes, name_of
 from stretto_sdk.plan_files.mistakes import PlanMistake
 from stretto_sdk.plan_files.parameters import read_parameters, values_of, with_parameters
 from stretto_sdk.plan_files.text import PlanText, Unreadable
-from stretto_sdk.plan_form import FRAGMENT_MEMBERS, INCLUDES, Include, run_members
+from stretto_sdk.plan_form import run_members
+from stretto_sdk.plan_shapes import FRAGMENT_MEMBERS, INCLUDES, Include
 from stretto_sdk.shapes import At
 
 INCLUDE_DEPTH_MAX = 8

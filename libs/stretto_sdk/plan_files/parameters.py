@@ -32,7 +32,17 @@ from stretto_sdk.strict_json import parse_json, to_json
 
 _REFERENCE = re.compile(r"(\$?)(\$\{params\.([^}]*)\})")
 _WHOLE = re.compile(PARAMETER)
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
+_STAND_INS: dict[str, object] = {
+    "string": "x",
+    "integer": 1,
+    "number": 1,
+    "boolean": False,
+    "list": [],
+    "object": {},
+}
+"""What stands for a parameter whose value is wrong, so that one mistake does not make others."""
 TYPES: dict[str, Callable[[object], bool]] = {
     "string": lambda value: isinstance(value, str),
     "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -78,14 +88,15 @@ PARAMETER_SHAPE = Object(
 )
 PARAMETERS = MapOf(
     PARAMETER_SHAPE,
-    Text(r"[a-z][a-z0-9_]{0,63}", "is not the name of a parameter: a-z, 0-9 and _, 64 at most"),
+    Text(NAME.pattern, "is not the name of a parameter: a-z, 0-9 and _, 64 at most"),
 )
 
 
 def read_parameters(value: object, mistakes: Mistakes) -> dict[str, Parameter]:
     """Return what the member `parameters` of a file declares, as far as it can be read."""
     at = At(mistakes).within("parameters")
-    declared: dict[str, Parameter] = {} if value is None else PARAMETERS.read(value, at) or {}
+    read: dict[str, Parameter] = {} if value is None else PARAMETERS.read(value, at) or {}
+    declared = {name: each for name, each in read.items() if NAME.fullmatch(name)}
     for name, parameter in declared.items():
         if parameter.default is None:
             continue
@@ -118,10 +129,11 @@ def values_of(
         if name in given:
             values[name] = _typed(name, parameter, given[name], wrong)
             continue
-        required = parameter.required
-        if required if required is not None else parameter.default is None:
+        if parameter.default is None and parameter.required is not False:
             about = f" ({parameter.description})" if parameter.description else ""
             wrong(name, f"the parameter {name!r} must be given{about}")
+            values[name] = _STAND_INS[parameter.type]
+            continue
         values[name] = parameter.default
     return values
 
@@ -134,12 +146,12 @@ def _typed(
             value = parse_json(value, source="the value")
         except InvalidArgument:
             wrong(name, f"the parameter {name!r} is of type {parameter.type}; this is text")
-            return None
+            return _STAND_INS[parameter.type]
     if parameter.type == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
     if not TYPES[parameter.type](value):
         wrong(name, f"the parameter {name!r} is of type {parameter.type}, not {name_of(value)}")
-        return None
+        return _STAND_INS[parameter.type]
     return value
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -98,19 +100,24 @@ def _read(
         found.append(located("" if field == WHOLE else field, description, of_key=of_key))
     if found:
         order = {document.source: number for number, document in enumerate(documents, 1)}
+        found = _each_once(found)
         found.sort(key=lambda each: (order.get(each.file, 0), each.line, each.column))
-        raise PlanRefused(source, _each_once(found))
+        raise PlanRefused(source, found)
     return replace(form, source=source, located=located)
 
 
 def _each_once(mistakes: list[PlanMistake]) -> list[PlanMistake]:
-    """Return the mistakes without those at a place whose text is wrong: that explains them."""
+    """Return the mistakes but for those that an earlier one of the same field explains.
+
+    Of those, what a text has wrong at the field's place is one.
+    """
     texts = {(each.file, each.line, each.column) for each in mistakes if not each.field}
-    return [
-        each
-        for each in dict.fromkeys(mistakes)
-        if not each.field or (each.file, each.line, each.column) not in texts
-    ]
+    first: dict[tuple[str, str, object], PlanMistake] = {}
+    for each in mistakes:
+        own = each.description if each.field in ("", WHOLE) else None
+        if not each.field or (each.file, each.line, each.column) not in texts:
+            first.setdefault((each.file, each.field, own), each)
+    return list(first.values())
 
 
 def _located(
@@ -126,7 +133,10 @@ def _load(path: Path) -> PlanText:
 
 def _bytes_of(path: Path) -> bytes:
     """Return what a file holds. Raises OSError; Unreadable, unread, when it is too large."""
-    size_bytes = path.stat().st_size
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory, not a plan file", str(path))
+    size_bytes = status.st_size
     if size_bytes <= PLAN_BYTES_MAX:
         with path.open("rb") as file:
             raw = file.read(PLAN_BYTES_MAX + 1)

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.plan import Plan
 from stretto_sdk.form_paths import form_path
+from stretto_sdk.plan import Plan
 from stretto_sdk.plan_form import parse_run, parse_tasks
 
 
