@@ -433,7 +433,7 @@ tasks:
         ("part.yaml:1:1 name", "belongs to a run, and this file is included"),
         ("part.yaml:3:25 tasks[0].executor", 'did you mean "process"?'),
         ("part.yaml:4:42 tasks[1].after[0]", "no task is named 'aa'"),
-        ("part.yaml:4:56 tasks[1].queue", "no parameter is named 'q'"),
+        ("part.yaml:4:54 tasks[1].queue", "no parameter is named 'q'"),
     ):
         assert [each for each in found if each.startswith(place) and says in each], (place, found)
     assert len(found) == 11, found
