@@ -3,8 +3,10 @@
 isort:skip_file
 What several packages share."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,7 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Payload(_message.Message):
     """A value that crosses the system: a run's input, a task's result, a heartbeat's details.
-    Limit: 64 KiB in this version; a larger one is refused with INVALID_ARGUMENT.
+    Limit: 64 KiB inline; a larger one is put as a blob first (BlobService.PutBlob) and named here.
+    Details of heartbeats and failures are inline always.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -27,16 +30,27 @@ class Payload(_message.Message):
     JSON_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
+    COMPOSED_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     json: _builtins.str
     """JSON text in UTF-8 (RFC 8259): no NaN, no Infinity, no duplicate keys."""
     data: _builtins.bytes
     """Any bytes; `content_type` says what they are."""
     content_type: _builtins.str
-    """RFC 9110 media type; empty means application/json for `json`, application/octet-stream else."""
+    """RFC 9110 media type; empty means application/json for `json` and `composed`,
+    application/octet-stream else.
+    """
     @_builtins.property
     def blob(self) -> Global___BlobRef:
-        """A blob stored before by content digest. Refused with UNIMPLEMENTED in this version."""
+        """A blob of the same namespace. It is a JSON value when `content_type` is application/json, and
+        else just bytes. A command that names one that is not there is refused with BLOB_MISSING.
+        """
+
+    @_builtins.property
+    def composed(self) -> Global___ComposedValue:
+        """A value that its reader puts together from blobs. Only in what the kernel answers: as an input
+        of an assignment, and as a run's output. Refused in a request.
+        """
 
     def __init__(
         self,
@@ -44,13 +58,14 @@ class Payload(_message.Message):
         json: _builtins.str = ...,
         data: _builtins.bytes = ...,
         blob: Global___BlobRef | None = ...,
+        composed: Global___ComposedValue | None = ...,
         content_type: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content_type", b"content_type", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "content_type", b"content_type", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "data", "blob"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "data", "blob", "composed"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
@@ -81,3 +96,97 @@ class BlobRef(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BlobRef: _TypeAlias = BlobRef  # noqa: Y015
+
+@_typing.final
+class ComposedValue(_message.Message):
+    """A JSON value of which parts are blobs. The kernel never reads a blob: a binding that points into
+    one, or a list of outputs some of which are blobs, is handed on like this. To read it: take each
+    part's value (fetch its blob and parse it), follow its pointer, and put the values into a list if
+    it is one. A pointer that leads nowhere means INPUT_UNRESOLVED: fail the attempt, not retryable.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTS_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    list: _builtins.bool
+    """The value is the JSON list of the parts, even of one or none."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValuePart]:
+        """The parts, in order; exactly one unless `list`."""
+
+    def __init__(
+        self,
+        *,
+        parts: _abc.Iterable[Global___ValuePart] | None = ...,
+        list: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["list", b"list", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComposedValue: _TypeAlias = ComposedValue  # noqa: Y015
+
+@_typing.final
+class ValuePart(_message.Message):
+    """A part of a composed value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    POINTER_FIELD_NUMBER: _builtins.int
+    pointer: _builtins.str
+    """JSON Pointer (RFC 6901) into the value; empty = the whole value."""
+    @_builtins.property
+    def value(self) -> Global___Payload:
+        """JSON, or a blob of JSON; never composed itself."""
+
+    def __init__(
+        self,
+        *,
+        value: Global___Payload | None = ...,
+        pointer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pointer", b"pointer", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValuePart: _TypeAlias = ValuePart  # noqa: Y015
+
+@_typing.final
+class Artifact(_message.Message):
+    """A named file that an attempt leaves behind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique in its attempt; 1-200 characters, a relative path as a person would write it: no empty
+    part, no "." or "..", no control characters, no backslash.
+    """
+    content_type: _builtins.str
+    """RFC 9110 media type; empty = application/octet-stream. At most 255 characters."""
+    @_builtins.property
+    def blob(self) -> Global___BlobRef:
+        """The bytes. Put before the outcome that names it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        blob: Global___BlobRef | None = ...,
+        content_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "content_type", b"content_type", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artifact: _TypeAlias = Artifact  # noqa: Y015

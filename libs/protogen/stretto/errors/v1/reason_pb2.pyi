@@ -108,6 +108,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """UNIMPLEMENTED: the service has no such method; metadata `method`."""
     REASON_FACT_TOO_LARGE: _Reason.ValueType  # 64
     """INVALID_ARGUMENT: it would be one fact beyond metadata `bytes_max`; send less at once."""
+    REASON_BLOB_MISSING: _Reason.ValueType  # 65
+    """FAILED_PRECONDITION: a blob that is named is not in the namespace; metadata `digest`: put it."""
+    REASON_DIGEST_MISMATCH: _Reason.ValueType  # 66
+    """INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -200,4 +204,8 @@ REASON_UNKNOWN_METHOD: Reason.ValueType  # 63
 """UNIMPLEMENTED: the service has no such method; metadata `method`."""
 REASON_FACT_TOO_LARGE: Reason.ValueType  # 64
 """INVALID_ARGUMENT: it would be one fact beyond metadata `bytes_max`; send less at once."""
+REASON_BLOB_MISSING: Reason.ValueType  # 65
+"""FAILED_PRECONDITION: a blob that is named is not in the namespace; metadata `digest`: put it."""
+REASON_DIGEST_MISMATCH: Reason.ValueType  # 66
+"""INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

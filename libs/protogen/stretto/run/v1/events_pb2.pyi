@@ -309,6 +309,7 @@ class AttemptSucceeded(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     OUTCOME_DIGEST_FIELD_NUMBER: _builtins.int
     SPAWNED_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task."""
     epoch: _builtins.int
@@ -323,6 +324,10 @@ class AttemptSucceeded(_message.Message):
     def spawned(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.TaskSpec]:
         """Tasks spawned with the result, named by their child part."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_payload_pb2.Artifact]:
+        """Files the attempt left behind, by name."""
+
     def __init__(
         self,
         *,
@@ -331,10 +336,11 @@ class AttemptSucceeded(_message.Message):
         result: _payload_pb2.Payload | None = ...,
         outcome_digest: _builtins.bytes = ...,
         spawned: _abc.Iterable[_plan_pb2.TaskSpec] | None = ...,
+        artifacts: _abc.Iterable[_payload_pb2.Artifact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "outcome_digest", b"outcome_digest", "result", b"result", "spawned", b"spawned", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "epoch", b"epoch", "outcome_digest", b"outcome_digest", "result", b"result", "spawned", b"spawned", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -411,6 +411,7 @@ class OutcomeSucceeded(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     SPAWNED_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def result(self) -> _payload_pb2.Payload:
         """The result; unset = JSON null."""
@@ -419,15 +420,20 @@ class OutcomeSucceeded(_message.Message):
     def spawned(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.TaskSpec]:
         """Tasks to add below this one, in the same append; names are child parts."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_payload_pb2.Artifact]:
+        """Files it leaves behind; at most 100. They count if this outcome is accepted."""
+
     def __init__(
         self,
         *,
         result: _payload_pb2.Payload | None = ...,
         spawned: _abc.Iterable[_plan_pb2.TaskSpec] | None = ...,
+        artifacts: _abc.Iterable[_payload_pb2.Artifact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "spawned", b"spawned"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "result", b"result", "spawned", b"spawned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,122 @@
+"""Blobs as the kernel sees them: put in parts, read by ranges, touched, swept.
+
+The port of the table that keeps them, which is part of the record and stored with fsync. A blob is
+visible in its namespace only, by digest and size. Instants are UTC nanoseconds of the caller's
+clock; `touched_ns` never goes back. Knows no gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
+
+from stretto.common.v1.payload_pb2 import BlobRef
+from stretto_core.errors import FailedPrecondition
+from stretto_core.ids import Namespace
+
+BLOB_BYTES_MAX = 1 << 30
+CHUNK_BYTES = 512 * 1024
+"""What is stored and read at a time; all chunks of a blob but the last have this size."""
+
+
+class BlobMissing(FailedPrecondition):
+    """A blob that a command names is not in its namespace (metadata `digest`): put it first."""
+
+    reason = "BLOB_MISSING"
+
+
+class BlobName(NamedTuple):
+    """A blob as a command names it. digest: SHA-256, 32 bytes."""
+
+    digest: bytes
+    size_bytes: int
+
+
+class Untouched(NamedTuple):
+    """A blob that may be swept if it is still as it was: the key of a deletion."""
+
+    namespace: Namespace
+    digest: bytes
+    touched_ns: int
+
+
+class StoredBlob(NamedTuple):
+    """A blob that is there. key: what its chunks are read by."""
+
+    key: int
+    size_bytes: int
+
+
+class BlobUpload(Protocol):
+    """A blob on its way in; nobody sees it before `commit`. No transaction is open in between."""
+
+    async def add(self, chunk: bytes) -> None:
+        """Store the next chunk: CHUNK_BYTES, less for the last. Raises Unavailable."""
+        ...
+
+    async def commit(self, blob: BlobName, *, now_ns: int) -> None:
+        """Make the blob visible, with fsync; or renew the one that came first. Raises Unavailable.
+
+        The caller has checked digest and size.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """Forget what was stored; after a commit this changes nothing. Never raises Unavailable."""
+        ...
+
+
+class BlobStore(Protocol):
+    """The blobs of all namespaces."""
+
+    async def touch(
+        self, namespace: Namespace, blobs: Collection[BlobName], *, now_ns: int
+    ) -> frozenset[BlobName]:
+        """Renew the touched time of those that are there; return the others. Raises Unavailable."""
+        ...
+
+    async def begin(self, namespace: Namespace, *, now_ns: int) -> BlobUpload:
+        """Begin an upload. Raises Unavailable."""
+        ...
+
+    async def find(self, namespace: Namespace, digest: bytes) -> StoredBlob | None:
+        """Return the blob if it is there. Raises Unavailable."""
+        ...
+
+    async def read(self, key: int, chunk_number: int) -> bytes | None:
+        """Return a chunk, from 0; None when the blob has none of that number (any more).
+
+        Raises Unavailable.
+        """
+        ...
+
+
+class SweptBlobs(Protocol):
+    """The blobs as the sweep sees them."""
+
+    async def untouched(self, *, before_ns: int, count_max: int) -> Sequence[Untouched]:
+        """Return visible blobs touched last before an instant. Raises Unavailable."""
+        ...
+
+    async def delete(self, blob: Untouched) -> bool:
+        """Delete the blob unless it was touched since; return whether it was. Raises Unavailable."""
+        ...
+
+    async def delete_uploads(self, *, before_ns: int) -> int:
+        """Delete what uploads that never ended left, last heard of before an instant."""
+        ...
+
+
+def named(blob: BlobRef) -> BlobName:
+    """Return the blob as a name."""
+    return BlobName(blob.digest, blob.size_bytes)
+
+
+def missing(names: Collection[BlobName]) -> BlobMissing:
+    """Return what refuses a command that names these."""
+    digest = min(names).digest.hex()
+    return BlobMissing(
+        f"{len(names)} of the blobs named are not here with that size: put them first",
+        digest=digest,
+        missing_count=str(len(names)),
+    )
