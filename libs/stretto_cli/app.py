@@ -19,7 +19,7 @@ MODULES = (
         "Suite",
         "suite_commands",
         {
-            "up": "Start a suite on this machine: PostgreSQL, kernel, projector and workers.",
+            "up": "Start a suite on this machine: PostgreSQL, NATS, kernel, projector and workers.",
             "down": "Stop the suite of this machine; its record stays.",
             "status": "Show whether a suite is well: its processes, its workers, its work.",
         },

@@ -52,12 +52,12 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a suite on this machine: PostgreSQL, kernel, projector and workers.
+    """Start a suite on this machine: PostgreSQL, NATS, kernel, projector and workers.
 
-    With $STRETTO_POSTGRES_DSN it uses that database and brings none of its own. A process that
-    dies is started again at once, then with back-off. Everything it has recorded is in the data
-    directory: the next `up` goes on where this one ends, however it ends. Tasks run in the
-    directory it is called in, unless they name another.
+    With $STRETTO_POSTGRES_DSN and $STRETTO_NATS_URL it uses those servers and brings none of its
+    own. A process that dies is started again at once, then with back-off. Everything it has
+    recorded is in the data directory: the next `up` goes on where this one ends, however it ends.
+    Tasks run in the directory it is called in, unless they name another.
     """
     directory = suite.directory
     _refuse_if_running(directory)
@@ -67,6 +67,7 @@ def up(
         worker_count=workers,
         slot_count=slots,
         postgres_dsn=os.environ.get("STRETTO_POSTGRES_DSN") or None,
+        nats_url=os.environ.get("STRETTO_NATS_URL") or None,
         environ=os.environ,
     )
     narrator = _Narrator(settings.address)

@@ -187,6 +187,7 @@ def test_status_shows_every_process_and_secrets_are_only_ours_to_read(suite: Sui
     assert shown["ready"]
     assert [each["name"] for each in shown["processes"]] == [
         "postgres",
+        "nats",
         "kernel",
         "projector",
         "worker-1",

@@ -28,6 +28,7 @@ def main() -> int:
         worker_count=asked["worker_count"],
         slot_count=asked["slot_count"],
         postgres_dsn=os.environ.get("STRETTO_POSTGRES_DSN") or None,
+        nats_url=os.environ.get("STRETTO_NATS_URL") or None,
         environ=os.environ,
     )
     try:

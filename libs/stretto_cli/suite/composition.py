@@ -1,4 +1,4 @@
-"""What a suite on this machine is made of: PostgreSQL, kernel, projector, workers, in that order.
+"""What a suite on this machine is made of: PostgreSQL, NATS, kernel, projector, workers, in order.
 
 Services are started as processes of this Python and never imported. Each gets exactly the
 environment written here; a worker besides inherits the caller's, since tasks are the caller's
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from stretto_core.errors import InvalidArgument
 from stretto_core.localstack.child import ChildSpec, StopStep
+from stretto_core.localstack.nats import EmbeddedNats
 from stretto_core.localstack.postgres import EmbeddedPostgres
 from stretto_core.localstack.readiness import tcp_open
 from stretto_core.rpc.tokens import TOKENS_FILE
@@ -23,6 +24,7 @@ from stretto_cli.suite.directory import SuiteDirectory
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 7788
+DEFAULT_NATS_PORT = 7789
 WORKERS_MAX = 64
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KERNEL_SETTINGS = ("STRETTO_QUEUE_LIMITS", "STRETTO_METRICS_LISTEN")
@@ -34,7 +36,7 @@ _DRAIN_GRACE_MS = 15_000
 class SuiteSettings:
     """How to compose a suite.
 
-    port: where the kernel listens, on loopback. postgres_dsn: None brings our own PostgreSQL.
+    port: where the kernel listens, on loopback. postgres_dsn, nats_url: None brings our own server.
     slot_count: how many work items each worker runs at once; None leaves it to the worker.
     environ: the caller's environment.
     """
@@ -44,6 +46,7 @@ class SuiteSettings:
     worker_count: int = 2
     slot_count: int | None = None
     postgres_dsn: str | None = field(default=None, repr=False)
+    nats_url: str | None = field(default=None, repr=False)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -60,8 +63,15 @@ def child_specs(settings: SuiteSettings) -> tuple[ChildSpec, ...]:
         postgres = EmbeddedPostgres(directory=settings.directory.postgres_path)
         dsn = postgres.dsn()
         specs.append(postgres.child_spec())
+    nats_url = settings.nats_url
+    if nats_url is None:
+        nats = EmbeddedNats(
+            directory=settings.directory.nats_path, port=free_port(DEFAULT_NATS_PORT)
+        )
+        nats_url = nats.url()
+        specs.append(nats.child_spec())
     specs.append(_kernel(settings, dsn))
-    specs.append(_projector(settings, dsn))
+    specs.append(_projector(settings, dsn, nats_url))
     specs.extend(_worker(settings, number) for number in range(1, settings.worker_count + 1))
     return tuple(specs)
 
@@ -71,17 +81,29 @@ def choose_port(asked: int | None) -> int:
 
     Raises InvalidArgument when the one asked for is taken. 0 asks for any.
     """
-    for port in (DEFAULT_PORT, 0) if asked is None else (asked,):
-        with socket.socket() as probe:
-            # As the kernel will bind it: a port whose last connections still linger is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
-    raise InvalidArgument(f"port {asked} is taken: leave out --port to use a free one")
+    found = free_port(DEFAULT_PORT) if asked is None else _bindable(asked)
+    if found is None:
+        raise InvalidArgument(f"port {asked} is taken: leave out --port to use a free one")
+    return found
+
+
+def free_port(liked: int) -> int:
+    """Return the port `liked` if it is free now, else any that is."""
+    found = _bindable(liked) or _bindable(0)
+    assert found is not None, "some port of loopback is free"
+    return found
+
+
+def _bindable(port: int) -> int | None:
+    with socket.socket() as probe:
+        # As it will be bound: a port whose last connections still linger is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return None
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def _kernel(settings: SuiteSettings, dsn: str) -> ChildSpec:
@@ -100,12 +122,16 @@ def _kernel(settings: SuiteSettings, dsn: str) -> ChildSpec:
     )
 
 
-def _projector(settings: SuiteSettings, dsn: str) -> ChildSpec:
+def _projector(settings: SuiteSettings, dsn: str, nats_url: str) -> ChildSpec:
     return ChildSpec(
         name="projector",
         argv=(sys.executable, "-m", "stretto_kernel", "--role", "projector"),
         log_path=settings.directory.log_path("projector"),
-        env={**_passed_on(settings), "STRETTO_POSTGRES_DSN": dsn},
+        env={
+            **_passed_on(settings),
+            "STRETTO_POSTGRES_DSN": dsn,
+            "STRETTO_NATS_URL": nats_url,
+        },
         stop_steps=_DRAIN,
     )
 

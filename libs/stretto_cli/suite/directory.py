@@ -55,6 +55,11 @@ class SuiteDirectory:
         return self.root / "postgres"
 
     @property
+    def nats_path(self) -> Path:
+        """The embedded NATS; nothing in it is the record."""
+        return self.root / "nats"
+
+    @property
     def lock_path(self) -> Path:
         """Names and locks out: the process that runs the suite."""
         return self.root / "suite.lock"

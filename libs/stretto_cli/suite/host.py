@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from stretto_core.errors import FailedPrecondition, Unavailable
 from stretto_core.localstack.child import ChildFailed
+from stretto_core.localstack.nats import embedded_nats_present
 from stretto_core.localstack.postgres_install import PostgresMissing, embedded_postgres_present
 from stretto_core.localstack.status import ChildState, SuiteStatus
 from stretto_core.localstack.supervisor import Supervisor
@@ -40,7 +41,10 @@ async def run_suite(settings: SuiteSettings, watch: Watch | None = None) -> None
     watch: told the status at every change of it; must not block.
     Raises DirectoryInUse, NotInstalled, Unavailable (a process did not come up; with its log).
     """
-    if settings.postgres_dsn is None and not embedded_postgres_present():
+    brings_postgres, brings_nats = settings.postgres_dsn is None, settings.nats_url is None
+    if (brings_postgres and not embedded_postgres_present()) or (
+        brings_nats and not embedded_nats_present()
+    ):
         raise NotInstalled("the services are not installed: pip install 'stretto[server]'")
     # gRPC's own fork handlers can abort a child between fork and exec when probes use threads of
     # its; our children exec at once and need none of them. Read when gRPC is first used.

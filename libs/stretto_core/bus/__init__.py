@@ -9,7 +9,7 @@ pattern `*` stands for one word and a last `>` for one or more (as in NATS).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,7 @@ class SubscriberTooSlow(Exhausted):
 class Hint:
     """What travels: the log of `partition` has something of `subject` up to `position`.
 
+    A position is published under one subject.
     body: what a subscriber may use without reading the log; at most 1 MiB, may be empty.
     """
 
@@ -65,10 +66,11 @@ class Subscription(Protocol):
 class Bus(Protocol):
     """Publishes to, and subscribes by, subject; at least once while nothing breaks."""
 
-    async def publish(self, hint: Hint) -> None:
-        """Hand a hint over; never waits for a subscriber. Raises ValueError for a bad subject.
+    async def publish(self, hints: Sequence[Hint]) -> None:
+        """Hand hints over; never waits for a subscriber. Raises ValueError for a bad subject.
 
-        Raises Unavailable when the bus is down; nobody needs to try again.
+        Returns once the bus has taken all. Raises Unavailable when it may not have: whoever must
+        not lose any hands all of them over again, before any later one of the same subjects.
         """
         ...
 

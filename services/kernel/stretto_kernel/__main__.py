@@ -1,6 +1,7 @@
 """The kernel process: the only constructor of adapters and reader of the environment.
 
-`python -m stretto_kernel` serves a partition; `--role projector` keeps the views. Ends with
+`python -m stretto_kernel` serves a partition; `--role projector` keeps the views and
+relays the log. Ends with
 status 0 after SIGTERM or SIGINT, 1 when it cannot start, 2 for wrong settings.
 """
 
@@ -139,7 +140,7 @@ async def _serve(
 
 
 async def _run_projector(settings: Settings) -> int:
-    """Keep the views until a signal; a database that is down is waited for."""
+    """Keep the views and relay the log until a signal; servers that are down are waited for."""
     # What only this role needs is not loaded by the kernel, whose start is a budget.
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
     from stretto_kernel.projections.run_index import RunIndexFold  # noqa: PLC0415
@@ -152,20 +153,34 @@ async def _run_projector(settings: Settings) -> int:
         log.error("projector.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
     store = RunIndexTable(settings.partition, event_log.tracking)
-    projector = asyncio.create_task(
-        Projector(event_log, store, RunIndexFold(RUN_CODEC)).run(), name="projector"
-    )
+    projector = Projector(event_log, store, RunIndexFold(RUN_CODEC))
+    followers = [asyncio.create_task(projector.run(), name="projector")]
+    if settings.nats_url:
+        followers.append(asyncio.create_task(_relay(event_log, settings.nats_url), name="relay"))
     ended = asyncio.create_task(stopped.wait())
-    log.info("projector.following")
-    await asyncio.wait([projector, ended], return_when=asyncio.FIRST_COMPLETED)
-    failed = projector.done()
-    if failed:
-        # A bug of ours: better no projector, restarted, than a view that looks alive.
-        log.error("projector.failed", exc_info=projector.exception())
-    projector.cancel()
-    await asyncio.wait([projector])
+    log.info("projector.following", relaying=bool(settings.nats_url))
+    await asyncio.wait([*followers, ended], return_when=asyncio.FIRST_COMPLETED)
+    failed = [follower for follower in followers if follower.done()]
+    for follower in failed:
+        # A bug of ours: better no follower, restarted, than a view that looks alive.
+        log.error(f"{follower.get_name()}.failed", exc_info=follower.exception())
+    for follower in followers:
+        follower.cancel()
+    await asyncio.wait(followers)
     await event_log.close()
     return 1 if failed else 0
+
+
+async def _relay(event_log: PostgresLog, nats_url: str) -> None:
+    from stretto_core.bus.jetstream import JetStreamBus  # noqa: PLC0415
+
+    from stretto_kernel.relay.relay import Relay  # noqa: PLC0415
+
+    bus = JetStreamBus(nats_url)
+    try:
+        await Relay(event_log, bus).run()
+    finally:
+        await bus.close()
 
 
 def _tokens(settings: Settings) -> TokenFile | TokenTable:

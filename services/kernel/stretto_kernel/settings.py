@@ -28,6 +28,7 @@ class Settings:
     """What a kernel process is started with.
 
     postgres_dsn: connection string of the record; never logged.
+    nats_url: where the projector relays the log to; never logged; empty = it does not.
     listen_address: host:port; port 0 takes a free one.
     metrics_address: host:port of /metrics for Prometheus; empty = not served.
     address_file: where the bound address is written once calls are taken; None = nowhere.
@@ -40,6 +41,7 @@ class Settings:
     """
 
     postgres_dsn: str = field(repr=False)
+    nats_url: str = field(default="", repr=False)
     listen_address: str = "127.0.0.1:0"
     metrics_address: str = ""
     address_file: Path | None = None
@@ -59,6 +61,7 @@ class Settings:
         """Return the settings the environment gives. Raises SettingsError naming the variable."""
         return cls(
             postgres_dsn=_required(environ, "STRETTO_POSTGRES_DSN"),
+            nats_url=environ.get("STRETTO_NATS_URL", ""),
             listen_address=_address(environ, "STRETTO_LISTEN", default="127.0.0.1:0"),
             metrics_address=_address(environ, "STRETTO_METRICS_LISTEN", default=""),
             address_file=_path(environ.get("STRETTO_ADDRESS_FILE", "")),

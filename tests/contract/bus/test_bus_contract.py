@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from stretto_core.bus import Bus, Hint, SubscriberTooSlow, Subscription, check_pattern, matches
 from stretto_core.bus.inprocess import InProcessBus
+from stretto_core.bus.jetstream import JetStreamBus
 from stretto_core.errors import Unavailable
 from stretto_core.ids import Partition
 
-ADAPTERS: dict[str, Callable[[], Bus]] = {"in-process": InProcessBus}
 P0 = Partition("p0")
 
 
-@pytest.fixture(params=list(ADAPTERS))
-async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
-    made = ADAPTERS[request.param]()
+@pytest.fixture(params=["in-process", "jetstream"])
+def nats_or_none(request: pytest.FixtureRequest) -> str | None:
+    if request.param == "in-process":
+        return None
+    url: str = request.getfixturevalue("fresh_nats")
+    return url
+
+
+@pytest.fixture
+async def bus(nats_or_none: str | None) -> AsyncIterator[Bus]:
+    made: Bus = InProcessBus() if nats_or_none is None else JetStreamBus(nats_or_none)
     yield made
     await made.close()
 
@@ -39,14 +47,14 @@ async def rest_of(subscription: Subscription) -> list[Hint]:
 async def test_a_subscriber_gets_its_subject_in_order(bus: Bus) -> None:
     subscription = await bus.subscribe("run.a")
     for position in range(1, 20):
-        await bus.publish(hint("run.a", position))
-        await bus.publish(hint("run.b", position))
+        await bus.publish([hint("run.a", position)])
+        await bus.publish([hint("run.b", position + 100)])
     assert await rest_of(subscription) == [hint("run.a", position) for position in range(1, 20)]
 
 
 async def test_every_subscriber_gets_it(bus: Bus) -> None:
     subscriptions = [await bus.subscribe(pattern) for pattern in ("run.a", "run.a", "run.*", ">")]
-    await bus.publish(hint("run.a"))
+    await bus.publish([hint("run.a")])
     assert [await rest_of(each) for each in subscriptions] == [[hint("run.a")]] * 4
 
 
@@ -55,14 +63,14 @@ async def test_a_waiting_subscriber_is_woken(bus: Bus) -> None:
     first = asyncio.ensure_future(anext(aiter(subscription)))
     await asyncio.sleep(0)
     assert not first.done()
-    await bus.publish(hint("run.a"))
+    await bus.publish([hint("run.a")])
     assert await asyncio.wait_for(first, 10) == hint("run.a")
 
 
 async def test_what_was_published_before_is_not_given(bus: Bus) -> None:
-    await bus.publish(hint("run.a", 1))
+    await bus.publish([hint("run.a", 1)])
     subscription = await bus.subscribe("run.a")
-    await bus.publish(hint("run.a", 2))
+    await bus.publish([hint("run.a", 2)])
     assert await rest_of(subscription) == [hint("run.a", 2)]
 
 
@@ -70,7 +78,7 @@ async def test_a_slow_subscriber_is_cut_off_and_disturbs_nobody(bus: Bus) -> Non
     slow = await bus.subscribe("run.a", buffer_count_max=2)
     quick = await bus.subscribe("run.a")
     for position in range(1, 6):
-        await bus.publish(hint("run.a", position))
+        await bus.publish([hint("run.a", position)])
     seen: list[int] = []
     with pytest.raises(SubscriberTooSlow):
         async for received in slow:
@@ -82,17 +90,17 @@ async def test_a_slow_subscriber_is_cut_off_and_disturbs_nobody(bus: Bus) -> Non
 async def test_a_closed_subscription_gets_nothing_more(bus: Bus) -> None:
     subscription = await bus.subscribe("run.a")
     await subscription.close()
-    await bus.publish(hint("run.a"))
+    await bus.publish([hint("run.a")])
     assert await rest_of(subscription) == []
 
 
 async def test_a_closed_bus_ends_its_subscriptions_and_is_unavailable(bus: Bus) -> None:
     subscription = await bus.subscribe("run.*")
-    await bus.publish(hint("run.a"))
+    await bus.publish([hint("run.a")])
     await bus.close()
     assert await rest_of(subscription) == [hint("run.a")]
     with pytest.raises(Unavailable):
-        await bus.publish(hint("run.a"))
+        await bus.publish([hint("run.a")])
     with pytest.raises(Unavailable):
         await bus.subscribe("run.a")
 
@@ -100,7 +108,7 @@ async def test_a_closed_bus_ends_its_subscriptions_and_is_unavailable(bus: Bus) 
 @pytest.mark.parametrize("subject", ["", ".", "a.", "a..b", "run.*", ">", "a b", "x" * 256])
 async def test_a_bad_subject_is_refused(bus: Bus, subject: str) -> None:
     with pytest.raises(ValueError, match="subject"):
-        await bus.publish(hint(subject))
+        await bus.publish([hint(subject)])
 
 
 @pytest.mark.parametrize("pattern", ["", "a.>.b", "a*", "a..*", ">.a"])
@@ -111,7 +119,7 @@ async def test_a_bad_pattern_is_refused(bus: Bus, pattern: str) -> None:
 
 async def test_an_oversize_body_is_refused(bus: Bus) -> None:
     with pytest.raises(ValueError, match="bytes"):
-        await bus.publish(Hint("run.a", P0, 1, b"x" * ((1 << 20) + 1)))
+        await bus.publish([Hint("run.a", P0, 1, b"x" * ((1 << 20) + 1))])
 
 
 def test_the_same_fact_has_the_same_message_id() -> None:

@@ -54,7 +54,7 @@ def test_a_taken_port_is_refused_when_asked_for_and_passed_over_when_not() -> No
         assert choose_port(0) not in {0, port}
 
 
-def test_a_suite_is_postgres_kernel_projector_workers_in_that_order(
+def test_a_suite_is_its_servers_kernel_projector_workers_in_that_order(
     postgres_directory: Path,
 ) -> None:
     settings = SuiteSettings(
@@ -70,7 +70,7 @@ def test_a_suite_is_postgres_kernel_projector_workers_in_that_order(
         },
     )
     specs = {spec.name: spec for spec in child_specs(settings)}
-    assert list(specs) == ["postgres", "kernel", "projector", "worker-1", "worker-2"]
+    assert list(specs) == ["postgres", "nats", "kernel", "projector", "worker-1", "worker-2"]
     assert specs["kernel"].env["STRETTO_LISTEN"] == "127.0.0.1:7"
     assert specs["kernel"].env["STRETTO_QUEUE_LIMITS"] == "gpu=2"
     # Tasks are the caller's programs and see the caller's environment, but none of our secrets.
@@ -80,15 +80,21 @@ def test_a_suite_is_postgres_kernel_projector_workers_in_that_order(
     assert all("operator's" not in spec.env.values() for spec in specs.values())
 
 
-def test_a_foreign_database_replaces_the_embedded_one(tmp_path: Path) -> None:
+def test_foreign_servers_replace_the_embedded_ones(tmp_path: Path) -> None:
     settings = SuiteSettings(
-        directory=SuiteDirectory(tmp_path), port=7, worker_count=0, postgres_dsn="postgresql://x"
+        directory=SuiteDirectory(tmp_path),
+        port=7,
+        worker_count=0,
+        postgres_dsn="postgresql://x",
+        nats_url="nats://token@x",
     )
     specs = {spec.name: spec for spec in child_specs(settings)}
     assert list(specs) == ["kernel", "projector"]
     assert {spec.env["STRETTO_POSTGRES_DSN"] for spec in specs.values()} == {"postgresql://x"}
     assert not any("postgresql://x" in part for spec in specs.values() for part in spec.argv)
+    assert specs["projector"].env["STRETTO_NATS_URL"] == "nats://token@x"
     assert "postgresql://x" not in repr(settings)
+    assert "nats://token@x" not in repr(settings)
 
 
 def test_a_strict_umask_locks_the_account_of_postgres_out_of_nothing_we_make(

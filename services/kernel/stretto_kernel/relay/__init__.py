@@ -1,0 +1,1 @@
+"""From the committed log to the bus: what other services and languages hear of."""
