@@ -34,6 +34,11 @@ MODULES = (
     ),
     CommandModule(
         "Runs",
+        "watch_commands",
+        {"watch": "Follow a run to its end: its tasks, their attempts, and what each waits for."},
+    ),
+    CommandModule(
+        "Runs",
         "list_commands",
         {
             "runs": "List runs, newest first.",

@@ -16,6 +16,7 @@ from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.progress import wait_text
 from stretto_cli.run_filter import Labels, Name, States, filter_of
 from stretto_cli.run_reference import find_run
+from stretto_cli.run_view import run_json
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
@@ -68,7 +69,8 @@ def runs(
 
     page = suite.ask(read)
     if as_json:
-        printing.print_json(page)
+        shown = [run_json(each) for each in page.runs]
+        printing.print_json({"runs": shown, "next_page_token": page.next_page_token})
         return
     printing.print_table(("RUN", "STATE", "TASKS", "CREATED", "NAME"), map(_run_row, page.runs))
     _tell_more(page.next_page_token)

@@ -117,6 +117,22 @@ def span(start: datetime | None, end: datetime | None) -> str:
     return f"{(end - start).total_seconds():.3f} s"
 
 
+def span_text(start: datetime | None, end: datetime | None) -> str:
+    """Return the time from start to end in one or two units, "" unless both are known."""
+    if start is None or end is None:
+        return ""
+    # What runs is measured with this machine's clock, which may be behind the kernel's.
+    span_s = max(0.0, (end - start).total_seconds())
+    if span_s < 60:
+        return f"{span_s:.1f}s"
+    minutes, seconds = divmod(int(span_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
+
+
 def age(time: datetime | None) -> str:
     """Return how long ago an instant was, in one unit, as "5m ago"; "" for none."""
     if time is None:

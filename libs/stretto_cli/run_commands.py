@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from stretto_core.errors import InvalidArgument
+from stretto_core.errors import DeadlineExceeded
 from stretto_sdk.plan_form import RunForm
 from stretto_sdk.runs import Run, RunState
-from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
@@ -20,20 +18,50 @@ from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, RunArgument, span_option
 from stretto_cli.plan_argument import PlanFile, Root, Settings, plan_of
 from stretto_cli.progress import RunProgress
+from stretto_cli.run_input import input_given, labels_given
 from stretto_cli.run_reference import find_run
+from stretto_cli.run_view import ending, print_output, print_run, run_json
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
 
-InputOption = Annotated[
+Input = Annotated[
     str | None,
     typer.Option(
         "--input",
-        metavar="JSON|@FILE",
-        help="The run's input, over the file's own: JSON text, or @ and the name of a JSON file.",
+        metavar="JSON|@FILE|-",
+        help="The run's input, in place of the file's own.",
         show_default=False,
     ),
 ]
+NewLabels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        metavar="KEY=VALUE",
+        help="A label, over those of the file; may be repeated.",
+        show_default=False,
+    ),
+]
+NewName = Annotated[
+    str, typer.Option("--name", metavar="TEXT", help="What to call it.", show_default=False)
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option(metavar="SPAN", help='Wait at most so long, like "10m".', show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What to start and how long to wait; timeout None: to the end."""
+
+    form: RunForm
+    input: object
+    name: str
+    labels: dict[str, str]
+    wait: bool
+    timeout: timedelta | None
 
 
 def register(app: typer.Typer) -> None:
@@ -44,18 +72,22 @@ def register(app: typer.Typer) -> None:
 def run(
     suite: Suite,
     file: PlanFile,
-    given_input: InputOption = None,
+    given_input: Input = None,
     settings: Settings = None,
     root: Root = None,
-    wait: Annotated[bool, typer.Option(help="Wait for the end and print the output.")] = True,
-    timeout: Annotated[
-        str | None, typer.Option(help='Wait at most so long, like "10m".', show_default=False)
-    ] = None,
+    label: NewLabels = None,
+    name: NewName = "",
+    wait: Annotated[bool, typer.Option(help="Wait for the end, or only print the id.")] = True,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Start the run that a plan FILE describes, wait for its end, print its output.
 
-    A plan file is YAML or JSON. A small one:
+        stretto run plan.json --input '{"who": "world"}'
+        stretto run plan.yaml --input @input.json --set who=you
+        python plan.py | stretto run - --name nightly --label team=search --no-wait
+
+    The smallest plan file:
 
         tasks:
           - name: hello
@@ -65,96 +97,85 @@ def run(
 
     With `parameters: {who: {default: world}}` in it, --set who=you replaces ${params.who}.
 
-    Exit status: 0 it succeeded, 1 it did not, 2 the plan is wrong, 3 no suite answers
-    or --timeout passed first; the run itself goes on.
+    --json: one object, the run as `stretto get --json` gives it: run_id, state, output,
+    task_counts, failure and more.
+
+    Exit status: 0 it succeeded (or was started, with --no-wait), 1 it did not succeed, 2 the plan
+    or an option is wrong, 3 no suite answers or --timeout passed first; the run itself goes on.
     """
     form = plan_of(file, settings, root)
-    value = form.input if given_input is None else _input(given_input)
-    limit = span_option(timeout, "--timeout")
-    ended = suite.ask(lambda client: _run(client, form, value, wait, limit))
+    value = form.input if given_input is None else input_given(given_input)
+    start = _Start(
+        form=form,
+        input=value,
+        name=name,
+        labels=labels_given(label or ()),
+        wait=wait,
+        timeout=span_option(timeout, "--timeout"),
+    )
+    found = suite.ask(lambda client: _run(client, start))
     if as_json:
-        printing.print_json(ended)
-    elif ended.state is RunState.SUCCEEDED:
-        _print_output(ended.output)
-    elif not ended.state.ended:
-        printing.print_line(ended.run_id)
+        printing.print_json(run_json(found))
+    elif found.state is RunState.SUCCEEDED:
+        print_output(found.output)
+    elif not found.state.ended:
+        printing.print_line(found.run_id)
     else:
-        printing.complain(_why(ended))
-    if ended.state.ended and ended.state is not RunState.SUCCEEDED:
+        printing.complain(ending(found))
+    if not found.state.ended:
+        raise typer.Exit(ExitStatus.UNREACHABLE if wait else ExitStatus.SUCCESS)
+    if found.state is not RunState.SUCCEEDED:
         raise typer.Exit(ExitStatus.FAILED)
 
 
-def get(suite: Suite, run: RunArgument, as_json: AsJson = False) -> None:
-    """Show one run: where it stands, how far its tasks are, its output or failure."""
+def get(
+    suite: Suite,
+    run: RunArgument,
+    output: Annotated[bool, typer.Option("--output", help="Print only the output.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: where it stands, how far its tasks are, its output or failure.
+
+        stretto get last
+        stretto get 3dc3f --output | jq .report
+
+    --json: run_id, state, namespace, version, name, labels, input, output, failure {reason,
+    message, retryable, task, details}, end_reason, holds, creator, create_time, update_time,
+    end_time, growing, task_counts {total, pending, ready, running, waiting, verifying, succeeded,
+    failed, cancelled, skipped}.
+
+    Exit status: 0, but with --output 1 when the run has not succeeded.
+    """
 
     async def read(client: Client) -> Run:
         return await client.get(await find_run(client, run))
 
     found = suite.ask(read)
-    if as_json:
-        printing.print_json(found)
+    if output and found.state is not RunState.SUCCEEDED:
+        printing.complain(f"no output: {ending(found)}")
+        raise typer.Exit(ExitStatus.FAILED)
+    if output:
+        (printing.print_json if as_json else print_output)(found.output)
+    elif as_json:
+        printing.print_json(run_json(found))
     else:
-        _print_run(found)
+        print_run(found)
 
 
-async def _run(
-    client: Client, form: RunForm, value: object, wait: bool, timeout: timedelta | None
-) -> Run:
-    started = await client.start(form, input=value)
-    if not wait:
+async def _run(client: Client, start: _Start) -> Run:
+    started = await client.start(
+        start.form, input=start.input, name=start.name, labels=start.labels
+    )
+    if not start.wait:
         return started
+    follow = f"the run goes on; follow it with: stretto watch {started.run_id}"
     with RunProgress(started) as progress:
         try:
             async with progress.telling_what_waits(client):
-                return await client.wait(started, timeout=timeout, on_change=progress.show)
+                return await client.wait(started, timeout=start.timeout, on_change=progress.show)
+        except DeadlineExceeded:
+            progress.leave(f"not ended in the time given; {follow}")
+            return await client.get(started)
         except BaseException:
-            progress.leave(f"the run goes on; follow it with: stretto get {started.run_id}")
+            progress.leave(follow)
             raise
-
-
-def _read(file: str, bytes_max: int) -> bytes:
-    try:
-        with Path(file).open("rb") as opened:
-            return opened.read(bytes_max + 1)
-    except OSError as error:
-        raise InvalidArgument(f"{file}: {error.strerror}") from None
-
-
-def _input(given: str) -> object:
-    if given.startswith("@"):
-        return parse_json(_read(given[1:], TEXT_BYTES_MAX), source=given[1:])
-    return parse_json(given, source="--input")
-
-
-def _print_output(output: object) -> None:
-    if isinstance(output, str):
-        printing.print_line(output)
-    else:
-        printing.print_json(output)
-
-
-def _print_run(run: Run) -> None:
-    counts = printing.plain(run.tasks)
-    assert isinstance(counts, dict)
-    printing.print_pairs(
-        (
-            ("run", run.run_id),
-            ("name", escape(run.name)),
-            ("state", printing.state(run.state)),
-            ("why", escape(printing.failure_text(run.failure) or run.end_reason)),
-            ("holds", escape(printing.holds_text(run.holds))),
-            ("tasks", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
-            ("labels", escape(", ".join(f"{key}={each}" for key, each in run.labels.items()))),
-            ("created", f"{printing.instant(run.create_time)} by {escape(run.creator)}"),
-            ("ended", printing.instant(run.end_time)),
-            ("took", printing.span(run.create_time, run.end_time)),
-            ("version", str(run.version)),
-        )
-    )
-    if run.state is RunState.SUCCEEDED and run.output is not None:
-        _print_output(run.output)
-
-
-def _why(run: Run) -> str:
-    cause = printing.failure_text(run.failure) or run.end_reason
-    return f"{run.run_id} {run.state}" + (f": {cause}" if cause else "")

@@ -15,6 +15,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.options import AsJson, Reason, RunArgument, span_option
 from stretto_cli.run_reference import find_run
+from stretto_cli.run_view import run_json
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
@@ -76,7 +77,7 @@ def _steer(
 
     answered = suite.ask(steered)
     if as_json:
-        printing.print_json(answered)
+        printing.print_json(run_json(answered))
         return
     held = answered.holds and not answered.state.ended
     holds = f" (holds: {printing.holds_text(answered.holds)})" if held else ""

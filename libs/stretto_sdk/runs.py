@@ -131,7 +131,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One task of a run as read. epoch: its newest fencing token, 0 before the first lease."""
+    """One task of a run as read. epoch: its newest fencing token, 0 before the first lease.
+
+    not_before_time: while it waits for its back-off, when the next attempt may begin.
+    """
 
     name: str
     state: TaskState
@@ -147,6 +150,7 @@ class Task:
     dependencies: tuple[str, ...] = ()
     spawner: str = ""
     clean_up: bool = False
+    not_before_time: datetime | None = None
     ready_time: datetime | None = None
     lease_time: datetime | None = None
     end_time: datetime | None = None
@@ -244,6 +248,7 @@ def task_of(message: run_pb2.Task) -> Task:
         dependencies=tuple(message.dependencies),
         spawner=message.spawner,
         clean_up=message.clean_up,
+        not_before_time=_time(message, message.not_before_time, "not_before_time"),
         ready_time=_time(message, message.ready_time, "ready_time"),
         lease_time=_time(message, message.lease_time, "lease_time"),
         end_time=_time(message, message.end_time, "end_time"),

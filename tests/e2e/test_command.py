@@ -46,7 +46,11 @@ def test_run_prints_the_output_and_the_record_can_be_read(suite: Suite, hello: P
     assert "hello" in suite.stretto("run", hello).stdout
 
     shown = json_of(suite.stretto("get", run["run_id"], "--json"))
-    assert (shown["state"], shown["name"], shown["tasks"]["succeeded"]) == ("SUCCEEDED", "hello", 1)
+    assert (shown["state"], shown["name"], shown["task_counts"]["succeeded"]) == (
+        "SUCCEEDED",
+        "hello",
+        1,
+    )
     assert "SUCCEEDED" in suite.stretto("get", run["run_id"]).stdout
 
     tasks = json_of(suite.stretto("tasks", run["run_id"], "--json"))["tasks"]
@@ -104,7 +108,8 @@ def test_the_input_on_the_command_line_stands_before_the_files(
         (("--input", '{"n": 2}'), 2),
         (("--input", f"@{tmp_path}/input.json"), 3),
     ]:
-        assert json_of(suite.stretto("run", path, *options)) == expected
+        ended = json_of(suite.stretto("run", path, "--json", *options))
+        assert ended["output"] == expected
 
 
 @pytest.mark.parametrize(
@@ -214,3 +219,35 @@ def test_down_stops_everything_and_up_finds_it_again(idle_suite: Suite, hello: P
     assert idle_suite.stretto("get", run["run_id"]).returncode == ExitStatus.UNREACHABLE
     idle_suite.up("--workers", 0)
     assert json_of(idle_suite.stretto("get", run["run_id"], "--json"))["output"] == run["output"]
+
+
+async def test_a_run_is_watched_to_its_end_and_named_by_a_part_of_its_id(
+    suite: Suite, gate: Gate
+) -> None:
+    run_id = started(suite, {"tasks": [gate.task("a"), {**gate.task("b"), "after": ["a"]}]})
+    await until(lambda: gate.count("start")["a"] == 1)
+    gate.open()
+    watched = suite.stretto("watch", run_id[-8:])
+    assert watched.returncode == ExitStatus.SUCCESS, watched.stderr
+    said = watched.stdout.splitlines()
+    assert said[-1].endswith(f"{run_id}  SUCCEEDED")
+    assert any("  b  SUCCEEDED" in line for line in said)
+    told = suite.stretto("watch", run_id[:12], "--json").stdout.splitlines()
+    assert [task["name"] for task in json.loads(told[-1])["tasks"]] == ["a", "b"]
+    assert json.loads(told[-1])["ended"]
+    failed = started(suite, {"tasks": [{"name": "f", "executor": "process",
+                                        "arguments": {"argv": ["false"]}}]})  # fmt: skip
+    watched = suite.stretto("watch", failed)
+    assert watched.returncode == ExitStatus.FAILED
+    assert "EXIT_STATUS" in watched.stderr
+    assert suite.stretto("get", failed, "--output").returncode == ExitStatus.FAILED
+
+
+def test_a_wait_that_is_over_before_the_run_says_so_and_leaves_it(suite: Suite, gate: Gate) -> None:
+    plan = json.dumps({"tasks": [gate.task("slow")]})
+    waited = suite.stretto("run", "-", "--timeout", "1s", "--json", stdin=plan)
+    assert waited.returncode == ExitStatus.UNREACHABLE
+    shown = json.loads(waited.stdout)
+    assert shown["state"] == "RUNNING"
+    assert "stretto watch" in waited.stderr
+    assert suite.stretto("kill", shown["run_id"]).returncode == ExitStatus.SUCCESS

@@ -20,11 +20,11 @@ def test_a_trace_larger_than_a_message_runs_from_its_plan_file(
     assert made.returncode == 0, made.stderr
     ended = json_of(suite.stretto("run", plan, "--json"))
     assert ended["state"] == "SUCCEEDED"
-    assert ended["tasks"]["succeeded"] == expectations(workflows)[TRACE].tasks
+    assert ended["task_counts"]["succeeded"] == expectations(workflows)[TRACE].tasks
 
 
 def test_a_job_graph_runs_through_a_pipe(suite: Suite, workflows: Path) -> None:
     made = suite.stretto("import", "github-jobs", workflows / "github-actions" / JOBS)
     assert made.returncode == 0, made.stderr
     ended = json_of(suite.stretto("run", "-", "--json", stdin=made.stdout))
-    assert (ended["state"], ended["tasks"]["succeeded"]) == ("SUCCEEDED", 37)
+    assert (ended["state"], ended["task_counts"]["succeeded"]) == ("SUCCEEDED", 37)

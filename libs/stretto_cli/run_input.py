@@ -1,0 +1,47 @@
+"""What a run is given on the command line: its input, its labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stretto_core.errors import InvalidArgument
+from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
+
+
+def read_bytes(file: str, bytes_max: int) -> bytes:
+    """Return a file's bytes, "-" = standard input; one more than bytes_max tells that it is longer.
+
+    Raises InvalidArgument naming the file.
+    """
+    if file == "-":
+        return sys.stdin.buffer.read(bytes_max + 1)
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(bytes_max + 1)
+    except OSError as error:
+        raise InvalidArgument(f"{file}: {error.strerror}") from None
+
+
+def input_given(text: str) -> object:
+    """Return the value of --input: JSON text, @FILE, or - for standard input.
+
+    Raises InvalidArgument.
+    """
+    if text == "-":
+        return parse_json(read_bytes("-", TEXT_BYTES_MAX), source="standard input")
+    if text.startswith("@"):
+        return parse_json(read_bytes(text[1:], TEXT_BYTES_MAX), source=text[1:])
+    return parse_json(text, source="--input")
+
+
+def labels_given(labels: Sequence[str]) -> dict[str, str]:
+    """Return labels given as KEY=VALUE. Raises InvalidArgument."""
+    found = {}
+    for label in labels:
+        key, equals, value = label.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"--label {label}: is KEY=VALUE")
+        found[key] = value
+    return found

@@ -1,0 +1,59 @@
+"""Runs and tasks as the command writes them: for people, and as stable JSON for programs.
+
+The JSON of a run is what Run holds with `tasks` named `task_counts`; docs/command.md lists it.
+Members are added, never renamed.
+"""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from stretto_sdk.runs import Run, RunState
+
+from stretto_cli import printing
+
+
+def run_json(run: Run) -> dict[str, object]:
+    """Return a run for programs."""
+    shape = printing.plain(run)
+    assert isinstance(shape, dict)
+    counts = shape.pop("tasks")
+    shape.pop("position")
+    return {"run_id": run.run_id, "state": str(run.state), **shape, "task_counts": counts}
+
+
+def print_output(output: object) -> None:
+    """Write a run's output: a text as it is, anything else as JSON."""
+    if isinstance(output, str):
+        printing.print_line(output)
+    else:
+        printing.print_json(output)
+
+
+def print_run(run: Run) -> None:
+    """Write a run for people."""
+    counts = printing.plain(run.tasks)
+    assert isinstance(counts, dict)
+    printing.print_pairs(
+        (
+            ("run", run.run_id),
+            ("name", escape(run.name)),
+            ("state", printing.state(run.state)),
+            ("why", escape(printing.failure_text(run.failure) or run.end_reason)),
+            ("holds", escape(printing.holds_text(run.holds))),
+            ("tasks", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
+            ("labels", escape(", ".join(f"{key}={each}" for key, each in run.labels.items()))),
+            ("created", f"{printing.instant(run.create_time)} by {escape(run.creator)}"),
+            ("ended", printing.instant(run.end_time)),
+            ("took", printing.span(run.create_time, run.end_time)),
+            ("version", str(run.version)),
+        )
+    )
+    if run.state is RunState.SUCCEEDED and run.output is not None:
+        printing.out.print("[dim]output[/]")
+        print_output(run.output)
+
+
+def ending(run: Run) -> str:
+    """Return how a run ended, with the cause, as one sentence."""
+    cause = printing.failure_text(run.failure) or run.end_reason
+    return f"{run.run_id} {run.state}" + (f": {cause}" if cause else "")
