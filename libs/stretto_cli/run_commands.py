@@ -85,7 +85,7 @@ def run(
 
         stretto run plan.json --input '{"who": "world"}'
         stretto run plan.yaml --input @input.json --set who=you
-        python plan.py | stretto run - --name nightly --label team=search --no-wait
+        python plan.py | stretto run - --name nightly --label a=b --no-wait
 
     The smallest plan file:
 
