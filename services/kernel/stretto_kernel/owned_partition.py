@@ -33,7 +33,10 @@ from stretto_kernel.dispatch.lease_table import LeaseTable
 from stretto_kernel.dispatch.own_commands import OwnCommands
 from stretto_kernel.dispatch.ready_queues import ReadyQueues
 from stretto_kernel.dispatch.shared import Shared
+from stretto_kernel.dispatch.unary_writes import UnaryWrites
+from stretto_kernel.dispatch.work_polls import WorkPolls
 from stretto_kernel.dispatch.work_streams import WorkStreams
+from stretto_kernel.dispatch.worker_processes import WorkerProcesses
 from stretto_kernel.timers.alarm import Alarm
 
 TICK_NS = NS_PER_S
@@ -72,6 +75,7 @@ class KernelLimits:
     queue_limits: dict[str, int] = field(default_factory=dict)
     ended_runs_max: int = 2_000
     streams_max: int = 1_000
+    polls_max: int = 1_000
     writer: WriterLimits | None = None
 
 
@@ -101,16 +105,23 @@ class OwnedPartition:
         self._own = OwnCommands(self.host, clock)
         self._leases = LeaseTable()
         shared = Shared(self.host, clock, keys, self._own, self._queues, self._leases)
-        self.streams = WorkStreams(shared, dialer=ports.dialer, streams_max=limits.streams_max)
+        self._processes = WorkerProcesses(shared, ports.dialer)
+        self.streams = WorkStreams(
+            shared, processes=self._processes, streams_max=limits.streams_max
+        )
+        self.polls = WorkPolls(shared, processes=self._processes, polls_max=limits.polls_max)
         self.dispatcher = Dispatcher(
             shared,
             streams=self.streams,
+            polls=self.polls,
             fold_again=self.folds.add,
             closed=self._close_for,
             armed=self._look,
         )
-        self._writes = HolderWriter(shared, streams=self.streams, to_status=ports.to_status)
+        self._writes = HolderWriter(shared, to_status=ports.to_status)
+        self.unary_writes = UnaryWrites(self._writes, ports.to_status)
         self.streams.connect(self._writes, self.dispatcher.pump)
+        self.polls.connect(self.dispatcher.pump, self._look)
         self.host.follow(self.dispatcher)
         self.presence = RunPresence(ports.log, clock)
         self.calls = RunCalls(
@@ -146,6 +157,7 @@ class OwnedPartition:
         """Lease nothing more and ask the workers to take their work elsewhere."""
         self.dispatcher.stop_granting()
         self.streams.drain(reason)
+        self.polls.drain(reason)
 
     async def release(self, cause: Refusal) -> None:
         """End everything, store what was decided, and let another process own the partition.
@@ -205,6 +217,9 @@ class OwnedPartition:
         self._alarm.stop()
         self.folds.close()
         self.streams.close_all(cause)
+        self.polls.close_all(cause)
+        self.unary_writes.close_all(cause)
+        self._processes.close()
         self._writes.close()
         self._own.close()
 
@@ -221,6 +236,7 @@ class OwnedPartition:
         if late_ns > STALL_NS:
             self._leases.give_time(self._ports.clock.mono_ns() + 2 * STALL_NS)
         self.streams.ring()
+        self.polls.ring()
         self.dispatcher.ring()
 
     def _next_due_mono_ns(self) -> int | None:
@@ -234,6 +250,8 @@ class OwnedPartition:
         if (due_ns := self.dispatcher.next_due_ns()) is not None:
             wait_ns = max(due_ns - now_ns, 50 * NS_PER_MS if self.host.writer.is_settling else 0)
             dues.append(now_mono_ns + min(wait_ns, TICK_NS))
+        if (due_mono_ns := self.polls.next_due_mono_ns()) is not None:
+            dues.append(due_mono_ns)
         if self.streams.stream_count:
             dues.append(now_mono_ns + TICK_NS)
         return min(dues, default=None)

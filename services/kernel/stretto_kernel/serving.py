@@ -47,6 +47,19 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
         "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
         "leases_open": ("Open leases.", lambda owned: owned.lease_count),
         "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
+        "polls_waiting": ("LeaseWork calls that wait.", lambda owned: owned.polls.poll_count),
+        "polls_granted": (
+            "LeaseWork calls answered with work under this ownership.",
+            lambda owned: owned.polls.granted_count,
+        ),
+        "polls_empty": (
+            "LeaseWork calls answered with nothing under this ownership.",
+            lambda owned: owned.polls.empty_count,
+        ),
+        "polled_leases_undelivered": (
+            "Leases released under this ownership because their call was gone before its answer.",
+            lambda owned: owned.polls.undelivered_count,
+        ),
         "writes_refused": (
             "Writes of lease holders refused under this ownership.",
             lambda owned: owned.refused_write_count,

@@ -301,12 +301,8 @@ async def test_a_view_whose_newest_rows_went_with_the_server_is_made_whole_again
 
 async def test_what_is_not_served_says_so(kernel: Served) -> None:
     name = (await kernel.start()).run.name
-    work = WorkServiceStub(kernel.channel)
     calls: list[Awaitable[object]] = [
         kernel.runs.RetryRun(pb.RetryRunRequest(name=name, request_id="r")),
-        work.LeaseWork(work_pb.LeaseWorkRequest()),
-        work.RenewLeases(work_pb.RenewLeasesRequest()),
-        work.ReportOutcomes(work_pb.ReportOutcomesRequest()),
         kernel.start(run_key="k"),
         kernel.start(task_graph=None, goal=pb.GoalSource(goal="g")),
         kernel.start(input=Payload(blob=BlobRef(size_bytes=1))),

@@ -23,7 +23,7 @@ from stretto_kernel.app.fact_bytes import FACT_BYTES_MAX, FactTooLarge
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.app.stream_host import StoreUnsettled
 from stretto_kernel.dispatch.death_watch import DialResult
-from stretto_kernel.dispatch.work_stream import SessionReplaced
+from stretto_kernel.dispatch.worker_processes import SessionReplaced
 from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.refusals import RequestIdReused, RunClosed
 from stretto_kernel.kernel import Kernel

@@ -31,7 +31,8 @@ from stretto_kernel.dispatch.assignments import (
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX, Lease, LeaseKey
 from stretto_kernel.dispatch.ready_queues import Grant, ReadyItem
 from stretto_kernel.dispatch.shared import Shared
-from stretto_kernel.dispatch.work_stream import WorkStream
+from stretto_kernel.dispatch.takers import Taker
+from stretto_kernel.dispatch.work_polls import WorkPolls
 from stretto_kernel.dispatch.work_streams import WorkStreams
 from stretto_kernel.domain.run import Touched, commands, queries
 from stretto_kernel.timers.durable import RUN_ITSELF, DurableTimers
@@ -43,7 +44,7 @@ OFFER_AGAIN_NS = 100 * NS_PER_MS
 
 
 class Dispatcher:
-    """Connects one host's runs with the work streams.
+    """Connects one host's runs with those who take work.
 
     Everything is made by the caller and belongs to the same ownership of the partition.
     fold_again: told of runs whose memory is void; closed: of the end of the ownership; armed: that
@@ -55,6 +56,7 @@ class Dispatcher:
         shared: Shared,
         *,
         streams: WorkStreams,
+        polls: WorkPolls,
         fold_again: Callable[[RunId], None],
         closed: Callable[[Refusal], None],
         armed: Callable[[], None],
@@ -66,12 +68,13 @@ class Dispatcher:
         self._queues = shared.queues
         self._leases = shared.leases
         self._streams = streams
+        self._polls = polls
         self._fold_again = fold_again
         self._closed = closed
         self._armed = armed
         self.timers = DurableTimers()
         self._not_before: TimerHeap[LeaseKey, None] = TimerHeap()
-        self._granted: dict[RunId, list[WorkStream]] = {}
+        self._granted: dict[RunId, list[Taker]] = {}
         self._pumping = False
         self._granting = True
         self._log = structlog.get_logger("stretto.kernel.dispatch")
@@ -112,9 +115,8 @@ class Dispatcher:
             if not lease.told:
                 # Its grant was never stored: the epoch will be another lease's.
                 self._leases.close(lease.key)
-        for stream in self._granted.pop(run.run_id, ()):
-            stream.session.return_credit()
-            self._streams.credits_changed(stream)
+        for taker in self._granted.pop(run.run_id, ()):
+            taker.return_credit()
         self._fold_again(run.run_id)
 
     def commits_done(self) -> None:
@@ -159,18 +161,19 @@ class Dispatcher:
 
     def _lease(self, grant: Grant) -> None:
         item = grant.item
-        stream = self._streams.by_key(grant.session)
+        taker = self._streams.by_key(grant.session) or self._polls.by_key(grant.session)
         run = self._host.find(item.run_id)
-        if run is None or stream is None:
+        if run is None or taker is None:
             self._queues.withdraw_item(item.run_id, item.task)
             return
-        stream.session.reserve_credit()
+        taker.reserve_credit()
         now_ns = self._clock.now_ns()
         command = commands.Lease(
             now_ns=run.instant_ns(now_ns),
             task=item.task,
-            worker_id=stream.hello.worker_id,
-            session_id=stream.hello.session_id,
+            worker_id=taker.hello.worker_id,
+            session_id=taker.hello.session_id,
+            request_id=taker.request_id,
         )
         try:
             self._host.take(run, command, self._host.kernel_cause(run))
@@ -180,34 +183,31 @@ class Dispatcher:
             self._queues.withdraw_item(item.run_id, item.task)
             self._not_before.arm((run.run_id, item.task), now_ns + OFFER_AGAIN_NS, None)
         lease = queries.open_lease(run.state, item.task)
-        if lease is None or lease.session_id != stream.hello.session_id:
-            stream.session.return_credit()
-            self._streams.credits_changed(stream)
+        if lease is None or lease.session_id != taker.hello.session_id:
+            taker.return_credit()
             return
         assignment = build_assignment(run.state, lease, self._keys)
-        self._granted.setdefault(run.run_id, []).append(stream)
-        self._host.when_settled(run, partial(self._assign, run, lease, stream, assignment))
+        self._granted.setdefault(run.run_id, []).append(taker)
+        self._host.when_settled(run, partial(self._assign, run, lease, taker, assignment))
 
     def _assign(
         self,
         run: HostedRun,
         lease: queries.OpenLease,
-        stream: WorkStream,
+        taker: Taker,
         assignment: work_pb2.Assignment,
     ) -> None:
         granted = self._granted[run.run_id]
-        granted.remove(stream)
+        granted.remove(taker)
         if not granted:
             del self._granted[run.run_id]
         known = self._leases.find((run.run_id, lease.task), lease.epoch)
         if known is None:
             # It ended before its holder heard of it.
-            stream.session.return_credit()
-            self._streams.credits_changed(stream)
+            taker.return_credit()
             return
         known.told = True
-        stream.session.assign(assignment, self._clock.mono_ns())
-        self._streams.mark(stream)
+        taker.assign(known, assignment, self._clock.mono_ns())
 
     def _look_at_run(self, run: HostedRun) -> None:
         """A fact about the whole run: its hold, its timers, what its lease holders must hear."""
@@ -267,10 +267,12 @@ class Dispatcher:
                 expires_mono_ns=self._clock.mono_ns() + ttl_ns,
                 reclaimed=not folded,
                 told=folded,
+                request_id=lease.request_id,
             )
             self._leases.open(known)
         if folded:
             self._streams.lease_folded(known)
+            self._polls.lease_folded(known)
         self._signal_stop(run, known)
 
     def _signal_stop(self, run: HostedRun, lease: Lease) -> None:
@@ -316,6 +318,7 @@ class Dispatcher:
         if not self._host.writer.is_settling:
             for lease in self._leases.take_expired(now_mono_ns, DUE_PER_STRETCH_MAX):
                 self._streams.lease_expired(lease)
+                self._polls.lease_expired(lease)
                 self._expire(lease)
             for run_id, timer in self.timers.take_due(now_ns, DUE_PER_STRETCH_MAX):
                 self._own.fire(run_id, timer)

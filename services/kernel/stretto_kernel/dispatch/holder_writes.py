@@ -29,8 +29,7 @@ from stretto_kernel.dispatch.holder_fence import check_genuine, is_genuine
 from stretto_kernel.dispatch.holder_payloads import check_payloads, checked_failure
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.dispatch.shared import Shared
-from stretto_kernel.dispatch.work_stream import WorkStream
-from stretto_kernel.dispatch.work_streams import WorkStreams
+from stretto_kernel.dispatch.takers import Holder
 from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.refusals import LeaseLost
 
@@ -44,7 +43,7 @@ class _Write:
     again: what to do when what it was decided on is dropped; None = decide the command again.
     """
 
-    stream: WorkStream
+    holder: Holder
     token: lease_pb2.LeaseToken
     kind: work_pb2.ReceiptKind.ValueType
     run_id: RunId
@@ -64,7 +63,6 @@ class HolderWriter:
         self,
         shared: Shared,
         *,
-        streams: WorkStreams,
         to_status: ToStatus,
     ) -> None:
         self._host = shared.host
@@ -72,22 +70,21 @@ class HolderWriter:
         self._keys = shared.keys
         self._own = shared.own
         self._leases = shared.leases
-        self._streams = streams
         self._to_status = to_status
         self._tasks: set[asyncio.Task[None]] = set()
         self.refused_count = 0
         self._log = structlog.get_logger("stretto.kernel.dispatch")
 
-    def report(self, stream: WorkStream, outcome: work_pb2.Outcome) -> None:
+    def report(self, holder: Holder, outcome: work_pb2.Outcome) -> None:
         """See `HolderWrites`."""
         self._begin(
-            stream,
+            holder,
             outcome.token,
             work_pb2.RECEIPT_KIND_OUTCOME,
             lambda task: partial(self._outcome_command, outcome, task),
         )
 
-    def spawn(self, stream: WorkStream, spawn: work_pb2.Spawn) -> None:
+    def spawn(self, holder: Holder, spawn: work_pb2.Spawn) -> None:
         """See `HolderWrites`."""
 
         def command(task: TaskName, _: Lease | None) -> commands.Command:
@@ -99,30 +96,29 @@ class HolderWriter:
             )
 
         self._begin(
-            stream,
+            holder,
             spawn.token,
             work_pb2.RECEIPT_KIND_SPAWN,
             lambda task: partial(command, task),
             request_id=spawn.request_id,
         )
 
-    def renew(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
+    def renew(self, holder: Holder, renewal: work_pb2.Renewal) -> None:
         """See `HolderWrites`. An accepted renewal is not answered; a cancel is told again."""
         token = renewal.token
         named = parse_work_item(token.work_item)
         lease = None if named is None else self._leases.find((named[1], named[2]), token.epoch)
         if lease is None or not is_genuine(self._keys, token):
             if named is not None and self._host.find(named[1]) is None:
-                self._later(self._load_and_renew(stream, renewal, named[1]))
+                self._later(self._load_and_renew(holder, renewal, named[1]))
             else:
-                self._refuse_renewal(stream, renewal)
+                self._refuse_renewal(holder, renewal)
             return
         now_mono_ns = self._clock.mono_ns()
         self._leases.renew(lease, now_mono_ns)
-        if lease.stop is not None:
-            self._streams.signal(lease, lease.stop)
+        holder.renewed(lease)
         if renewal.HasField("details"):
-            self._note_details(stream, lease, renewal, now_mono_ns)
+            self._note_details(holder, lease, renewal, now_mono_ns)
 
     def close(self) -> None:
         """Forget what waits."""
@@ -131,7 +127,7 @@ class HolderWriter:
 
     def _begin(
         self,
-        stream: WorkStream,
+        holder: Holder,
         token: lease_pb2.LeaseToken,
         kind: work_pb2.ReceiptKind.ValueType,
         command: Callable[[TaskName], Callable[[Lease | None], commands.Command]],
@@ -142,10 +138,10 @@ class HolderWriter:
         named = parse_work_item(token.work_item)
         if named is None:
             refusal = InvalidArgument("the token's work item is no task", field="token.work_item")
-            self._answer(stream, token, kind, request_id, refusal)
+            self._answer(holder, token, kind, request_id, refusal)
             return
         write = _Write(
-            stream, token, kind, named[1], named[2], command(named[2]), request_id, again
+            holder, token, kind, named[1], named[2], command(named[2]), request_id, again
         )
         run = self._host.find(write.run_id)
         if run is not None:
@@ -187,7 +183,7 @@ class HolderWriter:
             self._answered(write, closed)
         else:
             self._answered(write, refusal)
-        self._streams.flush_one(write.stream)
+        write.holder.flush()
 
     def _dropped(self, write: _Write, tries: int, cause: Exception) -> None:
         if not isinstance(cause, DecidedAgain):
@@ -209,14 +205,14 @@ class HolderWriter:
             self._answered(write, refusal)
         else:
             self._take(write, run, tries)
-        self._streams.flush_one(write.stream)
+        write.holder.flush()
 
     def _answered(self, write: _Write, refusal: Refusal | None) -> None:
-        self._answer(write.stream, write.token, write.kind, write.request_id, refusal)
+        self._answer(write.holder, write.token, write.kind, write.request_id, refusal)
 
     def _answer(
         self,
-        stream: WorkStream,
+        holder: Holder,
         token: lease_pb2.LeaseToken,
         kind: work_pb2.ReceiptKind.ValueType,
         request_id: str,
@@ -228,8 +224,7 @@ class HolderWriter:
             kind=kind,
             status=status_pb2.Status() if refusal is None else self._to_status(refusal),
         )
-        stream.session.answer(receipt)
-        self._streams.mark(stream)
+        holder.answer(receipt)
 
     def _note_refused(self, write: _Write, run: HostedRun, refusal: Refusal) -> None:
         record = run.state.tasks.get(write.task)
@@ -243,7 +238,7 @@ class HolderWriter:
             task=write.task,
             epoch=write.token.epoch,
             reason=refusal.reason_word,
-            worker_id=write.stream.hello.worker_id,
+            worker_id=write.holder.worker_id,
         )
         if isinstance(refusal, LeaseLost) and is_genuine(self._keys, write.token):
             command = commands.RecordRefusal(
@@ -252,25 +247,25 @@ class HolderWriter:
             self._own.record_refusal(run, command)
 
     async def _load_and_renew(
-        self, stream: WorkStream, renewal: work_pb2.Renewal, run_id: RunId
+        self, holder: Holder, renewal: work_pb2.Renewal, run_id: RunId
     ) -> None:
         try:
             run = await self._host.load(run_id)
-        except Unavailable:
-            return  # The worker renews again soon.
+        except Unavailable as cause:
+            holder.renewal_unknown(renewal.token, cause)
         except Refusal as refusal:
             kind = work_pb2.RECEIPT_KIND_RENEWAL
             self._answer(
-                stream, renewal.token, kind, "", LeaseLost(str(refusal), current_epoch="0")
+                holder, renewal.token, kind, "", LeaseLost(str(refusal), current_epoch="0")
             )
-            self._streams.flush_one(stream)
+            holder.flush()
             return
         if run.has_ended:
-            self._refuse_renewal(stream, renewal)
+            self._refuse_renewal(holder, renewal)
         else:
-            self.renew(stream, renewal)
+            self.renew(holder, renewal)
 
-    def _refuse_renewal(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
+    def _refuse_renewal(self, holder: Holder, renewal: work_pb2.Renewal) -> None:
         """Answer a renewal of a lease that is not open, once it is sure that it is not.
 
         When the fact that ended the lease is dropped, the lease may stand and is renewed after all.
@@ -282,11 +277,11 @@ class HolderWriter:
 
         named = parse_work_item(renewal.token.work_item)
         self._begin(
-            stream,
+            holder,
             renewal.token,
             kind,
             lambda task: partial(command, task),
-            again=lambda: self.renew(stream, renewal),
+            again=lambda: self.renew(holder, renewal),
         )
 
     def _epoch(self, named: tuple[Namespace, RunId, TaskName] | None) -> int:
@@ -295,12 +290,12 @@ class HolderWriter:
         return 0 if record is None else record.epoch
 
     def _note_details(
-        self, stream: WorkStream, lease: Lease, renewal: work_pb2.Renewal, now_mono_ns: int
+        self, holder: Holder, lease: Lease, renewal: work_pb2.Renewal, now_mono_ns: int
     ) -> None:
         try:
             check_payloads(details=renewal.details)
         except Refusal as refusal:
-            self._answer(stream, renewal.token, work_pb2.RECEIPT_KIND_RENEWAL, "", refusal)
+            self._answer(holder, renewal.token, work_pb2.RECEIPT_KIND_RENEWAL, "", refusal)
             return
         run = self._host.find(lease.run_id)
         if self._leases.note_details(lease, renewal.details, now_mono_ns) and run is not None:
@@ -347,10 +342,10 @@ class HolderWriter:
     def _cause(self, write: _Write, run: HostedRun) -> Cause:
         return Cause(
             namespace=run.namespace,
-            principal=write.stream.principal,
+            principal=write.holder.principal,
             causation_id=run.last_event_id,
             correlation_id=run.correlation_id,
-            traceparent=write.stream.traceparent,
+            traceparent=write.holder.traceparent,
         )
 
     def _later(self, work: Coroutine[None, None, None]) -> None:

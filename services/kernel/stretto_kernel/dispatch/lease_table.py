@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stretto.common.v1.payload_pb2 import Payload
-from stretto.work.v1.work_pb2 import Signal
+from stretto.work.v1.work_pb2 import Assignment, Signal
 from stretto_core.clock import NS_PER_S
-from stretto_core.ids import RunId, SessionId, TaskName, WorkerId
+from stretto_core.ids import RequestId, RunId, SessionId, TaskName, WorkerId
 
+from stretto_kernel.domain.run.task import NO_CALL
 from stretto_kernel.timers.heap import TimerHeap
 
 RECLAIM_NS_MAX = 15 * NS_PER_S
@@ -35,6 +36,8 @@ class Lease:
     stop: what its holder was told last; told again when it renews.
     told: its holder was given the assignment, or may have been by an earlier owner.
     reported: its holder has said how it ended; nobody needs to tell it.
+    request_id: the LeaseWork call that it was granted to; "" = a work stream.
+    assignment: what that call is answered with, until it is acknowledged; None = not known here.
     """
 
     run_id: RunId
@@ -48,6 +51,8 @@ class Lease:
     reclaimed: bool = True
     told: bool = False
     reported: bool = False
+    request_id: RequestId = NO_CALL
+    assignment: Assignment | None = None
     stop: Signal | None = None
     details: Payload | None = None
     details_recorded_mono_ns: int | None = None
@@ -58,6 +63,11 @@ class Lease:
         """Which work item it is of."""
         return (self.run_id, self.task)
 
+    def acknowledge(self) -> None:
+        """Its holder has said that it has the assignment."""
+        self.acknowledged = True
+        self.assignment = None
+
 
 class LeaseTable:
     """Open leases by work item and by worker process, with their expiries."""
@@ -67,6 +77,7 @@ class LeaseTable:
         self._by_session: dict[SessionId, dict[LeaseKey, Lease]] = {}
         self._by_run: dict[RunId, dict[TaskName, Lease]] = {}
         self._by_worker: dict[WorkerId, set[SessionId]] = {}
+        self._by_request: dict[tuple[SessionId, RequestId], dict[LeaseKey, Lease]] = {}
         self._expiries: TimerHeap[LeaseKey, int] = TimerHeap()
 
     def __len__(self) -> int:
@@ -79,6 +90,9 @@ class LeaseTable:
         self._by_session.setdefault(lease.session_id, {})[lease.key] = lease
         self._by_run.setdefault(lease.run_id, {})[lease.task] = lease
         self._by_worker.setdefault(lease.worker_id, set()).add(lease.session_id)
+        if lease.request_id:
+            granted = self._by_request.setdefault((lease.session_id, lease.request_id), {})
+            granted[lease.key] = lease
         self._expiries.arm(lease.key, lease.expires_mono_ns, lease.epoch)
 
     def close(self, key: LeaseKey) -> Lease | None:
@@ -91,6 +105,11 @@ class LeaseTable:
         del of_run[lease.task]
         if not of_run:
             del self._by_run[lease.run_id]
+        if lease.request_id:
+            granted = self._by_request[lease.session_id, lease.request_id]
+            del granted[key]
+            if not granted:
+                del self._by_request[lease.session_id, lease.request_id]
         held = self._by_session[lease.session_id]
         del held[key]
         if not held:
@@ -118,6 +137,10 @@ class LeaseTable:
         """The open leases of one worker process, oldest first."""
         return list(self._by_session.get(session_id, {}).values())
 
+    def granted_to(self, session_id: SessionId, request_id: RequestId) -> list[Lease]:
+        """The open leases of one LeaseWork call, oldest first."""
+        return list(self._by_request.get((session_id, request_id), {}).values())
+
     def held_by_other_sessions(self, worker_id: WorkerId, session_id: SessionId) -> list[Lease]:
         """The open leases of the worker's processes other than `session_id`."""
         others = sorted(self._by_worker.get(worker_id, set()) - {session_id})
@@ -125,7 +148,7 @@ class LeaseTable:
 
     def renew(self, lease: Lease, now_mono_ns: int) -> None:
         """The holder spoke of it: it lives a whole TTL from now."""
-        lease.acknowledged = True
+        lease.acknowledge()
         lease.reclaimed = True
         lease.expires_mono_ns = now_mono_ns + lease.ttl_ns
         self._expiries.arm(lease.key, lease.expires_mono_ns, lease.epoch)

@@ -1,35 +1,29 @@
-"""One open work stream, the worker processes known, and how streams are refused.
+"""One open work stream, and how streams are refused.
 
 Values for `work_streams`, which alone changes them.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from stretto.common.v1 import lease_pb2
 from stretto.common.v1.principal_pb2 import Principal
-from stretto.run.v1 import events_pb2 as ev
 from stretto.work.v1 import work_pb2, work_service_pb2
-from stretto_core.errors import Exhausted, FailedPrecondition, Refusal
-from stretto_core.ids import SessionId, WorkerId
+from stretto_core.errors import Exhausted, Refusal
+from stretto_core.ids import RequestId, WorkerId
 
 from stretto_kernel.dispatch.hello import WorkerHello
+from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.dispatch.ready_queues import SessionKey
 from stretto_kernel.dispatch.session import Heard, WorkSession
-
-PROCESSES_MAX = 10_000
+from stretto_kernel.domain.run.task import NO_CALL
 
 SendFrame = Callable[[work_service_pb2.WorkResponse], None]
 EndStream = Callable[[Refusal | None], None]
-
-
-class SessionReplaced(FailedPrecondition):
-    """A newer process of this worker is connected: this one is to exit."""
-
-    reason = "SESSION_REPLACED"
 
 
 class TooManyStreams(Exhausted):
@@ -44,19 +38,19 @@ class WorkerTooSlow(Exhausted):
     reason = "SUBSCRIBER_TOO_SLOW"
 
 
-class HolderWrites(Protocol):
-    """Takes what lease holders write; each is answered with a receipt on the stream."""
+class StreamKeeper(Protocol):
+    """Keeps the streams: what one of them has to say leaves through it."""
 
-    def report(self, stream: WorkStream, outcome: work_pb2.Outcome) -> None:
-        """An attempt ended."""
+    def mark(self, stream: WorkStream) -> None:
+        """The stream has something to say at the next flush."""
         ...
 
-    def spawn(self, stream: WorkStream, spawn: work_pb2.Spawn) -> None:
-        """Tasks to add."""
+    def flush_one(self, stream: WorkStream) -> None:
+        """Send what this stream has to say."""
         ...
 
-    def renew(self, stream: WorkStream, renewal: work_pb2.Renewal) -> None:
-        """A lease goes on."""
+    def credits_changed(self, stream: WorkStream) -> None:
+        """The stream's worker accepts another number of assignments now."""
         ...
 
 
@@ -65,11 +59,13 @@ class WorkStream:
     """One open work stream.
 
     heard: what was said and not acted on yet; while `busy` the loop will come back to it.
+    keeper: whose stream it is.
     send, end: hand over a frame, end the stream (None: in order); both return at once.
     """
 
     key: SessionKey
     session: WorkSession
+    keeper: StreamKeeper
     principal: Principal
     traceparent: str
     send: SendFrame
@@ -84,61 +80,48 @@ class WorkStream:
         assert self.session.hello is not None, "the stream has not said hello"
         return self.session.hello
 
+    # As a taker of work.
 
-@dataclass(slots=True)
-class Worker:
-    """The newest process known of a worker, and its stream while it is connected."""
+    @property
+    def request_id(self) -> RequestId:
+        """A stream is no call."""
+        return NO_CALL
 
-    session_id: SessionId
-    stream: WorkStream | None = None
+    def reserve_credit(self) -> None:
+        """See `Taker`."""
+        self.session.reserve_credit()
 
+    def return_credit(self) -> None:
+        """See `Taker`."""
+        self.session.return_credit()
+        self.keeper.credits_changed(self)
 
-class Processes:
-    """The newest process of each worker, and those known to be gone; the oldest are forgotten."""
+    def assign(self, lease: Lease, assignment: work_pb2.Assignment, now_mono_ns: int) -> None:
+        """See `Taker`."""
+        self.session.assign(assignment, now_mono_ns)
+        self.keeper.mark(self)
 
-    def __init__(self) -> None:
-        self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()
-        self._gone: OrderedDict[SessionId, ev.LossCause.ValueType] = OrderedDict()
+    # As a writer under leases.
 
-    def find(self, worker_id: WorkerId) -> Worker | None:
-        """The worker's newest process."""
-        return self._workers.get(worker_id)
+    @property
+    def worker_id(self) -> WorkerId:
+        """See `Holder`."""
+        return self.hello.worker_id
 
-    def connected(self, hello: WorkerHello, stream: WorkStream) -> None:
-        """The process said hello: it is its worker's newest from now on."""
-        self._workers[hello.worker_id] = Worker(hello.session_id, stream)
-        self._workers.move_to_end(hello.worker_id)
-        self._gone.pop(hello.session_id, None)  # It lives: the proof was wrong.
-        while len(self._workers) > PROCESSES_MAX:
-            self._workers.popitem(last=False)
+    def answer(self, receipt: work_pb2.Receipt) -> None:
+        """See `Holder`."""
+        self.session.answer(receipt)
+        self.keeper.mark(self)
 
-    def disconnected(self, stream: WorkStream) -> bool:
-        """The stream ended; whether it was its worker's newest."""
-        worker = self._workers.get(stream.hello.worker_id)
-        if worker is None or worker.stream is not stream:
-            return False
-        worker.stream = None
-        return True
+    def renewed(self, lease: Lease) -> None:
+        """See `Holder`. Says nothing unless the holder was asked to stop."""
+        if lease.stop is not None:
+            self.session.signal(lease.stop)
+            self.keeper.mark(self)
 
-    def stream_of(self, worker_id: WorkerId, session_id: SessionId) -> WorkStream | None:
-        """The open stream of that very process."""
-        worker = self._workers.get(worker_id)
-        if worker is None or worker.session_id != session_id:
-            return None
-        return worker.stream
+    def renewal_unknown(self, token: lease_pb2.LeaseToken, cause: Refusal) -> None:
+        """See `Holder`. Says nothing: the worker renews again soon."""
 
-    def note_gone(self, session_id: SessionId, cause: ev.LossCause.ValueType) -> None:
-        """Remember why the leases of that process are lost."""
-        self._gone[session_id] = cause
-        while len(self._gone) > PROCESSES_MAX:
-            self._gone.popitem(last=False)
-
-    def loss_cause(
-        self, worker_id: WorkerId, session_id: SessionId
-    ) -> ev.LossCause.ValueType | None:
-        """Why a lease of that process is lost, or None while nothing is known against it."""
-        worker = self._workers.get(worker_id)
-        cause = self._gone.get(session_id)
-        if cause is None and worker is not None and worker.session_id > session_id:
-            return ev.LOSS_CAUSE_SESSION_REPLACED
-        return cause
+    def flush(self) -> None:
+        """See `Holder`."""
+        self.keeper.flush_one(self)

@@ -19,7 +19,6 @@ from stretto.work.v1 import work_pb2, work_service_pb2
 from stretto_core.errors import Refusal, Unavailable
 
 from stretto_kernel.dispatch.assignments import parse_work_item
-from stretto_kernel.dispatch.death_watch import WorkerDialer, is_proven_dead
 from stretto_kernel.dispatch.held_tokens import tokens_over
 from stretto_kernel.dispatch.hello import WorkerHello
 from stretto_kernel.dispatch.lease_keys import is_lease_secret
@@ -37,16 +36,15 @@ from stretto_kernel.dispatch.session import (
     WorkSession,
 )
 from stretto_kernel.dispatch.shared import Shared
+from stretto_kernel.dispatch.takers import HolderWrites
 from stretto_kernel.dispatch.work_stream import (
     EndStream,
-    HolderWrites,
-    Processes,
     SendFrame,
-    SessionReplaced,
     TooManyStreams,
     WorkerTooSlow,
     WorkStream,
 )
+from stretto_kernel.dispatch.worker_processes import SessionReplaced, WorkerProcesses
 
 _DECISIONS = (Reported, SpawnsAsked)
 
@@ -58,7 +56,7 @@ class WorkStreams:
         self,
         shared: Shared,
         *,
-        dialer: WorkerDialer,
+        processes: WorkerProcesses,
         streams_max: int,
     ) -> None:
         self._host = shared.host
@@ -67,11 +65,11 @@ class WorkStreams:
         self._own = shared.own
         self._queues = shared.queues
         self._leases = shared.leases
-        self._dialer = dialer
+        self._session_keys = shared.session_keys
+        self._processes = processes
+        processes.follow(self._end_older)
         self._streams_max = streams_max
         self._streams: dict[SessionKey, WorkStream] = {}
-        self._keys_given = 0
-        self._processes = Processes()
         self._marked: dict[SessionKey, WorkStream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes: HolderWrites | None = None
@@ -90,9 +88,9 @@ class WorkStreams:
         """Return a new stream, which is nobody's until its hello. Raises TooManyStreams."""
         if len(self._streams) >= self._streams_max:
             raise TooManyStreams("too many work streams", streams_max=str(self._streams_max))
-        self._keys_given += 1
-        session = WorkSession(self._keys_given, self._clock.mono_ns())
-        stream = WorkStream(self._keys_given, session, principal, traceparent, send, end)
+        key = next(self._session_keys)
+        session = WorkSession(key, self._clock.mono_ns())
+        stream = WorkStream(key, session, self, principal, traceparent, send, end)
         self._streams[stream.key] = stream
         return stream
 
@@ -116,8 +114,7 @@ class WorkStreams:
         for lease in held:
             if not lease.acknowledged and lease.reclaimed:
                 self._own.release(lease, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED)
-        if self._leases.held_by_session(hello.session_id) and hello.control_address:
-            self._spawn_task(self._watch_death(hello))
+        self._processes.watch_death(hello)
 
     def close_all(self, cause: Refusal) -> None:
         """End every stream with `cause`; what they held is no longer this process's business."""
@@ -182,7 +179,7 @@ class WorkStreams:
 
     def lease_folded(self, lease: Lease) -> None:
         """A lease came out of the log: end it if its holder is known to be gone."""
-        cause = self._processes.loss_cause(lease.worker_id, lease.session_id)
+        cause = self._processes.loss_cause(lease)
         loop = asyncio.get_running_loop()
         if cause is not None:
             loop.call_soon(self._own.lose, lease, cause)
@@ -255,18 +252,10 @@ class WorkStreams:
             lease.acknowledged = True
 
     def _greet(self, stream: WorkStream, hello: WorkerHello) -> None:
-        worker = self._processes.find(hello.worker_id)
-        known = worker.session_id if worker else self._leases.newest_session(hello.worker_id)
-        if known is not None and known > hello.session_id:
-            raise SessionReplaced(
-                "a newer process of this worker is connected", worker_id=hello.worker_id
-            )
-        if worker is not None and worker.stream is not None:
-            self._replace(worker.stream, hello)
-        self._processes.connected(hello, stream)
-        for lease in self._leases.held_by_other_sessions(hello.worker_id, hello.session_id):
-            self._processes.note_gone(lease.session_id, ev.LOSS_CAUSE_SESSION_REPLACED)
-            self._own.lose(lease, ev.LOSS_CAUSE_SESSION_REPLACED)
+        worker = self._processes.greet(hello)
+        if worker.stream is not None:
+            self._end_for_newer(worker.stream, None)
+        worker.stream = stream
         self._log.info(
             "worker.connected",
             worker_id=hello.worker_id,
@@ -278,14 +267,17 @@ class WorkStreams:
         else:
             self._spawn_task(self._judge_and_welcome(stream, hello))
 
-    def _replace(self, older: WorkStream, hello: WorkerHello) -> None:
-        """End the worker's stream before; a newer process also takes its leases, in `_greet`."""
+    def _end_older(self, hello: WorkerHello) -> None:
+        """A process said hello: an older one of its worker has no stream any more."""
+        older = self._processes.newest_stream(hello.worker_id)
+        if older is not None and older.hello.session_id != hello.session_id:
+            replaced = SessionReplaced("a newer process of this worker is connected")
+            self._end_for_newer(older, replaced)
+
+    def _end_for_newer(self, older: WorkStream, cause: Refusal | None) -> None:
         self._hear_out(older)
         self._forget(older)
-        if older.hello.session_id == hello.session_id:
-            older.end(None)
-        else:
-            older.end(SessionReplaced("a newer process of this worker is connected"))
+        older.end(cause)
 
     async def _judge_and_welcome(self, stream: WorkStream, hello: WorkerHello) -> None:
         """Welcome once it is sure which leases are over: what a worker drops is gone for good."""
@@ -338,16 +330,6 @@ class WorkStreams:
                 self._own.release(lease, ev.RELEASE_CAUSE_RETURNED)
         self._log.info("worker.left", worker_id=hello.worker_id, session_id=hello.session_id)
         stream.end(None)
-
-    async def _watch_death(self, hello: WorkerHello) -> None:
-        if not await is_proven_dead(self._dialer, hello.control_address, hello.session_id):
-            return
-        if self._processes.stream_of(hello.worker_id, hello.session_id) is not None:
-            return  # It reconnected meanwhile; a dial that raced with it proves nothing.
-        self._log.info("worker.dead", worker_id=hello.worker_id, session_id=hello.session_id)
-        self._processes.note_gone(hello.session_id, ev.LOSS_CAUSE_PROCESS_GONE)
-        for lease in self._leases.held_by_session(hello.session_id):
-            self._own.lose(lease, ev.LOSS_CAUSE_PROCESS_GONE)
 
     def _find(self, token: lease_pb2.LeaseToken) -> Lease | None:
         """The open lease the token proves, secret included when it has one."""

@@ -1,4 +1,4 @@
-"""WorkService: carries the frames of work streams between gRPC and the kernel's sessions."""
+"""WorkService: carries frames and unary calls between gRPC and the kernel's dispatch."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as pb
 from stretto.work.v1.work_service_pb2_grpc import WorkServiceServicer
-from stretto_core.errors import Unimplemented
 from stretto_core.rpc.call import current_call
 
+from stretto_kernel.dispatch.session import RENEW_INTERVAL_S
 from stretto_kernel.dispatch.work_stream import WorkerTooSlow
 from stretto_kernel.kernel import Kernel, WorkSessionHandle
 from stretto_kernel.servicers.task_log_servicer import append_logs
+from stretto_kernel.servicers.work_requests import (
+    check_items,
+    parse_lease_work,
+    parse_release_work,
+)
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
 FRAMES_MAX = 1_000
 
 
 class WorkServicer(WorkServiceServicer):
-    """Serves the work streams of the partition a kernel owns."""
+    """Serves the workers of the partition a kernel owns."""
 
     def __init__(self, kernel: Kernel, task_logs: TaskLogs) -> None:
         self._kernel = kernel
@@ -46,19 +53,51 @@ class WorkServicer(WorkServiceServicer):
 
     async def LeaseWork(self, request: pb.LeaseWorkRequest, context: Any) -> pb.LeaseWorkResponse:
         """See the contract."""
-        raise _use_work("lease_work")
+        deadline_s = current_call().deadline_s
+        now_s = asyncio.get_running_loop().time()
+        call = parse_lease_work(request, None if deadline_s is None else deadline_s - now_s)
+        assignments = await self._kernel.partition.polls.lease(call)
+        # Nothing is awaited from here on: what is made and not sent is leased to nobody.
+        return pb.LeaseWorkResponse(
+            assignments=assignments, renew_interval=Duration(seconds=RENEW_INTERVAL_S)
+        )
 
     async def RenewLeases(
         self, request: pb.RenewLeasesRequest, context: Any
     ) -> pb.RenewLeasesResponse:
         """See the contract."""
-        raise _use_work("renew_leases")
+        check_items(request.renewals)
+        call, partition = current_call(), self._kernel.partition
+        receipts, signals = await partition.unary_writes.renew(
+            request.renewals, call.principal, call.traceparent
+        )
+        draining = partition.polls.draining
+        drain = work_pb2.Drain(reason=draining) if draining else None
+        return pb.RenewLeasesResponse(receipts=receipts, signals=signals, drain=drain)
 
     async def ReportOutcomes(
         self, request: pb.ReportOutcomesRequest, context: Any
     ) -> pb.ReportOutcomesResponse:
         """See the contract."""
-        raise _use_work("report_outcomes")
+        check_items(request.outcomes, request.spawns)
+        call = current_call()
+        receipts = await self._kernel.partition.unary_writes.write(
+            request.spawns, request.outcomes, call.principal, call.traceparent
+        )
+        return pb.ReportOutcomesResponse(receipts=receipts)
+
+    async def ReleaseWork(
+        self, request: pb.ReleaseWorkRequest, context: Any
+    ) -> pb.ReleaseWorkResponse:
+        """See the contract."""
+        releases, calls = parse_release_work(request)
+        call, partition = current_call(), self._kernel.partition
+        for session_id, request_id in calls:
+            partition.polls.give_up(session_id, request_id)
+        receipts = await partition.unary_writes.write(
+            (), releases, call.principal, call.traceparent
+        )
+        return pb.ReleaseWorkResponse(receipts=receipts)
 
     async def AppendLogs(
         self, request: pb.AppendLogsRequest, context: Any
@@ -106,7 +145,3 @@ async def _read(
         cause = error
     session.lost()
     outgoing.end(cause)
-
-
-def _use_work(feature: str) -> Unimplemented:
-    return Unimplemented("this version leases work by the Work stream only", feature=feature)

@@ -225,6 +225,7 @@ class AttemptLeased(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """The task."""
     kind: _lease_pb2.WorkItemKind.ValueType
@@ -241,6 +242,8 @@ class AttemptLeased(_message.Message):
     """The worker's process."""
     manifest_digest: _builtins.bytes
     """SHA-256 of the input manifest, 32 bytes; the manifest follows from this version of the stream."""
+    request_id: _builtins.str
+    """The LeaseWork call of that process that it was granted to; empty = by a work stream."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease lives without renewal."""
@@ -257,10 +260,11 @@ class AttemptLeased(_message.Message):
         session_id: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
         manifest_digest: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "attempt", b"attempt", "epoch", b"epoch", "kind", b"kind", "manifest_digest", b"manifest_digest", "session_id", b"session_id", "task", b"task", "ttl", b"ttl", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "attempt", b"attempt", "epoch", b"epoch", "kind", b"kind", "manifest_digest", b"manifest_digest", "request_id", b"request_id", "session_id", b"session_id", "task", b"task", "ttl", b"ttl", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

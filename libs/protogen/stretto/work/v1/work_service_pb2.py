@@ -30,7 +30,7 @@ from stretto.tasklog.v1 import task_log_pb2 as stretto_dot_tasklog_dot_v1_dot_ta
 from stretto.work.v1 import work_pb2 as stretto_dot_work_dot_v1_dot_work__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/work/v1/work_service.proto\x12\x0fstretto.work.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a!stretto/tasklog/v1/task_log.proto\x1a\x1astretto/work/v1/work.proto\"\xc2\x02\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.stretto.work.v1.Hello\x12\x1a\n\x12\x63redit_total_count\x18\x02 \x01(\x03\x12\x33\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12*\n\x08renewals\x18\x04 \x03(\x0b\x32\x18.stretto.work.v1.Renewal\x12*\n\x08outcomes\x18\x05 \x03(\x0b\x32\x18.stretto.work.v1.Outcome\x12&\n\x06spawns\x18\x06 \x03(\x0b\x32\x16.stretto.work.v1.Spawn\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12)\n\x07goodbye\x18\x08 \x01(\x0b\x32\x18.stretto.work.v1.Goodbye\"\xe8\x01\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.stretto.work.v1.Welcome\x12\x30\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x1b.stretto.work.v1.Assignment\x12*\n\x08receipts\x18\x03 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\x12(\n\x07signals\x18\x04 \x03(\x0b\x32\x17.stretto.work.v1.Signal\x12%\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x16.stretto.work.v1.Drain\"\x92\x01\n\x10LeaseWorkRequest\x12&\n\x06worker\x18\x01 \x01(\x0b\x32\x16.stretto.work.v1.Hello\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tcount_max\x18\x03 \x01(\x05\x12/\n\x0cwait_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x11LeaseWorkResponse\x12\x30\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1b.stretto.work.v1.Assignment\"@\n\x12RenewLeasesRequest\x12*\n\x08renewals\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Renewal\"k\n\x13RenewLeasesResponse\x12*\n\x08receipts\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\x12(\n\x07signals\x18\x02 \x03(\x0b\x32\x17.stretto.work.v1.Signal\"C\n\x15ReportOutcomesRequest\x12*\n\x08outcomes\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Outcome\"D\n\x16ReportOutcomesResponse\x12*\n\x08receipts\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\"?\n\x11\x41ppendLogsRequest\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.stretto.work.v1.LeaseLogs\"g\n\tLeaseLogs\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12,\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1c.stretto.tasklog.v1.LogChunk\"H\n\x12\x41ppendLogsResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.stretto.work.v1.AppendLogsResult\"I\n\x10\x41ppendLogsResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x32\xdc\x03\n\x0bWorkService\x12M\n\x04Work\x12\x1c.stretto.work.v1.WorkRequest\x1a\x1d.stretto.work.v1.WorkResponse\"\x04\xa8\xbb\x18\x04(\x01\x30\x01\x12X\n\tLeaseWork\x12!.stretto.work.v1.LeaseWorkRequest\x1a\".stretto.work.v1.LeaseWorkResponse\"\x04\xa8\xbb\x18\x04\x12^\n\x0bRenewLeases\x12#.stretto.work.v1.RenewLeasesRequest\x1a$.stretto.work.v1.RenewLeasesResponse\"\x04\xa8\xbb\x18\x04\x12g\n\x0eReportOutcomes\x12&.stretto.work.v1.ReportOutcomesRequest\x1a\'.stretto.work.v1.ReportOutcomesResponse\"\x04\xa8\xbb\x18\x04\x12[\n\nAppendLogs\x12\".stretto.work.v1.AppendLogsRequest\x1a#.stretto.work.v1.AppendLogsResponse\"\x04\xa8\xbb\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/work/v1/work_service.proto\x12\x0fstretto.work.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a!stretto/tasklog/v1/task_log.proto\x1a\x1astretto/work/v1/work.proto\"\xc2\x02\n\x0bWorkRequest\x12%\n\x05hello\x18\x01 \x01(\x0b\x32\x16.stretto.work.v1.Hello\x12\x1a\n\x12\x63redit_total_count\x18\x02 \x01(\x03\x12\x33\n\x0c\x61\x63knowledged\x18\x03 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12*\n\x08renewals\x18\x04 \x03(\x0b\x32\x18.stretto.work.v1.Renewal\x12*\n\x08outcomes\x18\x05 \x03(\x0b\x32\x18.stretto.work.v1.Outcome\x12&\n\x06spawns\x18\x06 \x03(\x0b\x32\x16.stretto.work.v1.Spawn\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x12)\n\x07goodbye\x18\x08 \x01(\x0b\x32\x18.stretto.work.v1.Goodbye\"\xe8\x01\n\x0cWorkResponse\x12)\n\x07welcome\x18\x01 \x01(\x0b\x32\x18.stretto.work.v1.Welcome\x12\x30\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x1b.stretto.work.v1.Assignment\x12*\n\x08receipts\x18\x03 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\x12(\n\x07signals\x18\x04 \x03(\x0b\x32\x17.stretto.work.v1.Signal\x12%\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x16.stretto.work.v1.Drain\"\x92\x01\n\x10LeaseWorkRequest\x12&\n\x06worker\x18\x01 \x01(\x0b\x32\x16.stretto.work.v1.Hello\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\tcount_max\x18\x03 \x01(\x05\x12/\n\x0cwait_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"x\n\x11LeaseWorkResponse\x12\x30\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1b.stretto.work.v1.Assignment\x12\x31\n\x0erenew_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x12RenewLeasesRequest\x12*\n\x08renewals\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Renewal\"\x92\x01\n\x13RenewLeasesResponse\x12*\n\x08receipts\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\x12(\n\x07signals\x18\x02 \x03(\x0b\x32\x17.stretto.work.v1.Signal\x12%\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x16.stretto.work.v1.Drain\"k\n\x15ReportOutcomesRequest\x12*\n\x08outcomes\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Outcome\x12&\n\x06spawns\x18\x02 \x03(\x0b\x32\x16.stretto.work.v1.Spawn\"D\n\x16ReportOutcomesResponse\x12*\n\x08receipts\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\"\x82\x01\n\x12ReleaseWorkRequest\x12-\n\x06tokens\x18\x01 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x19\n\x11lease_request_ids\x18\x04 \x03(\t\"A\n\x13ReleaseWorkResponse\x12*\n\x08receipts\x18\x01 \x03(\x0b\x32\x18.stretto.work.v1.Receipt\"?\n\x11\x41ppendLogsRequest\x12*\n\x06leases\x18\x01 \x03(\x0b\x32\x1a.stretto.work.v1.LeaseLogs\"g\n\tLeaseLogs\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12,\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1c.stretto.tasklog.v1.LogChunk\"H\n\x12\x41ppendLogsResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.stretto.work.v1.AppendLogsResult\"I\n\x10\x41ppendLogsResult\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x32\xbc\x04\n\x0bWorkService\x12M\n\x04Work\x12\x1c.stretto.work.v1.WorkRequest\x1a\x1d.stretto.work.v1.WorkResponse\"\x04\xa8\xbb\x18\x04(\x01\x30\x01\x12X\n\tLeaseWork\x12!.stretto.work.v1.LeaseWorkRequest\x1a\".stretto.work.v1.LeaseWorkResponse\"\x04\xa8\xbb\x18\x04\x12^\n\x0bRenewLeases\x12#.stretto.work.v1.RenewLeasesRequest\x1a$.stretto.work.v1.RenewLeasesResponse\"\x04\xa8\xbb\x18\x04\x12g\n\x0eReportOutcomes\x12&.stretto.work.v1.ReportOutcomesRequest\x1a\'.stretto.work.v1.ReportOutcomesResponse\"\x04\xa8\xbb\x18\x04\x12^\n\x0bReleaseWork\x12#.stretto.work.v1.ReleaseWorkRequest\x1a$.stretto.work.v1.ReleaseWorkResponse\"\x04\xa8\xbb\x18\x04\x12[\n\nAppendLogs\x12\".stretto.work.v1.AppendLogsRequest\x1a#.stretto.work.v1.AppendLogsResponse\"\x04\xa8\xbb\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKSERVICE'].methods_by_name['RenewLeases']._serialized_options = b'\250\273\030\004'
   _globals['_WORKSERVICE'].methods_by_name['ReportOutcomes']._loaded_options = None
   _globals['_WORKSERVICE'].methods_by_name['ReportOutcomes']._serialized_options = b'\250\273\030\004'
+  _globals['_WORKSERVICE'].methods_by_name['ReleaseWork']._loaded_options = None
+  _globals['_WORKSERVICE'].methods_by_name['ReleaseWork']._serialized_options = b'\250\273\030\004'
   _globals['_WORKSERVICE'].methods_by_name['AppendLogs']._loaded_options = None
   _globals['_WORKSERVICE'].methods_by_name['AppendLogs']._serialized_options = b'\250\273\030\004'
   _globals['_WORKREQUEST']._serialized_start=243
@@ -54,23 +56,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEWORKREQUEST']._serialized_start=803
   _globals['_LEASEWORKREQUEST']._serialized_end=949
   _globals['_LEASEWORKRESPONSE']._serialized_start=951
-  _globals['_LEASEWORKRESPONSE']._serialized_end=1020
-  _globals['_RENEWLEASESREQUEST']._serialized_start=1022
-  _globals['_RENEWLEASESREQUEST']._serialized_end=1086
-  _globals['_RENEWLEASESRESPONSE']._serialized_start=1088
-  _globals['_RENEWLEASESRESPONSE']._serialized_end=1195
-  _globals['_REPORTOUTCOMESREQUEST']._serialized_start=1197
-  _globals['_REPORTOUTCOMESREQUEST']._serialized_end=1264
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=1266
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=1334
-  _globals['_APPENDLOGSREQUEST']._serialized_start=1336
-  _globals['_APPENDLOGSREQUEST']._serialized_end=1399
-  _globals['_LEASELOGS']._serialized_start=1401
-  _globals['_LEASELOGS']._serialized_end=1504
-  _globals['_APPENDLOGSRESPONSE']._serialized_start=1506
-  _globals['_APPENDLOGSRESPONSE']._serialized_end=1578
-  _globals['_APPENDLOGSRESULT']._serialized_start=1580
-  _globals['_APPENDLOGSRESULT']._serialized_end=1653
-  _globals['_WORKSERVICE']._serialized_start=1656
-  _globals['_WORKSERVICE']._serialized_end=2132
+  _globals['_LEASEWORKRESPONSE']._serialized_end=1071
+  _globals['_RENEWLEASESREQUEST']._serialized_start=1073
+  _globals['_RENEWLEASESREQUEST']._serialized_end=1137
+  _globals['_RENEWLEASESRESPONSE']._serialized_start=1140
+  _globals['_RENEWLEASESRESPONSE']._serialized_end=1286
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_start=1288
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_end=1395
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=1397
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=1465
+  _globals['_RELEASEWORKREQUEST']._serialized_start=1468
+  _globals['_RELEASEWORKREQUEST']._serialized_end=1598
+  _globals['_RELEASEWORKRESPONSE']._serialized_start=1600
+  _globals['_RELEASEWORKRESPONSE']._serialized_end=1665
+  _globals['_APPENDLOGSREQUEST']._serialized_start=1667
+  _globals['_APPENDLOGSREQUEST']._serialized_end=1730
+  _globals['_LEASELOGS']._serialized_start=1732
+  _globals['_LEASELOGS']._serialized_end=1835
+  _globals['_APPENDLOGSRESPONSE']._serialized_start=1837
+  _globals['_APPENDLOGSRESPONSE']._serialized_end=1909
+  _globals['_APPENDLOGSRESULT']._serialized_start=1911
+  _globals['_APPENDLOGSRESULT']._serialized_end=1984
+  _globals['_WORKSERVICE']._serialized_start=1987
+  _globals['_WORKSERVICE']._serialized_end=2559
 # @@protoc_insertion_point(module_scope)

@@ -146,16 +146,16 @@ class LeaseWorkRequest(_message.Message):
     COUNT_MAX_FIELD_NUMBER: _builtins.int
     WAIT_TIMEOUT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Idempotency key. Required."""
+    """Names the call within the session. Required; 1-128 characters, a UUIDv7 by custom."""
     count_max: _builtins.int
     """At most so many; 0 = 1."""
     @_builtins.property
     def worker(self) -> _work_pb2.Hello:
-        """Who asks."""
+        """Who asks, and what it serves. `held` is empty: RenewLeases speaks for leases."""
 
     @_builtins.property
     def wait_timeout(self) -> _duration_pb2.Duration:
-        """How long to wait for the first."""
+        """How long to wait for the first; unset = take what is there."""
 
     def __init__(
         self,
@@ -180,18 +180,24 @@ class LeaseWorkResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    RENEW_INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Assignment]:
-        """May be empty when none came in time."""
+        """Empty when none came in time."""
+
+    @_builtins.property
+    def renew_interval(self) -> _duration_pb2.Duration:
+        """How often to renew at the latest."""
 
     def __init__(
         self,
         *,
         assignments: _abc.Iterable[_work_pb2.Assignment] | None = ...,
+        renew_interval: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["renew_interval", b"renew_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "renew_interval", b"renew_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,23 +235,29 @@ class RenewLeasesResponse(_message.Message):
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
     SIGNALS_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Receipt]:
-        """Refused renewals."""
+        """Refused renewals, in order."""
 
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Signal]:
-        """Requests about leases held."""
+        """Requests about leases held; repeated until the lease has ended."""
+
+    @_builtins.property
+    def drain(self) -> _work_pb2.Drain:
+        """The kernel takes no polls any more."""
 
     def __init__(
         self,
         *,
         receipts: _abc.Iterable[_work_pb2.Receipt] | None = ...,
         signals: _abc.Iterable[_work_pb2.Signal] | None = ...,
+        drain: _work_pb2.Drain | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "signals", b"signals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "receipts", b"receipts", "signals", b"signals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -258,18 +270,24 @@ class ReportOutcomesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    SPAWNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Outcome]:
-        """Which."""
+        """Attempts that ended."""
+
+    @_builtins.property
+    def spawns(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Spawn]:
+        """Tasks to add below leased ones; done before the outcomes."""
 
     def __init__(
         self,
         *,
         outcomes: _abc.Iterable[_work_pb2.Outcome] | None = ...,
+        spawns: _abc.Iterable[_work_pb2.Spawn] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "spawns", b"spawns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,7 +302,7 @@ class ReportOutcomesResponse(_message.Message):
     RECEIPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Receipt]:
-        """One per outcome, in order."""
+        """One per spawn, then one per outcome, in order."""
 
     def __init__(
         self,
@@ -298,6 +316,70 @@ class ReportOutcomesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportOutcomesResponse: _TypeAlias = ReportOutcomesResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseWorkRequest(_message.Message):
+    """Gives work back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LEASE_REQUEST_IDS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """For people."""
+    session_id: _builtins.str
+    """The session of the calls in `lease_request_ids`; required with them."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_lease_pb2.LeaseToken]:
+        """Leases that are not held any more."""
+
+    @_builtins.property
+    def lease_request_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """LeaseWork calls given up: one that waits ends empty, and what was leased to them and never
+        acknowledged is released.
+        """
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_lease_pb2.LeaseToken] | None = ...,
+        reason: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        lease_request_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_request_ids", b"lease_request_ids", "reason", b"reason", "session_id", b"session_id", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseWorkRequest: _TypeAlias = ReleaseWorkRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseWorkResponse(_message.Message):
+    """What became of the leases."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_work_pb2.Receipt]:
+        """One per token, in order."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[_work_pb2.Receipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseWorkResponse: _TypeAlias = ReleaseWorkResponse  # noqa: Y015
 
 @_typing.final
 class AppendLogsRequest(_message.Message):

@@ -26,15 +26,25 @@ if _version_not_supported:
 
 
 class WorkServiceStub:
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     def __init__(self, channel):
@@ -63,6 +73,11 @@ class WorkServiceStub:
                 request_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.SerializeToString,
                 response_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.FromString,
                 _registered_method=True)
+        self.ReleaseWork = channel.unary_unary(
+                '/stretto.work.v1.WorkService/ReleaseWork',
+                request_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkRequest.SerializeToString,
+                response_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkResponse.FromString,
+                _registered_method=True)
         self.AppendLogs = channel.unary_unary(
                 '/stretto.work.v1.WorkService/AppendLogs',
                 request_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsRequest.SerializeToString,
@@ -71,15 +86,25 @@ class WorkServiceStub:
 
 
 class WorkServiceServicer:
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     def Work(self, request_iterator, context):
@@ -98,39 +123,79 @@ class WorkServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LeaseWork(self, request, context):
-        """Leases work items without a stream, waiting up to wait_timeout. Not served in this version.
+        """Leases up to count_max work items, waiting up to wait_timeout for the first: a long poll. It ends
+        with what there is as soon as something is leased, and with an empty answer when the time is over,
+        which is 100 ms before the call's own deadline at the latest. The call is the worker's hello for its
+        session; it says nothing of leases held before, for which RenewLeases speaks.
 
-        Idempotency: by request_id.
+        No lease is left with nobody. What is committed when the call has been cancelled, cut or overtaken
+        by its deadline was never sent and is released at once. An answer that was sent and perhaps lost is
+        asked for again under the same request_id; if nobody asks, its leases end after their TTL, and since
+        they were never acknowledged that consumes no try. A kernel that was restarted since does not know
+        what was sent: it releases what its predecessor leased under the request_id, and leases anew under
+        higher epochs. Releasing is safe because nothing is begun before a RenewLeases that names it.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Idempotency: by request_id within the session. While the call waits, the same request joins it and
+        has the same answer. Once it is answered the same assignments come again, until one of them is
+        acknowledged. Mint a new request_id for each new call.
 
-        Limits: 1,000 work items.
+        Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
+        id belongs to another request that waits, or its answer has been acknowledged: mint another.
+        FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
+        exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+        RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
+
+        Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
+        worker, 1,000 a kernel; 3 MiB an answer (what does not fit is released and comes with a later call).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLeases(self, request, context):
-        """Renews leases without a stream. Not served in this version.
+        """Says that leases go on, and hears what is asked of them. The first renewal acknowledges the
+        assignment. After a restart of the kernel it also claims the lease: there is no other hello.
 
-        Idempotency: repeat freely.
+        Idempotency: repeat freely; a repeated call renews again.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Codes: INVALID_ARGUMENT: too many renewals. Each renewal is answered by itself: none = it goes on; a
+        receipt with LEASE_LOST: stop that work and drop its result; WRONG_SECRET: the same;
+        INVALID_ARGUMENT: the details are not valid, the lease goes on; UNAVAILABLE: not known: renew again
+        soon, the work goes on meanwhile.
 
-        Limits: 1,000 leases.
+        Limits: 1,000 leases; 64 KiB of details a lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcomes(self, request, context):
-        """Reports outcomes without a stream. Not served in this version.
+        """Reports how attempts ended, and adds tasks below leased ones. Returns when each is committed or
+        refused: a receipt that is OK stands for ever.
 
-        Idempotency: by token and content.
+        Idempotency: by token and content: the same outcome or spawn again is answered like the first.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
+        LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+        SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
+        it, the lease goes on; UNAVAILABLE: send it again.
 
-        Limits: 1,000 outcomes.
+        Limits: 1,000 outcomes and spawns in all, 4 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseWork(self, request, context):
+        """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
+        never came and will not be asked for again. Consumes no try; the work is offered again at once. A
+        worker that ends on purpose gives back all it holds.
+
+        Idempotency: by token; a call that is not known or holds nothing is no error.
+
+        Codes: INVALID_ARGUMENT: fix it. Each token is answered by itself, by a receipt, like an outcome.
+
+        Limits: 1,000 tokens and calls in all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +247,11 @@ def add_WorkServiceServicer_to_server(servicer, server):
                     request_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.FromString,
                     response_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.SerializeToString,
             ),
+            'ReleaseWork': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseWork,
+                    request_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkRequest.FromString,
+                    response_serializer=stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkResponse.SerializeToString,
+            ),
             'AppendLogs': grpc.unary_unary_rpc_method_handler(
                     servicer.AppendLogs,
                     request_deserializer=stretto_dot_work_dot_v1_dot_work__service__pb2.AppendLogsRequest.FromString,
@@ -196,15 +266,25 @@ def add_WorkServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkService:
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     @staticmethod
@@ -305,6 +385,33 @@ class WorkService:
             '/stretto.work.v1.WorkService/ReportOutcomes',
             stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesRequest.SerializeToString,
             stretto_dot_work_dot_v1_dot_work__service__pb2.ReportOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseWork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.work.v1.WorkService/ReleaseWork',
+            stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkRequest.SerializeToString,
+            stretto_dot_work_dot_v1_dot_work__service__pb2.ReleaseWorkResponse.FromString,
             options,
             channel_credentials,
             insecure,

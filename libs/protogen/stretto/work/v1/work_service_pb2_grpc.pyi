@@ -27,15 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkServiceStub:
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     @_typing.overload
@@ -54,31 +64,67 @@ class WorkServiceStub:
     Limits: one stream a session; 1,000 items a frame, 4 MiB a message.
     """
     LeaseWork: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.LeaseWorkRequest, _work_service_pb2.LeaseWorkResponse]
-    """Leases work items without a stream, waiting up to wait_timeout. Not served in this version.
+    """Leases up to count_max work items, waiting up to wait_timeout for the first: a long poll. It ends
+    with what there is as soon as something is leased, and with an empty answer when the time is over,
+    which is 100 ms before the call's own deadline at the latest. The call is the worker's hello for its
+    session; it says nothing of leases held before, for which RenewLeases speaks.
 
-    Idempotency: by request_id.
+    No lease is left with nobody. What is committed when the call has been cancelled, cut or overtaken
+    by its deadline was never sent and is released at once. An answer that was sent and perhaps lost is
+    asked for again under the same request_id; if nobody asks, its leases end after their TTL, and since
+    they were never acknowledged that consumes no try. A kernel that was restarted since does not know
+    what was sent: it releases what its predecessor leased under the request_id, and leases anew under
+    higher epochs. Releasing is safe because nothing is begun before a RenewLeases that names it.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Idempotency: by request_id within the session. While the call waits, the same request joins it and
+    has the same answer. Once it is answered the same assignments come again, until one of them is
+    acknowledged. Mint a new request_id for each new call.
 
-    Limits: 1,000 work items.
+    Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
+    id belongs to another request that waits, or its answer has been acknowledged: mint another.
+    FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
+    exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+    RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
+
+    Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
+    worker, 1,000 a kernel; 3 MiB an answer (what does not fit is released and comes with a later call).
     """
     RenewLeases: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.RenewLeasesRequest, _work_service_pb2.RenewLeasesResponse]
-    """Renews leases without a stream. Not served in this version.
+    """Says that leases go on, and hears what is asked of them. The first renewal acknowledges the
+    assignment. After a restart of the kernel it also claims the lease: there is no other hello.
 
-    Idempotency: repeat freely.
+    Idempotency: repeat freely; a repeated call renews again.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Codes: INVALID_ARGUMENT: too many renewals. Each renewal is answered by itself: none = it goes on; a
+    receipt with LEASE_LOST: stop that work and drop its result; WRONG_SECRET: the same;
+    INVALID_ARGUMENT: the details are not valid, the lease goes on; UNAVAILABLE: not known: renew again
+    soon, the work goes on meanwhile.
 
-    Limits: 1,000 leases.
+    Limits: 1,000 leases; 64 KiB of details a lease.
     """
     ReportOutcomes: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.ReportOutcomesRequest, _work_service_pb2.ReportOutcomesResponse]
-    """Reports outcomes without a stream. Not served in this version.
+    """Reports how attempts ended, and adds tasks below leased ones. Returns when each is committed or
+    refused: a receipt that is OK stands for ever.
 
-    Idempotency: by token and content.
+    Idempotency: by token and content: the same outcome or spawn again is answered like the first.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
+    LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+    SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
+    it, the lease goes on; UNAVAILABLE: send it again.
 
-    Limits: 1,000 outcomes.
+    Limits: 1,000 outcomes and spawns in all, 4 MiB.
+    """
+    ReleaseWork: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.ReleaseWorkRequest, _work_service_pb2.ReleaseWorkResponse]
+    """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
+    never came and will not be asked for again. Consumes no try; the work is offered again at once. A
+    worker that ends on purpose gives back all it holds.
+
+    Idempotency: by token; a call that is not known or holds nothing is no error.
+
+    Codes: INVALID_ARGUMENT: fix it. Each token is answered by itself, by a receipt, like an outcome.
+
+    Limits: 1,000 tokens and calls in all.
     """
     AppendLogs: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.AppendLogsRequest, _work_service_pb2.AppendLogsResponse]
     """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
@@ -102,15 +148,25 @@ class WorkServiceStub:
 
 @_typing.type_check_only
 class WorkServiceAsyncStub(WorkServiceStub):
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -126,31 +182,67 @@ class WorkServiceAsyncStub(WorkServiceStub):
     Limits: one stream a session; 1,000 items a frame, 4 MiB a message.
     """
     LeaseWork: _aio.UnaryUnaryMultiCallable[_work_service_pb2.LeaseWorkRequest, _work_service_pb2.LeaseWorkResponse]  # type: ignore[assignment]
-    """Leases work items without a stream, waiting up to wait_timeout. Not served in this version.
+    """Leases up to count_max work items, waiting up to wait_timeout for the first: a long poll. It ends
+    with what there is as soon as something is leased, and with an empty answer when the time is over,
+    which is 100 ms before the call's own deadline at the latest. The call is the worker's hello for its
+    session; it says nothing of leases held before, for which RenewLeases speaks.
 
-    Idempotency: by request_id.
+    No lease is left with nobody. What is committed when the call has been cancelled, cut or overtaken
+    by its deadline was never sent and is released at once. An answer that was sent and perhaps lost is
+    asked for again under the same request_id; if nobody asks, its leases end after their TTL, and since
+    they were never acknowledged that consumes no try. A kernel that was restarted since does not know
+    what was sent: it releases what its predecessor leased under the request_id, and leases anew under
+    higher epochs. Releasing is safe because nothing is begun before a RenewLeases that names it.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Idempotency: by request_id within the session. While the call waits, the same request joins it and
+    has the same answer. Once it is answered the same assignments come again, until one of them is
+    acknowledged. Mint a new request_id for each new call.
 
-    Limits: 1,000 work items.
+    Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
+    id belongs to another request that waits, or its answer has been acknowledged: mint another.
+    FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
+    exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+    RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
+
+    Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
+    worker, 1,000 a kernel; 3 MiB an answer (what does not fit is released and comes with a later call).
     """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_work_service_pb2.RenewLeasesRequest, _work_service_pb2.RenewLeasesResponse]  # type: ignore[assignment]
-    """Renews leases without a stream. Not served in this version.
+    """Says that leases go on, and hears what is asked of them. The first renewal acknowledges the
+    assignment. After a restart of the kernel it also claims the lease: there is no other hello.
 
-    Idempotency: repeat freely.
+    Idempotency: repeat freely; a repeated call renews again.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Codes: INVALID_ARGUMENT: too many renewals. Each renewal is answered by itself: none = it goes on; a
+    receipt with LEASE_LOST: stop that work and drop its result; WRONG_SECRET: the same;
+    INVALID_ARGUMENT: the details are not valid, the lease goes on; UNAVAILABLE: not known: renew again
+    soon, the work goes on meanwhile.
 
-    Limits: 1,000 leases.
+    Limits: 1,000 leases; 64 KiB of details a lease.
     """
     ReportOutcomes: _aio.UnaryUnaryMultiCallable[_work_service_pb2.ReportOutcomesRequest, _work_service_pb2.ReportOutcomesResponse]  # type: ignore[assignment]
-    """Reports outcomes without a stream. Not served in this version.
+    """Reports how attempts ended, and adds tasks below leased ones. Returns when each is committed or
+    refused: a receipt that is OK stands for ever.
 
-    Idempotency: by token and content.
+    Idempotency: by token and content: the same outcome or spawn again is answered like the first.
 
-    Codes: UNIMPLEMENTED: use Work.
+    Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
+    LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+    SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
+    it, the lease goes on; UNAVAILABLE: send it again.
 
-    Limits: 1,000 outcomes.
+    Limits: 1,000 outcomes and spawns in all, 4 MiB.
+    """
+    ReleaseWork: _aio.UnaryUnaryMultiCallable[_work_service_pb2.ReleaseWorkRequest, _work_service_pb2.ReleaseWorkResponse]  # type: ignore[assignment]
+    """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
+    never came and will not be asked for again. Consumes no try; the work is offered again at once. A
+    worker that ends on purpose gives back all it holds.
+
+    Idempotency: by token; a call that is not known or holds nothing is no error.
+
+    Codes: INVALID_ARGUMENT: fix it. Each token is answered by itself, by a receipt, like an outcome.
+
+    Limits: 1,000 tokens and calls in all.
     """
     AppendLogs: _aio.UnaryUnaryMultiCallable[_work_service_pb2.AppendLogsRequest, _work_service_pb2.AppendLogsResponse]  # type: ignore[assignment]
     """Adds what attempts wrote to the task logs of their runs (stretto.tasklog.v1). Answered item by
@@ -173,15 +265,25 @@ class WorkServiceAsyncStub(WorkServiceStub):
     """
 
 class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Leases work items. The story of a worker: open Work, send a hello, grant credits, acknowledge each
-    assignment, renew its leases, report each outcome until its receipt comes, and say goodbye.
+    """Leases work items, by one stream a worker process (Work) or by unary calls. The rules are the same:
+    same leases, same sessions, same fence.
+
+    The story of a stream: open Work, send a hello, grant credits, acknowledge each assignment, renew its
+    leases, report each outcome until its receipt comes, and say goodbye.
+
+    The story without one: call LeaseWork; name each assignment in a RenewLeases call and begin its body
+    only when that was not refused (this acknowledges it); renew within a third of the TTL and carry out
+    the signals that come back; send each outcome by ReportOutcomes until its receipt comes; give back by
+    ReleaseWork what will not be done. After UNAVAILABLE, a lost connection or a deadline of one's own
+    the same call is sent again: LeaseWork under the same request_id, the others as they were.
 
     At most once is not promised for bodies: an attempt may be started again when its lease was lost.
     What is promised: at most one result per task activation is accepted, and a holder whose lease was
     passed on is refused whatever it sends (LEASE_LOST).
 
-    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop) and UNAVAILABLE (reconnect
-    after RetryInfo, with the leases held in the hello).
+    Each call may also end with UNAUTHENTICATED, PERMISSION_DENIED (stop), UNAVAILABLE (DRAINING,
+    PARTITION_MOVED, STORE_DOWN: send it again after RetryInfo; on a stream, with the leases held in the
+    hello) and RESOURCE_EXHAUSTED (OVERLOADED: again after RetryInfo).
     """
 
     @_abc_1.abstractmethod
@@ -207,13 +309,30 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _work_service_pb2.LeaseWorkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_work_service_pb2.LeaseWorkResponse, _abc.Awaitable[_work_service_pb2.LeaseWorkResponse]]:
-        """Leases work items without a stream, waiting up to wait_timeout. Not served in this version.
+        """Leases up to count_max work items, waiting up to wait_timeout for the first: a long poll. It ends
+        with what there is as soon as something is leased, and with an empty answer when the time is over,
+        which is 100 ms before the call's own deadline at the latest. The call is the worker's hello for its
+        session; it says nothing of leases held before, for which RenewLeases speaks.
 
-        Idempotency: by request_id.
+        No lease is left with nobody. What is committed when the call has been cancelled, cut or overtaken
+        by its deadline was never sent and is released at once. An answer that was sent and perhaps lost is
+        asked for again under the same request_id; if nobody asks, its leases end after their TTL, and since
+        they were never acknowledged that consumes no try. A kernel that was restarted since does not know
+        what was sent: it releases what its predecessor leased under the request_id, and leases anew under
+        higher epochs. Releasing is safe because nothing is begun before a RenewLeases that names it.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Idempotency: by request_id within the session. While the call waits, the same request joins it and
+        has the same answer. Once it is answered the same assignments come again, until one of them is
+        acknowledged. Mint a new request_id for each new call.
 
-        Limits: 1,000 work items.
+        Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
+        id belongs to another request that waits, or its answer has been acknowledged: mint another.
+        FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
+        exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+        RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
+
+        Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
+        worker, 1,000 a kernel; 3 MiB an answer (what does not fit is released and comes with a later call).
         """
 
     @_abc_1.abstractmethod
@@ -222,13 +341,17 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _work_service_pb2.RenewLeasesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_work_service_pb2.RenewLeasesResponse, _abc.Awaitable[_work_service_pb2.RenewLeasesResponse]]:
-        """Renews leases without a stream. Not served in this version.
+        """Says that leases go on, and hears what is asked of them. The first renewal acknowledges the
+        assignment. After a restart of the kernel it also claims the lease: there is no other hello.
 
-        Idempotency: repeat freely.
+        Idempotency: repeat freely; a repeated call renews again.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Codes: INVALID_ARGUMENT: too many renewals. Each renewal is answered by itself: none = it goes on; a
+        receipt with LEASE_LOST: stop that work and drop its result; WRONG_SECRET: the same;
+        INVALID_ARGUMENT: the details are not valid, the lease goes on; UNAVAILABLE: not known: renew again
+        soon, the work goes on meanwhile.
 
-        Limits: 1,000 leases.
+        Limits: 1,000 leases; 64 KiB of details a lease.
         """
 
     @_abc_1.abstractmethod
@@ -237,13 +360,34 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _work_service_pb2.ReportOutcomesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_work_service_pb2.ReportOutcomesResponse, _abc.Awaitable[_work_service_pb2.ReportOutcomesResponse]]:
-        """Reports outcomes without a stream. Not served in this version.
+        """Reports how attempts ended, and adds tasks below leased ones. Returns when each is committed or
+        refused: a receipt that is OK stands for ever.
 
-        Idempotency: by token and content.
+        Idempotency: by token and content: the same outcome or spawn again is answered like the first.
 
-        Codes: UNIMPLEMENTED: use Work.
+        Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
+        LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+        SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
+        it, the lease goes on; UNAVAILABLE: send it again.
 
-        Limits: 1,000 outcomes.
+        Limits: 1,000 outcomes and spawns in all, 4 MiB.
+        """
+
+    @_abc_1.abstractmethod
+    def ReleaseWork(
+        self,
+        request: _work_service_pb2.ReleaseWorkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_work_service_pb2.ReleaseWorkResponse, _abc.Awaitable[_work_service_pb2.ReleaseWorkResponse]]:
+        """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
+        never came and will not be asked for again. Consumes no try; the work is offered again at once. A
+        worker that ends on purpose gives back all it holds.
+
+        Idempotency: by token; a call that is not known or holds nothing is no error.
+
+        Codes: INVALID_ARGUMENT: fix it. Each token is answered by itself, by a receipt, like an outcome.
+
+        Limits: 1,000 tokens and calls in all.
         """
 
     @_abc_1.abstractmethod

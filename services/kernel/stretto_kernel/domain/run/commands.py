@@ -19,6 +19,8 @@ from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
+from stretto_kernel.domain.run.task import NO_CALL
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -91,12 +93,14 @@ class Lease(Command):
     """Give the task's next attempt to a worker.
 
     The answer is AttemptLeased, or TaskFailed when an input cannot be resolved (nothing is leased).
+    request_id: the LeaseWork call it is granted to; "" = a work stream.
     ttl_ns: None = the task's heartbeat timeout.
     """
 
     task: TaskName
     worker_id: WorkerId
     session_id: SessionId
+    request_id: RequestId = NO_CALL
     ttl_ns: int | None = None
 
 

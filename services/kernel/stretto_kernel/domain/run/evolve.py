@@ -7,6 +7,7 @@ fail-fast began, clean-up may start) follow from the fact that causes them and a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from stretto.run.v1 import events_pb2 as ev
@@ -110,6 +111,7 @@ def _attempt_leased(settling: Settling, event: ev.AttemptLeased) -> None:
         attempt=event.attempt,
         leased_ns=settling.time_ns,
         ttl_ns=duration_ns(event.ttl),
+        request_id=RequestId(event.request_id),
     )
     record.last_lease = lease
     settling.state.move(record, lease)
@@ -120,18 +122,7 @@ def _attempt_progressed(settling: Settling, event: ev.AttemptProgressed) -> None
     record.details = event.details
     lease = record.phase
     assert isinstance(lease, Leased)
-    settling.state.move(
-        record,
-        Leased(
-            lease.worker_id,
-            lease.session_id,
-            lease.attempt,
-            lease.leased_ns,
-            lease.ttl_ns,
-            lease.stop_deadline_ns,
-            settling.time_ns,
-        ),
-    )
+    settling.state.move(record, replace(lease, details_ns=settling.time_ns))
 
 
 def _attempt_succeeded(settling: Settling, event: ev.AttemptSucceeded) -> None:

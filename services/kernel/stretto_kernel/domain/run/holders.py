@@ -78,6 +78,7 @@ def lease(state: RunState, command: Lease) -> tuple[RunEvent, ...]:
         worker_id=command.worker_id,
         session_id=command.session_id,
         manifest_digest=manifest.digest,
+        request_id=command.request_id,
     )
     leased.ttl.FromNanoseconds(ttl_ns)
     return (leased,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.ids import TaskName
@@ -114,15 +115,7 @@ def may_open(state: RunState, record: TaskRecord) -> bool:
 
 def asked_to_stop(lease: Leased, deadline_ns: int) -> Leased:
     """Return the lease with its holder asked to stop."""
-    return Leased(
-        lease.worker_id,
-        lease.session_id,
-        lease.attempt,
-        lease.leased_ns,
-        lease.ttl_ns,
-        deadline_ns,
-        lease.details_ns,
-    )
+    return replace(lease, stop_deadline_ns=deadline_ns)
 
 
 def subtree(state: RunState, root: TaskName) -> Iterator[TaskRecord]:

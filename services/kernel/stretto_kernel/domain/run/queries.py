@@ -14,7 +14,7 @@ from typing import assert_never
 
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2 as pb
-from stretto_core.ids import SessionId, TaskName, WorkerId
+from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
 from stretto_kernel.domain.run.bindings import Manifest, resolve_manifest
 from stretto_kernel.domain.run.holders import find
@@ -87,6 +87,7 @@ class OpenLease:
     """A lease whose holder's word counts.
 
     attempt_deadline_ns: when its attempt timeout passes; None = never.
+    request_id: the LeaseWork call that it was granted to; "" = a work stream.
     """
 
     task: TaskName
@@ -99,6 +100,7 @@ class OpenLease:
     ttl_ns: int
     queue: str
     attempt_deadline_ns: int | None
+    request_id: RequestId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,7 @@ def open_lease(state: RunState, task: TaskName) -> OpenLease | None:
         ttl_ns=lease.ttl_ns,
         queue=record.spec.queue,
         attempt_deadline_ns=None if attempt_ns is None else lease.leased_ns + attempt_ns,
+        request_id=lease.request_id,
     )
 
 

@@ -8,13 +8,16 @@ the same in a run of ten tasks or a hundred thousand.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
-from stretto_core.ids import SessionId, TaskName, WorkerId
+from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
 from stretto_kernel.domain.run.plan import TaskSpec
+
+NO_CALL: Final = RequestId("")
+"""What a work stream is granted belongs to no LeaseWork call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Leased:
     """A worker holds it under the record's epoch.
 
     attempt: which try of the activation. stop_deadline_ns: set once a join that no longer needs the
-    task asked it to stop. details_ns: when details were last recorded, 0 = never.
+    task asked it to stop. details_ns: when details were last recorded, 0 = never. request_id: the
+    LeaseWork call that it was granted to, "" = a work stream.
     """
 
     number: ClassVar[int] = 2
@@ -54,6 +58,7 @@ class Leased:
     ttl_ns: int
     stop_deadline_ns: int | None = None
     details_ns: int = 0
+    request_id: RequestId = NO_CALL
 
 
 @dataclass(frozen=True, slots=True)
