@@ -123,9 +123,13 @@ async def test_a_poll_ends_empty_before_its_callers_deadline(kernel: Served) -> 
 
 
 async def test_calls_cut_at_any_moment_leave_no_lease_with_nobody(kernel: Served) -> None:
-    """Each task ends in its first try, whatever was granted to calls that went away."""
+    """Each task ends in its first try, whatever was granted to calls that went away.
+
+    What had left the kernel when its call was cut comes back after its TTL, a second here.
+    """
     run_count = 40
     once = plan_pb2.RetryPolicy(max_attempts=1)
+    short = plan_pb2.Timeouts(heartbeat=Duration(seconds=1))
     ended: set[str] = set()
     runs: list[str] = []
     async with open_channel(kernel.address) as channel:
@@ -134,7 +138,7 @@ async def test_calls_cut_at_any_moment_leave_no_lease_with_nobody(kernel: Served
         for number in range(run_count):
             poll = fickle.lease()
             asyncio.get_running_loop().call_later(number * 0.0003, poll.cancel)
-            runs.append((await kernel.start(task("a", retry=once))).run.run_id)
+            runs.append((await kernel.start(task("a", retry=once, timeouts=short))).run.run_id)
             with suppress(asyncio.CancelledError):
                 for assignment in (await poll).assignments:
                     # Delivered, not begun: it gives it back.
