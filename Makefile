@@ -29,6 +29,9 @@ proto: setup ## Regenerate libs/protogen and docs/permissions.md from proto/
 sync: setup ## Regenerate the blocking client from the one for asyncio
 	@$(BIN)/python scripts/gen_sync_client.py
 
+schema: setup ## Regenerate docs/plan.schema.json from the shapes of the plan form
+	@$(BIN)/python scripts/gen_plan_schema.py docs/plan.schema.json
+
 fmt: setup ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w --path proto/stretto
 

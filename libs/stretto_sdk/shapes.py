@@ -84,7 +84,18 @@ def _or_null(described: JsonSchema) -> JsonSchema:
             return {**described, "type": [*kinds, "null"]}
         case {"anyOf": list() as choices}:
             return {**described, "anyOf": [*choices, {"type": "null"}]}
+        case {"if": _, "else": described_else}:
+            return _if_written(["string", "null"], described_else)
     return described
+
+
+def _if_written(kinds: list[str], otherwise: JsonSchema) -> JsonSchema:
+    """Return the schema of a parameter, or of something else: told so that editors can follow."""
+    return {
+        "if": {"type": kinds},
+        "then": {"type": kinds, "pattern": f"^{PARAMETER}$"},
+        "else": otherwise,
+    }
 
 
 def parameter_or(*choices: JsonSchema) -> JsonSchema:
@@ -358,7 +369,7 @@ class Object:
 
     def schema(self) -> JsonSchema:
         """Return a reference to its definition."""
-        return parameter_or(self.reference())
+        return _if_written(["string"], self.reference())
 
     def reference(self) -> JsonSchema:
         """Return the reference alone."""
