@@ -14,7 +14,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.progress import wait_text
-from stretto_cli.run_filter import Labels, Name, States, filter_of
+from stretto_cli.run_filter import Labels, Name, Since, States, filter_of
 from stretto_cli.run_reference import find_run
 from stretto_cli.run_view import run_json
 
@@ -41,6 +41,7 @@ def runs(
     state: States = None,
     label: Labels = None,
     name: Name = None,
+    since: Since = None,
     limit: Limit = 20,
     everything: All = False,
     page_token: PageToken = "",
@@ -48,7 +49,7 @@ def runs(
 ) -> None:
     """List runs, newest first.
 
-        stretto runs --state FAILED --label team=search
+        stretto runs --state FAILED --since 1d --label team=search
         stretto runs --all --json | jq -r '.runs[].run_id'
 
     The list trails the record by moments; `stretto get RUN` never does.
@@ -56,7 +57,7 @@ def runs(
     --json: {"runs": [...], "next_page_token": "..."}; a run is as `stretto get --json` gives it,
     without input and output.
     """
-    where = filter_of(states=state, labels=label, name=name)
+    where = filter_of(states=state, labels=label, name=name, since=since)
 
     async def read(client: Client) -> RunsPage:
         size = PAGE_SIZE_MAX if everything else limit
@@ -71,6 +72,11 @@ def runs(
     if as_json:
         shown = [run_json(each) for each in page.runs]
         printing.print_json({"runs": shown, "next_page_token": page.next_page_token})
+        return
+    if not page.runs:
+        printing.note(
+            "no runs" + (" that match" if where else " yet: `stretto run FILE` starts one")
+        )
         return
     printing.print_table(("RUN", "STATE", "TASKS", "CREATED", "NAME"), map(_run_row, page.runs))
     _tell_more(page.next_page_token)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
+from stretto_core.errors import InvalidArgument
 from stretto_sdk.runs import ChainCheck, Event
 
 from stretto_cli import printing
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 OptionalRun = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         help="Only this run; without it, all.",
         show_default=False,
         autocompletion=complete_run,
@@ -43,27 +44,65 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="NAME",
+            help="Only facts of this type, like AttemptLeased; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    since: Annotated[
+        int, typer.Option(metavar="VERSION", help="Of a run: only what came after.", min=0)
+    ] = 0,
+    cursor: Annotated[
+        str,
+        typer.Option(
+            metavar="CURSOR", help="Of all: go on after an event's cursor.", show_default=False
+        ),
+    ] = "",
+    limit: Annotated[int, typer.Option(metavar="N", help="At most so many; 0 = all.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Print the recorded facts, oldest first: what is not here did not happen.
 
         stretto events last -f
+        stretto events last --type AttemptFailed --type AttemptLost
         stretto events --json | jq -r .type | sort | uniq -c
+
+    They are read page after page and written as they come. A reader that stopped goes on from the
+    cursor of the last event it has seen, or of one run from its version.
 
     --json: one object a line: stream, version, type, time, principal, request_id, position, body,
     cursor.
     """
+    if since and run is None:
+        raise InvalidArgument("--since is a version of one run: name the run, or use --cursor")
+    if cursor and run is not None:
+        raise InvalidArgument("--cursor is a place in the whole log: use --since with a run")
 
     async def read(client: Client) -> None:
         of_run = None if run is None else await find_run(client, run)
-        async with aclosing(client.events(of_run, follow=follow)) as found:
+        found = client.events(of_run, follow=follow, cursor=cursor, after_version=since)
+        count = 0
+        async with aclosing(found):
             async for event in found:
-                if as_json:
-                    printing.print_json_line(event)
-                else:
-                    _print_event(event, with_stream=run is None)
+                if kind and event.type.rpartition(".")[2] not in kind and event.type not in kind:
+                    continue
+                _write(event, as_json=as_json, with_stream=run is None)
+                count += 1
+                if count == limit:
+                    return
 
     suite.ask(read)
+
+
+def _write(event: Event, *, as_json: bool, with_stream: bool) -> None:
+    if as_json:
+        printing.print_json_line(event)
+    else:
+        _print_event(event, with_stream=with_stream)
 
 
 def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> None:

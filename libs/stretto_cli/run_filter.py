@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Annotated
 
 import typer
 from stretto_core.errors import InvalidArgument
+from stretto_sdk.durations import parse_duration_ns
 
-STATES = (
-    "PENDING", "PLANNING", "RUNNING", "PAUSED", "CANCELLING",
-    "SUCCEEDED", "FAILED", "CANCELLED", "KILLED",
-)  # fmt: skip
+OPEN_STATES = ("PENDING", "PLANNING", "RUNNING", "PAUSED", "CANCELLING")
+STATES = (*OPEN_STATES, "SUCCEEDED", "FAILED", "CANCELLED", "KILLED")
 
 
 def _complete_state(incomplete: str) -> list[str]:
@@ -38,8 +39,23 @@ Name = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only runs of this name.", show_default=False)
 ]
 
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help='Only runs created since then: so long ago, like "1d", or 2026-01-31T08:00:00Z.',
+        show_default=False,
+    ),
+]
 
-def filter_of(*, states: str | None, labels: Sequence[str] | None, name: str | None) -> str:
+
+def filter_of(
+    *,
+    states: str | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    since: str | None = None,
+) -> str:
     """Return the filter, "" for none. Raises InvalidArgument naming the option."""
     terms = []
     if states:
@@ -51,7 +67,23 @@ def filter_of(*, states: str | None, labels: Sequence[str] | None, name: str | N
         terms.append(f"labels.{key} = {_quoted(value)}")
     if name:
         terms.append(f"display_name = {_quoted(name)}")
+    if since:
+        terms.append(f"create_time >= {_quoted(_instant(since))}")
     return " AND ".join(terms)
+
+
+def _instant(when: str) -> str:
+    with suppress(ValueError):
+        ago = timedelta(microseconds=parse_duration_ns(when) / 1_000)
+        return (datetime.now(tz=UTC) - ago).isoformat().replace("+00:00", "Z")
+    try:
+        asked = datetime.fromisoformat(when)
+    except ValueError:
+        raise InvalidArgument(
+            f'--since {when}: is a span like "90m" or "1d", or an instant like 2026-01-31T08:00:00Z'
+        ) from None
+    # Without an offset it is this machine's time, as a person means it.
+    return asked.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _known_state(asked: str) -> str:

@@ -346,7 +346,12 @@ class Client:
         return run_of(answer.run, answer.position)
 
     async def events(
-        self, run: AnyRun | None = None, *, follow: bool = False, cursor: str = ""
+        self,
+        run: AnyRun | None = None,
+        *,
+        follow: bool = False,
+        cursor: str = "",
+        after_version: int = 0,
     ) -> AsyncGenerator[Event, None]:
         """Yield the recorded facts of one run, or of all, oldest first.
 
@@ -354,11 +359,13 @@ class Client:
         ...     print(event.version, event.type, event.body)
 
         follow: go on with what comes, without end; store `event.cursor` with your work and resume
-        from it. Raises NotFound, InvalidArgument (a cursor that is not ours).
+        from it. after_version: of one run, only those after it. Raises NotFound, InvalidArgument
+        (a cursor that is not ours).
         """
         read = follow_events if follow else recorded_events
+        stream = "" if run is None else _id_of(run)
         async with aclosing(
-            read(self._calls, stream="" if run is None else _id_of(run), cursor=cursor)
+            read(self._calls, stream=stream, cursor=cursor, after_version=after_version)
         ) as found:
             async for event in found:
                 yield event

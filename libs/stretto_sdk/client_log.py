@@ -19,11 +19,15 @@ _PAGE_SIZE = 1_000
 _FORM = pb.EventForm(body_json=True)
 
 
-async def recorded_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGenerator[Event, None]:
-    """Yield what is recorded now, of one stream ("" = all, after `cursor`)."""
+async def recorded_events(
+    calls: Calls, *, stream: str, cursor: str, after_version: int = 0
+) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded now, of one stream after a version ("" = all, after `cursor`)."""
     more = True
     if stream:
-        of_one = pb.ReadStreamRequest(stream=stream, page_size=_PAGE_SIZE, form=_FORM)
+        of_one = pb.ReadStreamRequest(
+            stream=stream, after_version=after_version, page_size=_PAGE_SIZE, form=_FORM
+        )
         while more:
             page = await calls.unary(calls.log.ReadStream, of_one)
             for each in page.events:
@@ -40,13 +44,19 @@ async def recorded_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGen
         more = answer.more
 
 
-async def follow_events(calls: Calls, *, stream: str, cursor: str) -> AsyncGenerator[Event, None]:
-    """Yield what is recorded after `cursor` and then what comes, without end."""
+async def follow_events(
+    calls: Calls, *, stream: str, cursor: str, after_version: int = 0
+) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded after `cursor` and then what comes, without end.
+
+    after_version: of one stream, those up to it are passed over.
+    """
     request = pb.SubscribeRequest(stream=stream, cursor=cursor, form=_FORM)
     async with aclosing(calls.stream(calls.log.Subscribe, request)) as answers:
         async for answer in answers:
             for event in _events_of(answer.events, before=request.cursor, after=answer.cursor):
-                yield event
+                if not stream or event.version > after_version:
+                    yield event
             request.cursor = answer.cursor
 
 

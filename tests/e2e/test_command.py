@@ -251,3 +251,45 @@ def test_a_wait_that_is_over_before_the_run_says_so_and_leaves_it(suite: Suite, 
     assert shown["state"] == "RUNNING"
     assert "stretto watch" in waited.stderr
     assert suite.stretto("kill", shown["run_id"]).returncode == ExitStatus.SUCCESS
+
+
+async def test_all_runs_of_a_filter_are_steered_after_a_preview(suite: Suite) -> None:
+    growing = {"growing": True, "tasks": [], "labels": {"batch": "x"}}
+    runs = {started(suite, growing) for _ in range(3)}
+
+    def listed(state: str) -> set[str]:
+        found = json_of(suite.stretto("runs", "--label", "batch=x", "--state", state, "--json"))
+        return {each["run_id"] for each in found["runs"]}
+
+    await until(lambda: listed("RUNNING") == runs)
+    asked = suite.stretto("pause", "--all", "--label", "batch=x")
+    assert asked.returncode == ExitStatus.USAGE
+    assert all(run in asked.stderr for run in runs)
+    paused = json_of(
+        suite.stretto("pause", "--all", "--label", "batch=x", "--since", "1h", "--yes", "--json")
+    )
+    assert {each["run_id"] for each in paused["runs"]} == runs
+    await until(lambda: listed("PAUSED") == runs)
+    killed = suite.stretto("kill", "--all", "--label", "batch=x", "--yes")
+    assert killed.stdout.count("KILLED") == 3
+    await until(lambda: not listed("PAUSED"))
+    both = suite.stretto("kill", "--all", next(iter(runs)))
+    assert both.returncode == ExitStatus.USAGE
+
+
+def test_events_are_chosen_by_type_version_and_count(suite: Suite, hello: Path) -> None:
+    run_id = json_of(suite.stretto("run", hello, "--json"))["run_id"]
+
+    def told(*options: object) -> list[tuple[int, str]]:
+        lines = suite.stretto("events", run_id, "--json", *options).stdout.splitlines()
+        events = [json.loads(line) for line in lines]
+        return [(each["version"], each["type"].rpartition(".")[2]) for each in events]
+
+    whole = told()
+    assert told("--since", 2) == whole[2:]
+    assert told("--limit", 1) == whole[:1]
+    assert told("--type", "RunStarted", "--type", "RunSucceeded") == [whole[0], whole[-1]]
+    assert suite.stretto("events", "--since", 1).returncode == ExitStatus.USAGE
+    assert suite.stretto("events", run_id, "--cursor", "x").returncode == ExitStatus.USAGE
+    first = json.loads(suite.stretto("events", "--limit", 1, "--json").stdout)
+    assert first["version"] == 1

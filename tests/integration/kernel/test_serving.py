@@ -245,6 +245,9 @@ async def test_runs_are_listed_from_the_view(kernel: Served) -> None:
     assert [run.name for run in (await kernel.runs.ListRuns(odd)).runs] == [names[3], names[1]]
     named = pb.ListRunsRequest(filter='display_name = "run 2"')
     assert [run.name for run in (await kernel.runs.ListRuns(named)).runs] == [names[2]]
+    third = (await kernel.runs.GetRun(pb.GetRunRequest(name=names[3]))).run.create_time
+    since = pb.ListRunsRequest(filter=f'create_time >= "{third.ToJsonString()}"')
+    assert [run.name for run in (await kernel.runs.ListRuns(since)).runs] == names[:2:-1]
     active = await store.active_runs()
     assert len(active.runs) == 5 and active.position == page.events[-1].position
 

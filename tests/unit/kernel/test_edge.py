@@ -74,6 +74,9 @@ def test_a_filter_is_read_term_by_term() -> None:
         'labels.A = "x"',
         "display_name = BARE",
         'display_name = "open',
+        'create_time >= "yesterday"',
+        'create_time = "2026-01-31T00:00:00Z"',
+        'display_name >= "a"',
     ],
 )
 def test_a_wrong_filter_is_refused(text: str) -> None:

@@ -100,6 +100,7 @@ class RunIndexTable:
         def read(cursor: Cursor[DictRow], position: int) -> RunListPage:
             parameters = {
                 "namespace": found.namespace,
+                "since_ns": found.since_ns,
                 "before_ns": found.before_ns,
                 "before_run_id": found.before_run_id,
                 "state": found.state,

@@ -14,13 +14,14 @@ NEWEST_NS = (1 << 63) - 1
 class RunFilter:
     """Which runs: newest first, those before (before_ns, before_run_id); None = any.
 
-    labels_json: an object that the run's labels contain.
+    labels_json: an object that the run's labels contain. since_ns: created then or later.
     """
 
     namespace: Namespace
     state: int | None = None
     display_name: str | None = None
     labels_json: str | None = None
+    since_ns: int = 0
     before_ns: int = NEWEST_NS
     before_run_id: str = ""
 

@@ -1,7 +1,8 @@
 """ListRuns: its filter grammar, its pages, and the wait for nothing: a view that is behind says so.
 
-Grammar: terms joined by AND; `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`.
-Inside the quotes a backslash takes the next character as it is.
+Grammar: terms joined by AND; `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
+`create_time >= "2026-01-31T00:00:00Z"`. Inside the quotes a backslash takes the next character as
+it is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 from dataclasses import replace
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
@@ -26,7 +28,8 @@ PAGE_MAX = 1_000
 FILTER_CHARACTERS_MAX = 4_000
 
 _TERM = re.compile(
-    r'\s*(state|display_name|labels\.[a-z0-9._-]{1,63})\s*=\s*("(?:[^"\\]|\\.)*"|[A-Z_]+)\s*'
+    r"\s*(state|display_name|create_time|labels\.[a-z0-9._-]{1,63})\s*(=|>=)\s*"
+    r'("(?:[^"\\]|\\.)*"|[A-Z_]+)\s*'
 )
 _AND = re.compile(r"AND\b")
 
@@ -80,14 +83,18 @@ def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
         if term is None or term.group(1) in seen:
             fields.wrong("filter", f"cannot be read at {rest[:40]!r}")
             break
-        name, value = term.groups()
+        name, comparison, value = term.groups()
         seen.add(name)
-        if name == "state":
+        if (comparison == ">=") is not (name == "create_time"):
+            fields.wrong("filter", f"{name} cannot be compared by {comparison}")
+        elif name == "state":
             found = replace(found, state=_state(fields, value))
         elif not value.startswith('"'):
             fields.wrong("filter", f'{name} must equal "TEXT"')
         elif name == "display_name":
             found = replace(found, display_name=_unquoted(value))
+        elif name == "create_time":
+            found = replace(found, since_ns=_instant_ns(fields, _unquoted(value)))
         else:
             labels[name.removeprefix("labels.")] = _unquoted(value)
         rest = rest[term.end() :]
@@ -107,6 +114,15 @@ def _state(fields: Fields, value: str) -> int | None:
             return code
     fields.wrong("filter", f"{value[:40]} is no state of a run")
     return None
+
+
+def _instant_ns(fields: Fields, text: str) -> int:
+    stamp = Timestamp()
+    try:
+        stamp.FromJsonString(text)
+    except ValueError:
+        fields.wrong("filter", f"{text[:40]!r} is no instant like 2026-01-31T00:00:00Z")
+    return stamp.ToNanoseconds()
 
 
 def _unquoted(value: str) -> str:

@@ -402,7 +402,9 @@ class ListRunsRequest(_message.Message):
     page_token: _builtins.str
     """The token of the page before; empty = the first page."""
     filter: _builtins.str
-    """Terms joined by AND: state = NAME, labels.KEY = "VALUE", display_name = "TEXT"."""
+    """Terms joined by AND: state = NAME, labels.KEY = "VALUE", display_name = "TEXT",
+    create_time >= "2026-01-31T00:00:00Z".
+    """
     @_builtins.property
     def min_position(self) -> _lease_pb2.Position:
         """Only answer from a view that has reached this position."""

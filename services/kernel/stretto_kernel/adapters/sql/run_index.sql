@@ -46,6 +46,7 @@ SELECT run_id, next_due_ns, queues FROM {schema}.run_index_v1 WHERE NOT ended;
 SELECT run_id, create_ns, shown FROM {schema}.run_index_v1
 WHERE namespace = %(namespace)s
   AND (create_ns, run_id) < (%(before_ns)s, %(before_run_id)s)
+  AND create_ns >= %(since_ns)s
   AND (%(state)s::integer IS NULL OR state = %(state)s)
   AND (%(display_name)s::text IS NULL OR display_name = %(display_name)s)
   AND (%(labels)s::jsonb IS NULL OR labels @> %(labels)s::jsonb)
