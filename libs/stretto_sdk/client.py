@@ -164,10 +164,7 @@ class Client:
             task_graph=form.graph,
             validate_only=True,
         )
-        try:
-            await start_run(self._calls, request)
-        except (InvalidArgument, Unimplemented) as refused:
-            raise form.told(refused) from None
+        await start_run(self._calls, request)
 
     async def result(self, run: AnyRun, *, timeout: timedelta | None = None) -> object:
         """Wait until the run ends and return its output.

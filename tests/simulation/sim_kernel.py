@@ -33,6 +33,8 @@ from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
 from stretto_kernel.serving import Readiness
+from stretto_kernel.tasklog.memory import MemoryTaskLogs
+from stretto_kernel.tasklog.task_logs import TaskLogs
 
 from tests.simulation.sim_views import MemoryRunIndex
 
@@ -90,7 +92,7 @@ class SimKernel:
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
         self._run_servicer = RunServicer(self._kernel, RunListing(index, store.partition))
-        self._work_servicer = WorkServicer(self._kernel)
+        self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))
         self._readiness = Readiness(_Health(), self._kernel)
 
     def start(self) -> None:

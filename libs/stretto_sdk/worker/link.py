@@ -13,6 +13,8 @@ from stretto_core.rpc.channel import credentials, open_channel
 from stretto_core.rpc.retry import refusals
 from stretto_core.telemetry.secret import Secret
 
+APPEND_LOGS_S = 10.0
+
 
 class GrpcLink:
     """One Work call."""
@@ -56,6 +58,13 @@ class GrpcDialer:
     async def dial(self) -> GrpcLink:
         """Start a Work call."""
         return GrpcLink(self._stub.Work(metadata=self._metadata))
+
+    async def append_logs(self, request: wire.AppendLogsRequest) -> wire.AppendLogsResponse:
+        """Deliver what bodies wrote; waits for a kernel that is away. Raises Refusal."""
+        with refusals():
+            return await self._stub.AppendLogs(
+                request, metadata=self._metadata, timeout=APPEND_LOGS_S, wait_for_ready=True
+            )
 
     async def close(self) -> None:
         """Close the channel and whatever stream is on it."""

@@ -14,6 +14,7 @@ from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 
 from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop
+from stretto_sdk.worker.log_forwarder import TaskLogWriter
 
 
 class Link(Protocol):
@@ -53,6 +54,10 @@ class Reports(Protocol):
 
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         """A body asks for tasks below its own; `spawn_answered` follows."""
+        ...
+
+    def task_log(self, key: LeaseKey) -> TaskLogWriter:
+        """Where a running body writes to; its outcome waits a little for the last of it."""
         ...
 
 

@@ -65,6 +65,7 @@ async def run_worker(
             executors=executors,
             clock=clock,
             drain_limits=settings.drain_limits,
+            log_sink=dialer,
         )
         control.attach(runtime)
         if settings.handles_signals:

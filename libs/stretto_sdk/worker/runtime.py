@@ -16,6 +16,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import structlog
 from stretto.common.v1 import failure_pb2, payload_pb2
@@ -44,6 +45,7 @@ from stretto_sdk.worker.effects import (
     Stop,
     key_of,
 )
+from stretto_sdk.worker.log_forwarder import LogForwarder, LogSink, TaskLogWriter
 from stretto_sdk.worker.ports import Dialer, Executor, Link
 from stretto_sdk.worker.session import WorkSession
 
@@ -70,10 +72,11 @@ class DrainLimits:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A body that runs: its executor, and since when (UTC nanoseconds since the Unix epoch)."""
+    """A body that runs: its executor, since when (UTC ns since the Unix epoch), and its log."""
 
     executor: Executor
     accept_ns: int
+    log: TaskLogWriter
 
 
 class WorkerRuntime:
@@ -90,6 +93,7 @@ class WorkerRuntime:
         executors: Mapping[str, Executor],
         clock: Clock,
         drain_limits: DrainLimits | None = None,
+        log_sink: LogSink | None = None,
     ) -> None:
         self.settings = settings
         self.session = WorkSession(settings)
@@ -100,6 +104,7 @@ class WorkerRuntime:
         self._limits = drain_limits or DrainLimits()
         # Seeded by the process's id: workers spread their reconnects, a simulation repeats its own.
         self._random = random.Random(settings.session_id)
+        self._logs = LogForwarder(log_sink, clock)
         self._wake = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
         self._log = structlog.get_logger("stretto.worker").bind(worker_id=settings.worker_id)
@@ -119,6 +124,7 @@ class WorkerRuntime:
                 timer.cancel()
             for executor in self._executors.values():
                 await executor.close()
+            await self._logs.close()
 
     def drain(self, reason: str) -> None:
         """Take nothing more, let bodies finish within the limits, hand the rest back, and end.
@@ -139,10 +145,14 @@ class WorkerRuntime:
     # Reports of executors.
 
     def ended(self, key: LeaseKey, ending: Ending) -> None:
-        """Keep the outcome until the kernel has it."""
-        self.running.pop(key, None)
-        self.session.end(key, ending)
-        self._wake.set()
+        """Keep the outcome until the kernel has it; it leaves after the last of the body's log."""
+        running = self.running.get(key)
+        if running is not None:
+            self._logs.ended(running.log.log, partial(self._ended, key, ending))
+
+    def task_log(self, key: LeaseKey) -> TaskLogWriter:
+        """See `Reports`."""
+        return self.running[key].log
 
     def heartbeat(self, key: LeaseKey, details: payload_pb2.Payload) -> None:
         """Pass newest details on with the next renewal."""
@@ -152,6 +162,11 @@ class WorkerRuntime:
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         """Ask the kernel for tasks."""
         self._carry_out(self.session.spawn(key, request_id, tasks))
+        self._wake.set()
+
+    def _ended(self, key: LeaseKey, ending: Ending) -> None:
+        self.running.pop(key, None)
+        self.session.end(key, ending)
         self._wake.set()
 
     # The stream.
@@ -269,7 +284,8 @@ class WorkerRuntime:
             )
             self.session.end(key, Failed(failure))
             return
-        self.running[key] = Running(executor, self._clock.now_ns())
+        log = self._logs.open(assignment.token)
+        self.running[key] = Running(executor, self._clock.now_ns(), log)
         executor.begin(assignment)
 
     def _hand_back(self) -> None:

@@ -41,7 +41,6 @@ async def serve(settings: Settings) -> Ended:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("STRETTO_")}
     processes = ProcessExecutor(
         ReaperClient(inherited),
-        log_directory=settings.data_directory / "attempts",
         clock=clock,
         limits=ProcessLimits(stop_grace_s=settings.stop_grace_s),
     )

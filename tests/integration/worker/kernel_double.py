@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class KernelDouble(services.WorkServiceServicer):
         self.outcomes: list[work_pb2.Outcome] = []
         self.renewals: list[work_pb2.Renewal] = []
         self.spawns: list[work_pb2.Spawn] = []
+        self.logs: dict[str, bytes] = defaultdict(bytes)
         self.goodbye_count = 0
         self.answers_outcomes = True
         self.refusal: Refusal | None = None
@@ -111,6 +113,14 @@ class KernelDouble(services.WorkServiceServicer):
 
     async def RenewLeases(self, request: Any, context: Any) -> wire.RenewLeasesResponse:
         raise NotImplementedError
+
+    async def AppendLogs(
+        self, request: wire.AppendLogsRequest, _context: Any
+    ) -> wire.AppendLogsResponse:
+        for logs in request.leases:
+            for chunk in logs.chunks:
+                self.logs[logs.token.work_item] += chunk.content
+        return wire.AppendLogsResponse(results=[wire.AppendLogsResult() for _ in request.leases])
 
     async def ReportOutcomes(self, request: Any, context: Any) -> wire.ReportOutcomesResponse:
         raise NotImplementedError

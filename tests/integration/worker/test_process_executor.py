@@ -12,8 +12,16 @@ from pathlib import Path
 import pytest
 from stretto.common.v1 import lease_pb2, payload_pb2
 from stretto.run.v1 import plan_pb2
+from stretto.tasklog.v1.task_log_pb2 import (
+    LOG_STREAM_STDERR,
+    LOG_STREAM_STDOUT,
+    LogChunk,
+    LogStream,
+)
 from stretto.work.v1 import work_pb2
+from stretto.work.v1 import work_service_pb2 as wire
 from stretto_core.clock.system import SystemClock
+from stretto_core.errors import Refusal, Unavailable
 from stretto_sdk.worker.effects import (
     Ending,
     Failed,
@@ -23,6 +31,8 @@ from stretto_sdk.worker.effects import (
     Stopped,
     Succeeded,
 )
+from stretto_sdk.worker.log_buffer import LogLimits
+from stretto_sdk.worker.log_forwarder import LogForwarder, TaskLogWriter
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
 
@@ -31,13 +41,16 @@ from tests.integration.worker.processes import is_alive, pids_in
 from tests.waiting import until
 
 KEY = LeaseKey("t", 3)
+TOKEN = lease_pb2.LeaseToken(work_item=KEY.work_item, epoch=KEY.epoch)
+LIMITS = LogLimits(attempt_bytes_full=256 * 1024, worker_bytes_full=1024 * 1024)
 
 
 class Reported:
     """Keeps what an executor reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: TaskLogWriter) -> None:
         self.endings: dict[LeaseKey, Ending] = {}
+        self.log = log
 
     def ended(self, key: LeaseKey, ending: Ending) -> None:
         assert key not in self.endings, "a body ends once"
@@ -49,27 +62,51 @@ class Reported:
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         raise AssertionError("a process spawns with its result only")
 
+    def task_log(self, key: LeaseKey) -> TaskLogWriter:
+        return self.log
+
+
+class Sink:
+    """Takes what is forwarded; `down` is what it refuses with until that is None again."""
+
+    def __init__(self) -> None:
+        self.chunks: list[LogChunk] = []
+        self.down: Refusal | None = None
+        self.refused_count = 0
+
+    async def append_logs(self, request: wire.AppendLogsRequest) -> wire.AppendLogsResponse:
+        if self.down is not None:
+            self.refused_count += 1
+            raise self.down
+        response = wire.AppendLogsResponse()
+        for logs in request.leases:
+            self.chunks.extend(logs.chunks)
+            response.results.add()
+        return response
+
+    def content(self, stream: LogStream.ValueType) -> bytes:
+        return b"".join(chunk.content for chunk in self.chunks if chunk.stream == stream)
+
 
 class Bench:
     """An executor and what it reported."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.reported = Reported()
+        self.sink = Sink()
+        self.forwarder = LogForwarder(self.sink, SystemClock(), LIMITS)
+        self.reported = Reported(self.forwarder.open(TOKEN))
         self.reaper = ReaperClient({"PATH": environment()["PATH"], "INHERITED": "yes"})
         self.executor = ProcessExecutor(
             self.reaper,
-            log_directory=directory / "logs",
             clock=SystemClock(),
-            limits=ProcessLimits(
-                stop_grace_s=0.2, revoke_grace_s=0.1, log_bytes_max=10_000, pipe_drain_s=0.2
-            ),
+            limits=ProcessLimits(stop_grace_s=0.2, revoke_grace_s=0.1, pipe_drain_s=0.2),
         )
         self.executor.attach(self.reported)
 
     def begin(self, arguments: object, **inputs: payload_pb2.Payload) -> None:
         assignment = work_pb2.Assignment(
-            token=lease_pb2.LeaseToken(work_item=KEY.work_item, epoch=KEY.epoch),
+            token=TOKEN,
             run="namespaces/default/runs/r",
             task="part/one",
             activation=2,
@@ -90,9 +127,12 @@ class Bench:
     async def python(self, code: str, **arguments: object) -> Ending:
         return await self.run({"argv": [sys.executable, "-c", code], **arguments})
 
-    def log(self) -> bytes:
-        (path,) = (self.directory / "logs").rglob("*.log")
-        return path.read_bytes()
+    async def log(self, stream: LogStream.ValueType) -> bytes:
+        """What it wrote there in all, once it has ended."""
+        sent = asyncio.Event()
+        self.forwarder.ended(self.reported.log.log, sent.set)
+        await sent.wait()
+        return self.sink.content(stream)
 
 
 @pytest.fixture
@@ -100,6 +140,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     made = Bench(tmp_path)
     yield made
     await made.executor.close()
+    await made.forwarder.close()
 
 
 def value(ending: Ending) -> object:
@@ -188,9 +229,8 @@ async def test_exit_codes(
     assert isinstance(ending, Failed)
     details = json.loads(ending.failure.details.json)
     assert details == {"exit_code": code, "stderr_tail": "why"}
-    assert sorted(bench.log().splitlines()) == [b"out", b"why"]
-    (path,) = (bench.directory / "logs").rglob("*.log")
-    assert path.name == "part%2Fone.2.4.log", "the task part_one has a file of its own"
+    assert await bench.log(LOG_STREAM_STDOUT) == b"out\n"
+    assert await bench.log(LOG_STREAM_STDERR) == b"why\n"
 
 
 async def test_a_signal_that_nobody_asked_for(bench: Bench) -> None:
@@ -215,13 +255,30 @@ async def test_nothing_printed_is_null(bench: Bench) -> None:
 async def test_endless_output_is_cut_off_and_the_process_with_it(bench: Bench) -> None:
     reason, retryable, _ = failure(await bench.run({"argv": ["yes"]}))
     assert (reason, retryable) == ("OUTPUT_TOO_LARGE", False)
-    assert len(bench.log()) < 11_000
 
 
 async def test_huge_standard_error_is_no_failure(bench: Bench) -> None:
     code = "import sys; sys.stderr.write('x' * 5_000_000); print(1)"
     assert value(await bench.python(code)) == 1
-    assert b"cut off" in bench.log()
+    assert await bench.log(LOG_STREAM_STDERR) == b"x" * 5_000_000
+
+
+async def test_output_that_is_only_logged_has_no_limit_and_no_form(bench: Bench) -> None:
+    code = "import sys; sys.stdout.buffer.write(b'\\xff' * 10_000_000)"
+    assert value(await bench.python(code, output="none")) is None
+    assert await bench.log(LOG_STREAM_STDOUT) == b"\xff" * 10_000_000
+
+
+async def test_a_log_that_is_not_taken_costs_lines_and_no_work(bench: Bench) -> None:
+    bench.sink.down = Unavailable("no store", reason="STORE_DOWN")
+    code = "print('x' * 9_999_999)"
+    assert value(await bench.python(code, output="none")) is None
+    assert bench.sink.refused_count
+    bench.sink.down = None
+    await until(lambda: any(chunk.dropped_bytes for chunk in bench.sink.chunks))
+    kept = len(await bench.log(LOG_STREAM_STDOUT))
+    dropped = sum(chunk.dropped_bytes for chunk in bench.sink.chunks)
+    assert dropped and kept + dropped == 10_000_000
 
 
 async def test_a_result_larger_than_a_payload(bench: Bench) -> None:

@@ -253,6 +253,7 @@ class HolderWriter:
             run = await self._host.load(run_id)
         except Unavailable as cause:
             holder.renewal_unknown(renewal.token, cause)
+            return
         except Refusal as refusal:
             kind = work_pb2.RECEIPT_KIND_RENEWAL
             self._answer(

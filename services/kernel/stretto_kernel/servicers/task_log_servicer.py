@@ -9,7 +9,7 @@ from typing import Any
 from stretto.tasklog.v1 import task_log_pb2, task_log_service_pb2
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceServicer
 from stretto.work.v1 import work_service_pb2
-from stretto_core.errors import Refusal
+from stretto_core.errors import Exhausted, Refusal, Unavailable
 from stretto_core.ids import RunId, TaskName
 
 from stretto_kernel.dispatch.assignments import timestamp
@@ -59,6 +59,8 @@ async def append_logs(
         result = response.results.add()
         try:
             admitted.append((await admit(partition, logs), result))
+        except (Unavailable, Exhausted):
+            raise  # It is the kernel's state and not the lease's: all of it is to come again.
         except Refusal as refusal:
             result.status.CopyFrom(kernel.ports.to_status(refusal))
     truncated = await task_logs.append([written for written, _ in admitted])

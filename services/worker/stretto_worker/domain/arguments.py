@@ -29,6 +29,8 @@ class OutputForm(Enum):
     """One JSON value; nothing at all is null."""
     TEXT = "text"
     """A string; it must be UTF-8."""
+    NONE = "none"
+    """It does not: any bytes, as many as there are, go to the task log only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,8 @@ def ending_of_no_start(number: int, text: str) -> Failed:
 
 
 def _result(command: Command, output: bytes) -> Ending:
+    if command.output is OutputForm.NONE:
+        return Succeeded()
     try:
         if command.output is OutputForm.TEXT:
             return Succeeded(payload_of(output.decode(), source="the output"))

@@ -14,9 +14,8 @@ import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import quote
 
+from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
@@ -33,9 +32,9 @@ from stretto_sdk.worker.effects import (
 from stretto_sdk.worker.endings import failed, value_of
 from stretto_sdk.worker.ports import Reports
 
-from stretto_worker.domain.arguments import Command, parse_command
+from stretto_worker.domain.arguments import Command, OutputForm, parse_command
 from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
-from stretto_worker.processes.capture import AttemptLog, Capture
+from stretto_worker.processes.capture import Capture
 from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone
 
 
@@ -43,13 +42,11 @@ from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperCli
 class ProcessLimits:
     """stop_grace_s, revoke_grace_s: from SIGTERM to SIGKILL when asked to stop, or lease lost.
 
-    log_bytes_max: of one attempt's log. pipe_drain_s: how long what was written may still arrive
-    once the group has ended.
+    pipe_drain_s: how long what was written may still arrive once the group has ended.
     """
 
     stop_grace_s: float = 5.0
     revoke_grace_s: float = 1.0
-    log_bytes_max: int = 1024 * 1024
     pipe_drain_s: float = 1.0
 
 
@@ -64,18 +61,16 @@ class _Attempt:
 
 
 class ProcessExecutor:
-    """Runs commands through one reaper; log_directory gets a file per attempt that writes."""
+    """Runs commands through one reaper; what they write goes to their task logs."""
 
     def __init__(
         self,
         reaper: ReaperClient,
         *,
-        log_directory: Path,
         clock: Clock,
         limits: ProcessLimits | None = None,
     ) -> None:
         self._reaper = reaper
-        self._log_directory = log_directory
         self._clock = clock
         self._limits = limits or ProcessLimits()
         self._attempts: dict[LeaseKey, _Attempt] = {}
@@ -150,14 +145,16 @@ class ProcessExecutor:
     async def _execute(
         self, command: Command, assignment: work_pb2.Assignment, attempt: _Attempt
     ) -> Ending:
-        log = AttemptLog(self._log_path(assignment), self._limits.log_bytes_max)
+        assert self._reports is not None, "attached before the first body"
+        log = self._reports.task_log(key_of(assignment.token))
 
         def too_large() -> None:
-            attempt.too_large = True
-            self._kill(attempt)
+            if command.output is not OutputForm.NONE:
+                attempt.too_large = True
+                self._kill(attempt)
 
-        output = Capture(log, command.output_bytes_max, overflow=too_large)
-        errors = Capture(log, STDERR_TAIL_BYTES, keeps_tail=True)
+        output = Capture(log, LOG_STREAM_STDOUT, command.output_bytes_max, overflow=too_large)
+        errors = Capture(log, LOG_STREAM_STDERR, STDERR_TAIL_BYTES, keeps_tail=True)
         environment = {**command.env, **_named(assignment)}
         try:
             with tempfile.TemporaryFile() as stdin:
@@ -180,11 +177,12 @@ class ProcessExecutor:
                     os.close(stdout_fd)
                     os.close(stderr_fd)
             end = await ended
+            for capture in (output, errors):
+                capture.go_on()
             await asyncio.wait((output.ended, errors.ended), timeout=self._limits.pipe_drain_s)
         finally:
             for transport in attempt.transports:
                 transport.close()
-            log.close()
         match end:
             case NotStarted(errno=number, text=text):
                 return ending_of_no_start(number, text)
@@ -209,13 +207,6 @@ class ProcessExecutor:
             raise
         attempt.transports.append(transport)
         return write_fd
-
-    def _log_path(self, assignment: work_pb2.Assignment) -> Path:
-        run = assignment.run.rsplit("/", 1)[-1]
-        name = f"{assignment.task}.{assignment.activation}.{assignment.attempt}.log"
-        # No two tasks share a file: "a/b" is a%2Fb.
-        parts = (quote(part, safe="#")[-200:] for part in (run, name))
-        return self._log_directory.joinpath(*parts)
 
 
 def _named(assignment: work_pb2.Assignment) -> dict[str, str]:

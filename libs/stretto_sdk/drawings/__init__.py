@@ -1,1 +1,0 @@
-"""Drawings of plans and runs as text: what is drawn, and how Mermaid and Graphviz write it."""
