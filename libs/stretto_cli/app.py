@@ -65,6 +65,15 @@ MODULES = (
     ),
     CommandModule(
         "Plans",
+        "plan_commands",
+        {
+            "validate": "Say whether a plan FILE is a plan, or everything that is wrong in it.",
+            "render": "Draw a plan or a run as a Mermaid or Graphviz graph.",
+            "plan-schema": "Print the JSON Schema of plan files, for editors.",
+        },
+    ),
+    CommandModule(
+        "Plans",
         "import_commands",
         {"import": "Turn a workflow of another system into a plan file whose tasks sleep."},
     ),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from stretto_core.atomic_file import write_atomically
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.imports import Imported
 from stretto_sdk.imports.document import read_document
@@ -16,19 +15,10 @@ from stretto_sdk.strict_json import to_json
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_command
+from stretto_cli.output_file import Output, write_file
 
 Document = Annotated[
     Path, typer.Argument(metavar="FILE", help="The JSON document, gzipped or not.")
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="PLAN",
-        help="The plan file to write; it is replaced. Default: standard output.",
-        show_default=False,
-    ),
 ]
 
 
@@ -106,10 +96,7 @@ def _write(imported: Imported, output: Path | None) -> None:
     if output is None:
         printing.print_line(text)
         return
-    try:
-        write_atomically(output, f"{text}\n".encode(), mode=0o644, durable=False)
-    except OSError as error:
-        raise InvalidArgument(f"{output}: {error.strerror}") from None
+    write_file(output, f"{text}\n")
 
 
 def _plan_text(imported: Imported) -> str:

@@ -164,7 +164,10 @@ class Client:
             task_graph=form.graph,
             validate_only=True,
         )
-        await start_run(self._calls, request)
+        try:
+            await start_run(self._calls, request)
+        except (InvalidArgument, Unimplemented) as refused:
+            raise form.told(refused) from None
 
     async def result(self, run: AnyRun, *, timeout: timedelta | None = None) -> object:
         """Wait until the run ends and return its output.

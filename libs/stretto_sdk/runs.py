@@ -148,6 +148,7 @@ class Task:
     failure: Failure | None = None
     queue: str = ""
     dependencies: tuple[str, ...] = ()
+    subtree_dependencies: tuple[str, ...] = ()
     spawner: str = ""
     clean_up: bool = False
     not_before_time: datetime | None = None
@@ -246,6 +247,7 @@ def task_of(message: run_pb2.Task) -> Task:
         failure=_failure(message, message.failure),
         queue=message.queue,
         dependencies=tuple(message.dependencies),
+        subtree_dependencies=tuple(message.subtree_dependencies),
         spawner=message.spawner,
         clean_up=message.clean_up,
         not_before_time=_time(message, message.not_before_time, "not_before_time"),

@@ -425,6 +425,7 @@ class Task(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     CLEAN_UP_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    SUBTREE_DEPENDENCIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """namespaces/*/runs/*/tasks/**."""
     task: _builtins.str
@@ -481,6 +482,10 @@ class Task(_message.Message):
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_payload_pb2.Artifact]:
         """Files its accepted attempt left behind, by name."""
 
+    @_builtins.property
+    def subtree_dependencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of its dependencies of which it waits for the whole subtree."""
+
     def __init__(
         self,
         *,
@@ -504,10 +509,11 @@ class Task(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         clean_up: _builtins.bool = ...,
         artifacts: _abc.Iterable[_payload_pb2.Artifact] | None = ...,
+        subtree_dependencies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "lease_time", b"lease_time", "not_before_time", b"not_before_time", "ready_time", b"ready_time", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "artifacts", b"artifacts", "attempt", b"attempt", "clean_up", b"clean_up", "dependencies", b"dependencies", "end_time", b"end_time", "epoch", b"epoch", "executor", b"executor", "failure", b"failure", "lease_time", b"lease_time", "name", b"name", "not_before_time", b"not_before_time", "queue", b"queue", "ready_time", b"ready_time", "result", b"result", "spawner", b"spawner", "state", b"state", "task", b"task", "wait_reason", b"wait_reason", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "artifacts", b"artifacts", "attempt", b"attempt", "clean_up", b"clean_up", "dependencies", b"dependencies", "end_time", b"end_time", "epoch", b"epoch", "executor", b"executor", "failure", b"failure", "lease_time", b"lease_time", "name", b"name", "not_before_time", b"not_before_time", "queue", b"queue", "ready_time", b"ready_time", "result", b"result", "spawner", b"spawner", "state", b"state", "subtree_dependencies", b"subtree_dependencies", "task", b"task", "wait_reason", b"wait_reason", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,7 @@ def to_task(state: RunState, task: TaskName, now_ns: int) -> pb.Task:
         executor=spec.executor,
         queue=spec.queue,
         dependencies=[edge.task for edge in spec.dependencies],
+        subtree_dependencies=[edge.task for edge in spec.dependencies if edge.subtree],
         spawner=record.spawner or "",
         clean_up=spec.clean_up,
     )

@@ -1,0 +1,29 @@
+"""The option -o: where a command writes its text instead of standard output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from stretto_core.atomic_file import write_atomically
+from stretto_core.errors import InvalidArgument
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The file to write; it is replaced. Default: standard output.",
+        show_default=False,
+    ),
+]
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file in one step: it is there with all of the text, or as it was before."""
+    try:
+        write_atomically(path, text.encode(), mode=0o644, durable=False)
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}") from None
