@@ -242,7 +242,7 @@ def test_ancestors_are_found_within_a_slice_and_beyond_it_as_by_walking() -> Non
 
 @pytest.mark.parametrize(
     ("executor", "said"),
-    [("proces", "did you mean 'process'?"), ("render", "known: process, python, sleep")],
+    [("proces", "did you mean 'process'?"), ("render", "known: http, process, python, sleep")],
 )
 def test_an_unknown_executor_is_refused_with_what_is_known(executor: str, said: str) -> None:
     mistyped = task("b")
