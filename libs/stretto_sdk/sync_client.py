@@ -245,7 +245,12 @@ class SyncClient:
         return self._loop.call(self._client.add_tasks(run, tasks, sealed=sealed))
 
     def events(
-        self, run: AnyRun | None = None, *, follow: bool = False, cursor: str = ""
+        self,
+        run: AnyRun | None = None,
+        *,
+        follow: bool = False,
+        cursor: str = "",
+        after_version: int = 0,
     ) -> Generator[Event, None, None]:
         """Yield the recorded facts of one run, or of all, oldest first.
 
@@ -253,9 +258,12 @@ class SyncClient:
         ...     print(event.version, event.type, event.body)
 
         follow: go on with what comes, without end; store `event.cursor` with your work and resume
-        from it. Raises NotFound, InvalidArgument (a cursor that is not ours).
+        from it. after_version: of one run, only those after it. Raises NotFound, InvalidArgument
+        (a cursor that is not ours).
         """
-        return self._loop.stream(self._client.events(run, follow=follow, cursor=cursor))
+        return self._loop.stream(
+            self._client.events(run, follow=follow, cursor=cursor, after_version=after_version)
+        )
 
     def verify(self, run: AnyRun | None = None) -> ChainCheck:
         """Have the hash chain of one run, or of every stream, computed again from what is stored.
