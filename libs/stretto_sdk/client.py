@@ -200,6 +200,9 @@ class Client:
             return run
         try:
             async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+                if on_change is None:
+                    ended = await self._calls.ends.wait(self._name_of(run))
+                    return run_of(ended.ended, ended.position)
                 async with aclosing(self.watch(run)) as changes:
                     async for change in changes:
                         if on_change is not None:

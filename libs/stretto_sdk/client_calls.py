@@ -18,10 +18,12 @@ import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto_core.errors import Refusal
-from stretto_core.rpc.channel import open_channel
+from stretto_core.rpc.channel import Metadata, open_channel
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
 
+from stretto_sdk.coalesced_starts import Starts
 from stretto_sdk.endpoint import Endpoint
+from stretto_sdk.run_ends import RunEnds
 
 if TYPE_CHECKING:
     # These two exist in the generated stubs only.
@@ -39,6 +41,18 @@ class Calls:
         self._endpoint = endpoint
         self._policy = RetryPolicy(budget_ms=retry_budget // timedelta(milliseconds=1))
         self._caller = Caller(token=endpoint.token, policy=self._policy)
+        self.starts = Starts(self)
+        self.ends = RunEnds(self)
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """How long and how often a stream is opened again."""
+        return self._policy
+
+    @property
+    def metadata(self) -> Metadata:
+        """What to send with a stream's call."""
+        return self._caller.metadata
 
     @cached_property
     def runs(self) -> RunServiceAsyncStub:
@@ -89,6 +103,8 @@ class Calls:
 
     async def close(self) -> None:
         """Close the channel if one was opened; repeating is harmless."""
+        await self.starts.close()
+        await self.ends.close()
         if "_channel" in self.__dict__:
             await self._channel.close()
 

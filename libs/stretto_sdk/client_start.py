@@ -6,12 +6,13 @@ derived from the start's own, so a start that is repeated after any break goes o
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-from stretto.run.v1 import plan_pb2
+from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import InvalidArgument, Refusal, Unavailable
 
@@ -20,6 +21,12 @@ from stretto_sdk.slices import Slice, alone, is_sliced, slices_of
 
 Answer = TypeVar("Answer")
 
+_ENDED = {
+    run_pb2.RUN_STATE_SUCCEEDED,
+    run_pb2.RUN_STATE_FAILED,
+    run_pb2.RUN_STATE_CANCELLED,
+    run_pb2.RUN_STATE_KILLED,
+}
 _START = "task_graph.tasks"
 _GROW = "tasks"
 """How the kernel calls the list of tasks in either call."""
@@ -33,7 +40,9 @@ async def start_run(calls: Calls, request: pb.StartRunRequest) -> pb.StartRunRes
     Unavailable the run may have begun: repeat the same request, else it ends as PLAN_NOT_SEALED.
     """
     if not is_sliced(request.task_graph):
-        return await calls.unary(calls.runs.StartRun, request)
+        wait_s = request.wait_timeout.ToTimedelta().total_seconds()
+        give_up_s = asyncio.get_running_loop().time() + wait_s
+        return await _ended(calls, request, await calls.starts.start(request), give_up_s)
     slices = slices_of(request.task_graph)
     first = _first_of(request, slices[0])
     for piece in slices if request.validate_only else slices[1:]:
@@ -63,6 +72,21 @@ async def start_run(calls: Calls, request: pb.StartRunRequest) -> pb.StartRunRes
         first.wait_timeout.CopyFrom(request.wait_timeout)
         return await calls.unary(calls.runs.StartRun, first)
     return answer
+
+
+async def _ended(
+    calls: Calls, request: pb.StartRunRequest, started: pb.StartRunResponse, give_up_s: float
+) -> pb.StartRunResponse:
+    """Wait for the end as the request says, unless the start waited for it."""
+    if not request.HasField("wait_timeout") or started.run.state in _ENDED:
+        return started
+    try:
+        async with asyncio.timeout_at(give_up_s):
+            ended = await calls.ends.wait(started.run.name)
+    except TimeoutError:
+        answer = await calls.unary(calls.runs.GetRun, pb.GetRunRequest(name=started.run.name))
+        return pb.StartRunResponse(run=answer.run, position=started.position)
+    return pb.StartRunResponse(run=ended.ended, position=ended.position)
 
 
 def _first_of(request: pb.StartRunRequest, piece: Slice) -> pb.StartRunRequest:

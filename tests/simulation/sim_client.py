@@ -16,8 +16,16 @@ from google.protobuf.message import Message
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as wire
-from stretto_core.errors import DeadlineExceeded, Exhausted, NotFound, Refusal, Unavailable
+from stretto_core.errors import (
+    DeadlineExceeded,
+    Exhausted,
+    InvalidArgument,
+    NotFound,
+    Refusal,
+    Unavailable,
+)
 from stretto_core.ids import IdSource, StreamId
+from stretto_core.rpc.status import from_status
 from stretto_core.testing.connection import ConnectionEnd
 from stretto_core.testing.log_watch import InvariantBroken, LogWatch
 from stretto_core.testing.network import Network
@@ -86,8 +94,7 @@ class SimClient:
             input=Payload(json='{"n": 7}'),
             labels={"by": self._process.name},
         )
-        started = await self._until_answered("StartRun", start)
-        run = started.run
+        run = await self._start(start)
         self._in_log(run.run_id, start.request_id)
         steps: list[Callable[[run_pb2.Run], Awaitable[None]]] = []
         if plan.growing:
@@ -103,6 +110,25 @@ class SimClient:
             for step in steps:
                 group.create_task(self._step(step, run))
         await self._await_end(run, start)
+
+    async def _start(self, start: wire.StartRunRequest) -> run_pb2.Run:
+        """Start it by itself, or in a batch with its own repetition and one that is wrong."""
+        if self._draws.random() < 0.6:
+            answer = await self._until_answered("StartRun", start)
+            started: run_pb2.Run = answer.run
+            return started
+        wrong = wire.StartRunRequest(request_id=self._ids.uuid7())
+        batch = wire.StartRunsRequest(requests=[start, wrong, start])
+        while True:
+            results = (await self._until_answered("StartRuns", batch)).results
+            refused = from_status(results[1].refused)
+            self._hold(isinstance(refused, InvalidArgument), "a wrong start is refused alone")
+            runs = [each.started.run for each in results if each.HasField("started")]
+            if runs:
+                self._hold(len({run.run_id for run in runs}) == 1, "a repeated start is one run")
+                first: run_pb2.Run = runs[0]
+                return first
+            await asyncio.sleep(self._draws.uniform(0.05, 1.0))
 
     async def _step(self, step: Callable[[run_pb2.Run], Awaitable[None]], run: run_pb2.Run) -> None:
         await asyncio.sleep(self._draws.uniform(0.0, 8.0))
@@ -155,6 +181,8 @@ class SimClient:
         waiting.wait_timeout.CopyFrom(Duration(seconds=2))
         if self._draws.random() < 0.4:
             run = await self._watch_to_end(run)
+        elif self._draws.random() < 0.5:
+            run = await self._hear_of_end(run)
         while run.state not in TERMINAL:
             if self._draws.random() < 0.5:
                 run = (await self._until_answered("StartRun", waiting)).run
@@ -185,6 +213,26 @@ class SimClient:
                         return change.run
             except Unavailable as lost:
                 self._trace.note("call", f"{self._process.name} WatchRun: {lost.reason_word}")
+            self._address = self._draws.choice(self._addresses)
+            await asyncio.sleep(self._draws.uniform(0.05, 1.0))
+
+    async def _hear_of_end(self, run: run_pb2.Run) -> run_pb2.Run:
+        """Name the run on any number of streams until one of them tells of its end."""
+        while True:
+            floor = self._watch.version(StreamId(run.run_id))
+            try:
+                stream: ConnectionEnd[wire.AwaitRunsRequest, wire.AwaitRunsResponse]
+                stream = await self._network.connect(self._process, self._address, "AwaitRuns")
+                stream.send(wire.AwaitRunsRequest(names=[run.name, "runs/none"]))
+                async for told in stream.frames():
+                    for each in told.runs:
+                        if each.name == run.name and each.HasField("ended"):
+                            stream.close()
+                            self._hold(each.ended.state in TERMINAL, "only an end is told of")
+                            self._hold(each.ended.version >= floor, "1: an end is not older")
+                            return each.ended
+            except Unavailable as lost:
+                self._trace.note("call", f"{self._process.name} AwaitRuns: {lost.reason_word}")
             self._address = self._draws.choice(self._addresses)
             await asyncio.sleep(self._draws.uniform(0.05, 1.0))
 

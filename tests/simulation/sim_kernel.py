@@ -12,7 +12,12 @@ from contextlib import aclosing
 
 from google.protobuf.message import Message
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_USER, PRINCIPAL_KIND_WORKER, Principal
-from stretto.run.v1.run_service_pb2 import WatchRunRequest, WatchRunResponse
+from stretto.run.v1.run_service_pb2 import (
+    AwaitRunsRequest,
+    AwaitRunsResponse,
+    WatchRunRequest,
+    WatchRunResponse,
+)
 from stretto.work.v1.work_service_pb2 import WorkRequest, WorkResponse
 from stretto.worker.v1.worker_control_service_pb2 import IdentifyRequest
 from stretto_core.errors import Refusal
@@ -25,8 +30,6 @@ from stretto_core.testing.connection import ConnectionEnd
 from stretto_core.testing.network import ConnectionRefused, Handle, Network
 from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
-from stretto_kernel.adapters.memory_blobs import MemoryBlobs
-from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
@@ -42,6 +45,7 @@ from tests.simulation.sim_views import MemoryRunIndex
 
 UNARY_METHODS = (
     "StartRun",
+    "StartRuns",
     "GetRun",
     "ListTasks",
     "PauseRun",
@@ -57,6 +61,7 @@ _WORKER = Principal(kind=PRINCIPAL_KIND_WORKER, name="worker")
 
 Stream = ConnectionEnd[WorkResponse, WorkRequest]
 WatchStream = ConnectionEnd[WatchRunResponse, WatchRunRequest]
+AwaitStream = ConnectionEnd[AwaitRunsResponse, AwaitRunsRequest]
 
 
 class SimKernel:
@@ -75,7 +80,6 @@ class SimKernel:
         address: str,
         store: MemoryStore,
         index: MemoryRunIndex,
-        blobs: MemoryBlobs,
         log_faults: AppendFaults,
         exclusive: bool,
         queue_limits: Mapping[str, int],
@@ -91,7 +95,6 @@ class SimKernel:
             ids=ids,
             dialer=_Dialer(process, network),
             index=index,
-            blobs=BlobCalls(blobs, clock),
             to_status=to_status,
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
@@ -128,6 +131,7 @@ class SimKernel:
         listener = self._network.listen(self._address, self.process)
         listener.streams["Work"] = self._work
         listener.streams["WatchRun"] = self._watch_run
+        listener.streams["AwaitRuns"] = self._await_runs
         for method in UNARY_METHODS:
             listener.calls[method] = self._unary(method)
         await self._readiness.start()
@@ -159,6 +163,16 @@ class SimKernel:
                 if stream.has_ended:
                     return
                 stream.send(change)
+
+    async def _await_runs(self, stream: AwaitStream) -> None:
+        self._begin("AwaitRuns", _USER)
+        served = self._run_servicer.AwaitRuns(stream.frames(), None)
+        assert isinstance(served, AsyncGenerator)
+        async with aclosing(served) as answers:
+            async for told in answers:
+                if stream.has_ended:
+                    return
+                stream.send(told)
 
     def _unary(self, method: str) -> Handle:
         serve = getattr(self._run_servicer, method)

@@ -45,6 +45,13 @@ def a_run(state: run_pb2.RunState.ValueType, version: int = 1, **more: Any) -> r
     )
 
 
+def ended_as(run: run_pb2.Run, name: str = "") -> run_service_pb2.AwaitRunsResponse:
+    ended = run_service_pb2.AwaitedRun(
+        name=name or run.name, ended=run, position=Position(partition="p0", number=9)
+    )
+    return run_service_pb2.AwaitRunsResponse(runs=[ended])
+
+
 class ScriptedRuns(RunServiceServicer):
     """Answers each call with the next step of its script: a message to send, an error to raise."""
 
@@ -70,6 +77,16 @@ class ScriptedRuns(RunServiceServicer):
             if isinstance(step, Exception):
                 raise step
             yield step
+
+    async def StartRuns(self, request: Any, context: Any) -> Any:
+        return self._next("StartRuns", request)
+
+    async def AwaitRuns(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        async for request in request_iterator:
+            for step in self._next("AwaitRuns", request):
+                if isinstance(step, Exception):
+                    raise step
+                yield step
 
     def _next(self, method: str, request: Any) -> Any:
         self.seen.append(request)
@@ -185,7 +202,8 @@ async def test_a_watch_goes_on_after_a_break_from_the_last_version() -> None:
         ]
     )
     async with serving(script) as client:
-        assert await client.result(RUN_ID) == {"n": 2}
+        changes = [change async for change in client.watch(RUN_ID)]
+    assert changes[-1].run.output == {"n": 2}
     assert [each.after_version for each in script.seen] == [0, 3]
 
 
@@ -194,12 +212,7 @@ async def test_a_run_that_ended_badly_raises_with_the_run() -> None:
         run_pb2.RUN_STATE_FAILED, failure=Failure(reason="EXIT_STATUS", message="1", task="hello")
     )
     cancelled = a_run(run_pb2.RUN_STATE_CANCELLED, end_reason="not needed")
-    script = _scripted_runs(
-        WatchRun=[
-            [run_service_pb2.WatchRunResponse(run=each, version=9, ended=True)]
-            for each in (failed, cancelled)
-        ]
-    )
+    script = _scripted_runs(AwaitRuns=[[ended_as(failed)], [ended_as(cancelled)]])
     async with serving(script) as client:
         with pytest.raises(RunFailed, match=r"task hello: EXIT_STATUS") as raised:
             await client.result(RUN_ID)
@@ -213,6 +226,9 @@ async def test_a_wait_ends_at_its_timeout_and_says_so() -> None:
     running = run_service_pb2.WatchRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING), version=1)
     breaks = [[running, Unavailable("moved", retry_delay_ms=1)] for _ in range(10_000)]
     async with serving(_scripted_runs(WatchRun=breaks)) as client:
+        with pytest.raises(DeadlineExceeded, match=RUN_ID):
+            await client.wait(RUN_ID, timeout=timedelta(milliseconds=50), on_change=str)
+    async with serving(_scripted_runs(AwaitRuns=[[]])) as client:
         with pytest.raises(DeadlineExceeded, match=RUN_ID):
             await client.result(RUN_ID, timeout=timedelta(milliseconds=50))
 
@@ -245,7 +261,8 @@ async def test_a_stream_that_was_silent_for_long_has_its_whole_budget_when_it_br
         ]
     )
     async with serving(script, retry_budget=timedelta(milliseconds=250)) as client:
-        assert await client.result(RUN_ID) == 7
+        ended_run = await client.wait(RUN_ID, on_change=str)
+    assert ended_run.output == 7
 
 
 async def test_who_stops_in_mid_message_misses_no_event() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from stretto.common.v1.principal_pb2 import Principal
@@ -27,16 +28,14 @@ from stretto_core.ids import (
     derive_run_id,
 )
 
-from stretto_kernel.app.asking import Answered, Decided, ask
-from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.asking import Answered, Asked, Decided, Finder, answered, ask, put
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import decide, evolve, new_run
-from stretto_kernel.domain.run.blob_names import BlobName, in_graph, in_payload, in_tasks
-from stretto_kernel.domain.run.commands import AddTasks, Command, StartRun
+from stretto_kernel.domain.run.commands import Command, StartRun
 from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.domain.run.resource import to_run, to_task
 
@@ -54,6 +53,14 @@ class Caller:
     request_id: str = ""
     request_digest: bytes = b""
     traceparent: str = ""
+
+
+class RunStart(NamedTuple):
+    """A start as parsed."""
+
+    namespace: Namespace
+    command: StartRun
+    caller: Caller
 
 
 class TaskPage(NamedTuple):
@@ -74,7 +81,6 @@ class RunCalls:
         ids: IdSource,
         *,
         partition: Partition,
-        blobs: BlobCalls,
         wait_reason: WaitReasonOf,
     ) -> None:
         self._host = host
@@ -82,7 +88,6 @@ class RunCalls:
         self._clock = clock
         self._ids = ids
         self._partition = partition
-        self._blobs = blobs
         self._wait_reason = wait_reason
 
     def run_id_of(self, namespace: Namespace, request_id: RequestId) -> RunId:
@@ -94,11 +99,34 @@ class RunCalls:
     ) -> Answered[run_pb2.Run]:
         """Accept a run, or answer like the first time when the same request began it before.
 
-        Raises RequestIdReused, BlobMissing, and InvalidArgument or Unimplemented for a plan that is
-        wrong.
+        Raises RequestIdReused, and InvalidArgument or Unimplemented for a plan that is wrong.
         """
-        run_id = self.run_id_of(namespace, command.request_id)
-        await self._blobs.require(namespace, blobs_in_start(command))
+        start = RunStart(namespace, command, caller)
+        return await ask(self._host, self._start_finder(start), partial(self._start, start))
+
+    def put_start(self, start: RunStart) -> Asked[run_pb2.Run] | None:
+        """Decide a start at once; None when its id has to be looked up first.
+
+        Raises what `start_run` does, for a plan that is wrong.
+        """
+        run_id = self.run_id_of(start.namespace, start.command.request_id)
+        run = self._host.find(run_id)
+        if run is None:
+            if not self._presence.is_surely_new(run_id):
+                return None
+            run = self._host.create(run_id, start.namespace, start.caller.principal)
+        return put(self._host, run, partial(self._start, start))
+
+    async def started(self, start: RunStart, asked: Asked[run_pb2.Run]) -> Answered[run_pb2.Run]:
+        """Answer a start that was put. Raises what `start_run` does."""
+        try:
+            return await answered(self._host, asked)
+        except DecidedAgain:
+            find, question = self._start_finder(start), partial(self._start, start)
+            return await ask(self._host, find, question, dropped_count=1)
+
+    def _start_finder(self, start: RunStart) -> Finder:
+        run_id = self.run_id_of(start.namespace, start.command.request_id)
 
         async def find(dropped_count: int) -> HostedRun:
             run = self._host.find(run_id)
@@ -109,26 +137,29 @@ class RunCalls:
             if not surely_new and await self._presence.exists(run_id):
                 return await self._host.load(run_id)
             run = self._host.find(run_id)  # Somebody may have begun it during the look-up.
-            return run or self._host.create(run_id, namespace, caller.principal)
+            return run or self._host.create(run_id, start.namespace, start.caller.principal)
 
-        def question(run: HostedRun) -> Decided[run_pb2.Run]:
-            own_facts = self._host.take(run, command, self._cause(run, caller))
-            self._presence.note_started(run_id)
-            return Decided(self._show(run, with_input=False), own_facts)
+        return find
 
-        return await ask(self._host, find, question)
+    def _start(self, start: RunStart, run: HostedRun) -> Decided[run_pb2.Run]:
+        own_facts = self._host.take(run, start.command, self._cause(run, start.caller))
+        self._presence.note_started(run.run_id)
+        return Decided(self._show(run, with_input=False), own_facts)
 
-    async def validate_start(
+    def validate_start(
         self, namespace: Namespace, command: StartRun, caller: Caller
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
-        await self._blobs.require(namespace, blobs_in_start(command))
         state = new_run(self.run_id_of(namespace, command.request_id), namespace)
         facts = decide(state, command)
         check_fact_bytes(facts)
         for version, event in enumerate(facts, start=1):
             evolve(state, Recorded(event, version, command.now_ns, command.request_id))
         return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
+
+    def show_end(self, run: HostedRun) -> run_pb2.Run:
+        """The run as `wait_ended` answers it."""
+        return self._show(run, with_input=False)
 
     async def wait_ended(
         self, namespace: Namespace, run_id: RunId, timeout_ns: int
@@ -166,10 +197,8 @@ class RunCalls:
     ) -> Answered[run_pb2.Run]:
         """Decide a client's command on a run: hold, lift, cancel, kill, add tasks.
 
-        Raises RunNotFound, BlobMissing and what the decider refuses.
+        Raises RunNotFound and what the decider refuses.
         """
-        if isinstance(command, AddTasks):
-            await self._blobs.require(namespace, frozenset(in_tasks(command.tasks)))
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             own_facts = self._host.take(run, command, self._cause(run, caller))
@@ -208,7 +237,7 @@ class RunCalls:
             shown.wait_reason = self._wait_reason(run, task)
         return shown
 
-    def _finder(self, namespace: Namespace, run_id: RunId) -> Callable[[int], Awaitable[HostedRun]]:
+    def _finder(self, namespace: Namespace, run_id: RunId) -> Finder:
         return lambda _: self.find(namespace, run_id)
 
     def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:
@@ -224,8 +253,3 @@ class RunCalls:
             correlation_id=self._ids.uuid7(),
             traceparent=caller.traceparent,
         )
-
-
-def blobs_in_start(command: StartRun) -> frozenset[BlobName]:
-    """Return the blobs that a start names."""
-    return frozenset((*in_graph(command.graph), *in_payload(command.input)))

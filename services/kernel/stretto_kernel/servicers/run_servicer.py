@@ -14,9 +14,12 @@ from stretto_core.clock import NS_PER_S
 from stretto_core.rpc.call import current_call
 
 from stretto_kernel.app.run_calls import TaskPage
+from stretto_kernel.app.run_ends import RunEnds
+from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.servicers import run_batches as batches
 from stretto_kernel.servicers import run_requests as parse
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
@@ -44,7 +47,7 @@ class RunServicer(RunServiceServicer):
         start = parse.parse_start(request, self._asked())
         calls = self._kernel.partition.calls
         if start.validate_only:
-            run = await calls.validate_start(start.namespace, start.command, start.caller)
+            run = calls.validate_start(start.namespace, start.command, start.caller)
             return pb.StartRunResponse(run=run)
         run, number = await calls.start_run(start.namespace, start.command, start.caller)
         if start.wait_ns:
@@ -54,6 +57,26 @@ class RunServicer(RunServiceServicer):
                 start.namespace, run_id, _within_deadline(start.wait_ns)
             )
         return pb.StartRunResponse(run=run, position=self._position(number))
+
+    async def StartRuns(self, request: pb.StartRunsRequest, context: Any) -> pb.StartRunsResponse:
+        """See the contract."""
+        starts = batches.parse_starts(request, self._asked())
+        outcomes = await start_runs(self._kernel.partition.calls, starts)
+        return batches.to_results(outcomes, self._partition_name)
+
+    async def AwaitRuns(
+        self, request_iterator: AsyncIterator[pb.AwaitRunsRequest], context: Any
+    ) -> AsyncIterator[pb.AwaitRunsResponse]:
+        """See the contract."""
+        owned: OwnedPartition = self._kernel.partition
+        ends = RunEnds(owned.host, owned.calls)
+        hearing = asyncio.create_task(batches.hear_names(request_iterator, ends), name="await-runs")
+        try:
+            while told := await ends.next():
+                yield batches.to_ends(told, self._partition_name)
+        finally:
+            hearing.cancel()
+            ends.close()
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """See the contract."""

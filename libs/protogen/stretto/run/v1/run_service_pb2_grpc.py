@@ -143,8 +143,8 @@ class RunServiceServicer:
         Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
         StartRun would answer to one request is the status of that item alone: treat it as there.
 
-        Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
-        AwaitRuns). Items are independent: some may start while others are refused.
+        Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
+        (follow with AwaitRuns). Items are independent: some may start while others are refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

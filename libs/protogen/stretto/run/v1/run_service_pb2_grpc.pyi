@@ -61,8 +61,8 @@ class RunServiceStub:
     Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
     StartRun would answer to one request is the status of that item alone: treat it as there.
 
-    Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
-    AwaitRuns). Items are independent: some may start while others are refused.
+    Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
+    (follow with AwaitRuns). Items are independent: some may start while others are refused.
     """
     AwaitRuns: _grpc.StreamStreamMultiCallable[_run_service_pb2.AwaitRunsRequest, _run_service_pb2.AwaitRunsResponse]
     """Tells of the end of runs: names go in as they come, each run's end comes out once it is
@@ -207,8 +207,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
     StartRun would answer to one request is the status of that item alone: treat it as there.
 
-    Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
-    AwaitRuns). Items are independent: some may start while others are refused.
+    Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
+    (follow with AwaitRuns). Items are independent: some may start while others are refused.
     """
     AwaitRuns: _aio.StreamStreamMultiCallable[_run_service_pb2.AwaitRunsRequest, _run_service_pb2.AwaitRunsResponse]  # type: ignore[assignment]
     """Tells of the end of runs: names go in as they come, each run's end comes out once it is
@@ -362,8 +362,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
         StartRun would answer to one request is the status of that item alone: treat it as there.
 
-        Limits: 500 requests and 4 MiB a message; wait_timeout is refused in an item (follow with
-        AwaitRuns). Items are independent: some may start while others are refused.
+        Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
+        (follow with AwaitRuns). Items are independent: some may start while others are refused.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,97 @@
+"""StartRuns and AwaitRuns: items to values and back. Each item is judged by itself.
+
+An item's refusal is the google.rpc.Status that StartRun or GetRun would have ended with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import grpc
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto_core.errors import FieldViolation, InvalidArgument, Refusal
+from stretto_core.ids import RunId
+from stretto_core.rpc.status import to_status
+
+from stretto_kernel.app.run_calls import RunStart
+from stretto_kernel.app.run_ends import Named, RunEnd, RunEnds
+from stretto_kernel.app.start_batch import Outcome
+from stretto_kernel.servicers.fields import DEFAULT_NAMESPACE, Fields
+from stretto_kernel.servicers.run_requests import Asked, parse_run_name, parse_start, position_of
+
+STARTS_MAX = 500
+NAMES_MAX = 1_000
+
+
+def parse_starts(request: pb.StartRunsRequest, asked: Asked) -> Iterator[RunStart | Refusal]:
+    """Return the starts, each parsed as it is taken. Raises InvalidArgument for the call itself."""
+    fields = Fields()
+    if not 1 <= len(request.requests) <= STARTS_MAX:
+        fields.wrong("requests", f"must be 1-{STARTS_MAX}")
+    fields.refuse("the request")
+    return (_parse_one(each, asked) for each in request.requests)
+
+
+def _parse_one(request: pb.StartRunRequest, asked: Asked) -> RunStart | Refusal:
+    try:
+        start = parse_start(request, asked)
+        alone = [("wait_timeout", start.wait_ns > 0), ("validate_only", start.validate_only)]
+        wrong = [FieldViolation(f, "belongs to StartRun only") for f, given in alone if given]
+        if wrong:
+            raise InvalidArgument("the request is not one of a batch", violations=wrong)
+    except Refusal as refusal:
+        return refusal
+    return RunStart(start.namespace, start.command, start.caller)
+
+
+def to_results(outcomes: Sequence[Outcome], partition: str) -> pb.StartRunsResponse:
+    """Return the answer, item by item in the order asked."""
+    return pb.StartRunsResponse(
+        results=[
+            pb.StartRunResult(refused=to_status(outcome))
+            if isinstance(outcome, Refusal)
+            else pb.StartRunResult(
+                started=pb.StartRunResponse(
+                    run=outcome.answer, position=position_of(partition, outcome.position)
+                )
+            )
+            for outcome in outcomes
+        ]
+    )
+
+
+async def hear_names(requests: AsyncIterator[pb.AwaitRunsRequest], ends: RunEnds) -> None:
+    """Hand the names on as they come, until the caller has said all or is gone."""
+    cause: Exception | None = None
+    try:
+        async for request in requests:
+            fields = Fields()
+            if len(request.names) > NAMES_MAX:
+                fields.wrong("names", f"must be at most {NAMES_MAX}")
+            fields.refuse("the request")
+            for name in request.names:
+                ends.name(_named(name))
+    except grpc.RpcError:
+        pass  # The transport failed: nobody listens any more.
+    except Exception as error:
+        cause = error
+    ends.end_names(cause)
+
+
+def _named(name: str) -> Named:
+    try:
+        return Named(name, *parse_run_name("names", name))
+    except Refusal as refusal:
+        return Named(name, DEFAULT_NAMESPACE, RunId(""), refusal)
+
+
+def to_ends(ends: Sequence[RunEnd], partition: str) -> pb.AwaitRunsResponse:
+    """Return a message that tells of these ends."""
+    runs = []
+    for end in ends:
+        if end.refused is not None:
+            runs.append(pb.AwaitedRun(name=end.name, refused=to_status(end.refused)))
+        else:
+            position = position_of(partition, end.position)
+            runs.append(pb.AwaitedRun(name=end.name, ended=end.run, position=position))
+    return pb.AwaitRunsResponse(runs=runs)

@@ -1,0 +1,247 @@
+"""Many starts in one call, and many ends told to one follower: each item judged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from stretto.run.v1 import plan_pb2, run_pb2
+from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
+from stretto_core.eventlog.faults import AppendFault, Fault
+from stretto_core.eventlog.memory import MemoryStore
+from stretto_core.ids import Namespace, RequestId, RunId
+from stretto_kernel.app.asking import Answered
+from stretto_kernel.app.run_calls import Caller, RunStart
+from stretto_kernel.app.run_ends import ENDS_PER_MESSAGE_MAX, UNANSWERED_MAX, Named, RunEnd, RunEnds
+from stretto_kernel.app.start_batch import start_runs
+from stretto_kernel.domain.run import commands
+from stretto_kernel.domain.run.refusals import RequestIdReused
+from stretto_kernel.kernel import Kernel
+
+from tests.unit.kernel.harness import (
+    IDS,
+    NAMESPACE,
+    USER,
+    FrameWorker,
+    PlannedFaults,
+    graph,
+    new_store,
+    start,
+    start_kernel,
+    task,
+    types_of,
+)
+from tests.unit.kernel.test_kernel import steer, steering
+from tests.waiting import until
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return new_store()
+
+
+@pytest.fixture
+def faults() -> PlannedFaults:
+    return PlannedFaults()
+
+
+@pytest.fixture
+async def kernel(store: MemoryStore, faults: PlannedFaults) -> AsyncIterator[Kernel]:
+    kernel = await start_kernel(store, faults=faults)
+    yield kernel
+    await kernel.stop()
+
+
+def a_start(
+    kernel: Kernel, request_id: str = "", plan: plan_pb2.TaskGraph | None = None
+) -> RunStart:
+    request_id, plan = request_id or IDS.uuid7(), plan or graph()
+    digest = plan.SerializeToString(deterministic=True)[:32].ljust(32)
+    command = commands.StartRun(
+        now_ns=kernel.ports.clock.now_ns(),
+        request_id=RequestId(request_id),
+        request_digest=digest,
+        graph=plan,
+    )
+    caller = Caller(principal=USER, request_id=request_id, request_digest=digest)
+    return RunStart(NAMESPACE, command, caller)
+
+
+def a_name(run_id: str, namespace: str = "default") -> Named:
+    name = f"namespaces/{namespace}/runs/{run_id}"
+    return Named(name, Namespace(namespace), RunId(run_id))
+
+
+def followed(kernel: Kernel, *run_ids: str) -> RunEnds:
+    ends = RunEnds(kernel.partition.host, kernel.partition.calls)
+    for run_id in run_ids:
+        ends.name(a_name(run_id))
+    return ends
+
+
+async def kill(kernel: Kernel, run_id: str) -> None:
+    await steer(kernel, run_id, steering(kernel, commands.Kill))
+
+
+async def test_each_start_is_answered_in_its_place(kernel: Kernel, store: MemoryStore) -> None:
+    again = IDS.uuid7()
+    wrong = plan_pb2.TaskGraph(tasks=[task("a"), task("a")])
+    outcomes = await start_runs(
+        kernel.partition.calls,
+        [
+            a_start(kernel, again),
+            InvalidArgument("as parsed"),
+            a_start(kernel, plan=wrong),
+            a_start(kernel, again),
+            a_start(kernel, again, graph(task("other"))),
+            a_start(kernel),
+        ],
+    )
+    runs = [each.answer.run_id if isinstance(each, Answered) else None for each in outcomes]
+    assert runs[0] == runs[3] is not None
+    assert runs[5] not in (None, runs[0])
+    assert str(outcomes[1]).startswith("as parsed")
+    assert isinstance(outcomes[2], InvalidArgument)
+    assert isinstance(outcomes[4], RequestIdReused)
+    assert types_of(store) == ["RunStarted", "RunStarted"], "what was refused left nothing"
+    positions = [each.position for each in outcomes if isinstance(each, Answered)]
+    assert positions[0] == positions[1] < positions[2]
+
+
+async def test_starts_go_in_few_groups(kernel: Kernel, faults: PlannedFaults) -> None:
+    before = faults.append_count
+    starts = [a_start(kernel) for _ in range(200)]
+    assert len(await start_runs(kernel.partition.calls, starts)) == 200
+    assert faults.append_count - before <= 200 / 20
+
+
+async def test_ids_that_may_be_old_are_looked_up_together(
+    kernel: Kernel, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = []
+    plain = kernel.ports.log.existing_streams
+
+    async def counted(streams: list[str]) -> object:
+        lookups.append(len(streams))
+        return await plain(streams)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kernel.ports.log, "existing_streams", counted)
+    names = [f"not-a-uuid-{number}" for number in range(30)]
+    first = await start_runs(kernel.partition.calls, [a_start(kernel, name) for name in names])
+    again = await start_runs(kernel.partition.calls, [a_start(kernel, name) for name in names])
+    assert [_run_id(each) for each in first] == [_run_id(each) for each in again]
+    assert types_of(store) == ["RunStarted"] * 30
+    assert sum(lookups) == 30 and len(lookups) <= 2
+
+
+async def test_a_group_that_is_not_stored_is_decided_again(
+    kernel: Kernel, store: MemoryStore, faults: PlannedFaults
+) -> None:
+    faults.next = [AppendFault(Fault.REFUSED)]
+    outcomes = await start_runs(kernel.partition.calls, [a_start(kernel) for _ in range(5)])
+    assert all(isinstance(each, Answered) for each in outcomes)
+    assert types_of(store) == ["RunStarted"] * 5
+
+
+async def test_ends_are_told_as_they_come(kernel: Kernel) -> None:
+    runs = [(await start(kernel)).answer.run_id for _ in range(3)]
+    ends = followed(kernel, *runs, runs[0])
+    waiting = asyncio.ensure_future(ends.next())
+    await kill(kernel, runs[1])
+    (told,) = await waiting
+    assert told.name == a_name(runs[1]).name
+    assert told.run is not None
+    assert told.run.state == run_pb2.RUN_STATE_KILLED
+    assert told.position > 0
+    ends.end_names()
+    await kill(kernel, runs[0])
+    await kill(kernel, runs[2])
+    rest = [end.name for end in await ends.next()]
+    while len(rest) < 2:
+        rest += [end.name for end in await ends.next()]
+    assert rest == [a_name(runs[0]).name, a_name(runs[2]).name], "once each"
+    assert await ends.next() == [], "all names were told of"
+
+
+async def test_an_end_is_told_once_it_is_committed(
+    kernel: Kernel, store: MemoryStore, faults: PlannedFaults
+) -> None:
+    run_id = (await start(kernel)).answer.run_id
+    ends = followed(kernel, run_id)
+    waiting = asyncio.ensure_future(ends.next())
+    faults.next = [AppendFault(Fault.REFUSED)]
+    await kill(kernel, run_id)
+    (told,) = await waiting
+    assert told.run is not None
+    assert told.position == store.events[-1].position
+
+
+async def test_runs_that_left_memory_are_told_of(store: MemoryStore) -> None:
+    first = await start_kernel(store)
+    run_id = (await start(first)).answer.run_id
+    await kill(first, run_id)
+    open_id = (await start(first)).answer.run_id
+    await first.stop()
+    kernel = await start_kernel(store)
+    ends = followed(kernel, run_id, "p0-0123456789ab0123456789abcdef0123", open_id)
+    ends.name(a_name(run_id, "another"))
+    told: dict[str, RunEnd] = {}
+    while len(told) < 3:
+        told |= {end.name: end for end in await ends.next()}
+    assert told[a_name(run_id).name].run is not None
+    unknown = [told[a_name("p0-0123456789ab0123456789abcdef0123").name]]
+    unknown.append(told[a_name(run_id, "another").name])
+    assert all(isinstance(end.refused, NotFound) for end in unknown)
+    await kill(kernel, open_id)
+    assert [end.name for end in await ends.next()] == [a_name(open_id).name]
+    await kernel.stop()
+
+
+async def test_a_stream_waits_for_so_many_and_refuses_the_rest(kernel: Kernel) -> None:
+    ends = followed(kernel, *(f"p0-{number:032x}" for number in range(UNANSWERED_MAX + 1)))
+    told = await ends.next()
+    assert len(told) <= ENDS_PER_MESSAGE_MAX
+    assert told[0].refused is not None
+    assert told[0].refused.reason_word == "OVERLOADED"
+    ends.close()
+
+
+async def test_a_follower_that_is_gone_leaves_nothing_behind(kernel: Kernel) -> None:
+    run_id = (await start(kernel)).answer.run_id
+    ends = followed(kernel, run_id)
+    ends.close()
+    run = kernel.partition.host.find(RunId(run_id))
+    assert run is not None
+    assert all(watcher.done() for watcher in run.end_watchers)
+    await kill(kernel, run_id)
+
+
+async def test_a_kernel_that_ends_ends_the_wait(store: MemoryStore) -> None:
+    kernel = await start_kernel(store)
+    ends = followed(kernel, (await start(kernel)).answer.run_id)
+    waiting = asyncio.ensure_future(ends.next())
+    await kernel.stop()
+    with pytest.raises(Unavailable) as ended:
+        await waiting
+    assert ended.value.reason_word == "DRAINING"
+
+
+async def test_a_result_and_its_end_are_told_to_followers_of_many(kernel: Kernel) -> None:
+    worker = FrameWorker(kernel)
+    worker.grant(10)
+    outcomes = await start_runs(kernel.partition.calls, [a_start(kernel) for _ in range(10)])
+    ends = followed(kernel, *(_run_id(each) for each in outcomes))
+    await until(lambda: len(worker.assignments) == 10)
+    for assignment in worker.assignments:
+        worker.succeed(assignment.token)
+    told = await ends.next()
+    while len(told) < 10:
+        told += await ends.next()
+    assert {end.run.state for end in told if end.run} == {run_pb2.RUN_STATE_SUCCEEDED}
+
+
+def _run_id(outcome: Answered[run_pb2.Run] | Refusal) -> str:
+    assert isinstance(outcome, Answered), outcome
+    run_id: str = outcome.answer.run_id
+    return run_id
