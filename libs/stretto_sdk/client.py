@@ -58,7 +58,8 @@ class Client:
 
     address, token: as given, else STRETTO_ADDRESS and STRETTO_TOKEN, else what `stretto up` wrote
     into the data directory (`data_directory`, else STRETTO_DATA_DIR, else the default one).
-    retry_budget: how long one call is repeated while the suite cannot be reached.
+    retry_budget: how long one call is repeated while the suite cannot be reached. A suite that can
+    be reached and does not answer for 90 s ends the call with DeadlineExceeded.
     pages: lists a page at a time, where `list` and `tasks` read them whole.
     """
 

@@ -34,13 +34,17 @@ Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 
+CALL_MS_MAX = 90_000
+"""So long a unary call waits for its answer: a start may itself wait 60 s for the run's end."""
+
+
 class Calls:
     """The calls of one client; connects at the first of them, on the running event loop."""
 
     def __init__(self, endpoint: Endpoint, *, retry_budget: timedelta) -> None:
         self._endpoint = endpoint
         self._policy = RetryPolicy(budget_ms=retry_budget // timedelta(milliseconds=1))
-        self._caller = Caller(token=endpoint.token, policy=self._policy)
+        self._caller = Caller(token=endpoint.token, policy=self._policy, attempt_ms_max=CALL_MS_MAX)
         self.starts = Starts(self)
         self.ends = RunEnds(self)
 
@@ -67,7 +71,7 @@ class Calls:
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request
     ) -> Answer:
-        """Return the answer. Raises the refusal that ended it."""
+        """Return the answer. Raises the refusal that ended it, DeadlineExceeded after 90 s."""
         return await self._caller.call(method, request)
 
     async def stream(

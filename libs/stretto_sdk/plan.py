@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +122,11 @@ class Plan:
         ...                    after=[count], inputs={"text": count.output(), "limit": 10})
 
         after: tasks, subtrees (`task.subtree`) or names. inputs: bindings, or plain JSON values.
-        Mistakes are found by `to_proto` and `Client.start`, all at once.
+        Mistakes are found by `to_proto` and `Client.start`, all at once, but for a keyword that is
+        nearly one of these: it raises TypeError here. An argument of such a name goes into
+        `arguments`.
         """
+        _refuse_misspelt(name, more_arguments)
         form = {
             "name": name,
             "executor": executor,
@@ -202,3 +207,25 @@ def _dependency_form(dependency: Task | Subtree | str) -> object:
 
 def _binding_form(value: object) -> Mapping[str, object]:
     return value.form if isinstance(value, Binding) else {"from": "literal", "value": value}
+
+
+def _refuse_misspelt(task: str, keywords: Mapping[str, object]) -> None:
+    """Raise TypeError for a keyword that is surely meant to be a field of the task."""
+    for keyword in keywords:
+        # `retires` is as far from `retry` as `port` from `priority`: the beginning tells apart.
+        alike = [name for name in _FIELDS if name[:2] == keyword[:2]]
+        near = get_close_matches(keyword, alike, n=1, cutoff=0.66)
+        if near and keyword not in _ARGUMENTS:
+            raise TypeError(
+                f"task {task!r}: {keyword}=: did you mean {near[0]}=? An argument of the executor "
+                f"of that name goes into arguments={{{keyword!r}: ...}}"
+            )
+
+
+_FIELDS = tuple(
+    parameter.name
+    for parameter in signature(Plan.task).parameters.values()
+    if parameter.kind is Parameter.KEYWORD_ONLY
+)
+_ARGUMENTS = frozenset({"timeout", "input", "output", "label"})
+"""What executors call their own although a field has nearly that name."""

@@ -54,6 +54,9 @@ class RetryPolicy:
 class Caller:
     """Makes unary calls for one holder of a token.
 
+    attempt_ms_max: how long one sending may go unanswered (None: as long as the connection lives);
+    past it the call ends with DeadlineExceeded, and whether it took effect is unknown: the same
+    request under the same id may be sent again.
     jitter, wait: replaced in tests and by the simulator, so that nothing waits or varies there.
     """
 
@@ -62,11 +65,13 @@ class Caller:
         *,
         token: Secret | None = None,
         policy: RetryPolicy | None = None,
+        attempt_ms_max: int | None = None,
         jitter: Callable[[], float] = random.random,
         wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._metadata = credentials(token)
         self._policy = policy or RetryPolicy()
+        self._attempt_s_max = None if attempt_ms_max is None else attempt_ms_max / 1_000
         self._jitter = jitter
         self._wait = wait
 
@@ -92,7 +97,10 @@ class Caller:
         give_up_s = started_s + self._policy.budget_ms / 1_000
         retries = 0
         while True:
-            timeout_s = None if deadline_s is None else max(0.0, deadline_s - loop.time())
+            timeout_s = self._attempt_s_max
+            if deadline_s is not None:
+                left_s = max(0.0, deadline_s - loop.time())
+                timeout_s = left_s if timeout_s is None else min(timeout_s, left_s)
             try:
                 return await method(
                     request,

@@ -11,6 +11,7 @@ import structlog
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_ANONYMOUS, PRINCIPAL_KIND_OPERATOR
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
 from stretto_core.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     FieldViolation,
     Internal,
@@ -22,7 +23,7 @@ from stretto_core.errors import (
 )
 from stretto_core.rpc.call import Call, current_call, current_principal
 from stretto_core.rpc.channel import credentials
-from stretto_core.rpc.retry import refusals
+from stretto_core.rpc.retry import Caller, refusals
 from stretto_core.rpc.tokens import read_token
 from stretto_core.telemetry.secret import Secret
 
@@ -260,3 +261,15 @@ async def _seen(served: Served, stub: Any, metadata: Any, timeout_s: float | Non
     served.answer = look
     await stub.ReadStream(pb.ReadStreamRequest(), metadata=metadata, timeout=timeout_s)
     return calls[0]
+
+
+async def test_a_call_that_nobody_answers_ends_at_the_callers_own_limit(
+    served: Served, stub: Any
+) -> None:
+    async def hang(_request: object) -> Any:
+        await asyncio.Event().wait()
+
+    served.answer = hang
+    caller = Caller(attempt_ms_max=50)
+    with pytest.raises(DeadlineExceeded):
+        await caller.call(stub.ReadStream, pb.ReadStreamRequest())

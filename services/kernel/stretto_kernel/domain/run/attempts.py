@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.run.v1 import events_pb2 as ev
+from stretto_core.clock import NS_PER_S
 
 from stretto_kernel.domain.run.joins import Settling
 from stretto_kernel.domain.run.plan import duration_ns
@@ -36,9 +37,22 @@ def loss_failure(cause: ev.LossCause.ValueType) -> Failure:
     return Failure(reason=reason, message=message, retryable=True)
 
 
-def timeout_failure(reason: str) -> Failure:
-    """Return a limit in time as a failure; only an attempt's is worth another try."""
-    return Failure(reason=reason, message=_TIMEOUTS[reason], retryable=reason == "ATTEMPT_TIMEOUT")
+def timeout_failure(reason: str, limit_ns: int | None) -> Failure:
+    """Return a limit in time as a failure; only an attempt's is worth another try.
+
+    limit_ns: the limit, which the message names.
+    """
+    limit = "" if limit_ns is None else f": its limit is {_seconds(limit_ns)} s"
+    return Failure(
+        reason=reason,
+        message=f"{_TIMEOUTS[reason]}{limit}",
+        retryable=reason == "ATTEMPT_TIMEOUT",
+    )
+
+
+def _seconds(span_ns: int) -> str:
+    whole, rest_ns = divmod(span_ns, NS_PER_S)
+    return f"{whole}.{rest_ns:09}".rstrip("0").rstrip(".")
 
 
 def end_attempt(

@@ -150,7 +150,9 @@ def _attempt_lost(settling: Settling, event: ev.AttemptLost) -> None:
 def _attempt_timed_out(settling: Settling, event: ev.AttemptTimedOut) -> None:
     record = settling.state.edit(TaskName(event.task))
     _keep_details(record, event)
-    end_attempt(settling, record, timeout_failure("ATTEMPT_TIMEOUT"))
+    end_attempt(
+        settling, record, timeout_failure("ATTEMPT_TIMEOUT", record.spec.timeouts.attempt_ns)
+    )
 
 
 def _attempt_released(settling: Settling, event: ev.AttemptReleased) -> None:
@@ -194,12 +196,14 @@ def _cancel_requested(settling: Settling, event: ev.RunCancelRequested) -> None:
 
 def _run_timed_out(settling: Settling, event: ev.RunTimedOut) -> None:
     del event
-    begin_failing(settling.state, timeout_failure("RUN_TIMEOUT"))
+    limit_ns = settling.state.policies.run_timeout_ns
+    begin_failing(settling.state, timeout_failure("RUN_TIMEOUT", limit_ns))
 
 
 def _plan_expired(settling: Settling, event: ev.PlanExpired) -> None:
     del event
-    begin_failing(settling.state, timeout_failure("PLAN_NOT_SEALED"))
+    limit_ns = settling.state.policies.slice_timeout_ns
+    begin_failing(settling.state, timeout_failure("PLAN_NOT_SEALED", limit_ns))
 
 
 def _grace_ended(settling: Settling, event: ev.RunGraceEnded) -> None:
@@ -213,7 +217,9 @@ def _clean_up_timed_out(settling: Settling, event: ev.RunCleanUpTimedOut) -> Non
     assert state.cleaning_up is not None
     state.cleaning_up = CleaningUp(state.cleaning_up.since_ns, timed_out=True)
     if state.clean_up_failure is None:
-        state.clean_up_failure = timeout_failure("CLEAN_UP_TIMEOUT")
+        state.clean_up_failure = timeout_failure(
+            "CLEAN_UP_TIMEOUT", state.policies.clean_up_timeout_ns
+        )
     state.run_touched = True
 
 

@@ -138,5 +138,8 @@ def _run_timers(state: RunState) -> Iterator[Due]:
 
 
 def _failed(state: RunState, task: TaskName, reason: str) -> ev.TaskFailed:
-    activation = state.tasks[task].activation
-    return ev.TaskFailed(task=task, activation=activation, failure=timeout_failure(reason))
+    record = state.tasks[task]
+    timeouts = record.spec.timeouts
+    limit_ns = timeouts.queue_ns if reason == "QUEUE_TIMEOUT" else timeouts.task_ns
+    failure = timeout_failure(reason, limit_ns)
+    return ev.TaskFailed(task=task, activation=record.activation, failure=failure)
