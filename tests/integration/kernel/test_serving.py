@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.lease_pb2 import Position
-from stretto.common.v1.payload_pb2 import BlobRef, Payload
+from stretto.common.v1.payload_pb2 import Payload
 from stretto.eventlog.v1 import event_log_service_pb2 as log_pb
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
@@ -308,7 +308,6 @@ async def test_what_is_not_served_says_so(kernel: Served) -> None:
         kernel.runs.RetryRun(pb.RetryRunRequest(name=name, request_id="r")),
         kernel.start(run_key="k"),
         kernel.start(task_graph=None, goal=pb.GoalSource(goal="g")),
-        kernel.start(input=Payload(blob=BlobRef(size_bytes=1))),
     ]
     assert {await reason_of(call) for call in calls} == {"UNIMPLEMENTED"}
 

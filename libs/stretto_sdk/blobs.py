@@ -1,0 +1,183 @@
+"""Blobs over the wire: put what is too large for a fact, get it back, read what is made of blobs.
+
+A source is bytes or a file; a file is read twice (digest, then bytes) and never whole in memory.
+Sizes are bytes. Everything here may be repeated: a blob is its content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import grpc
+from stretto.blob.v1 import blob_service_pb2 as pb
+from stretto.blob.v1.blob_service_pb2_grpc import BlobServiceStub
+from stretto.common.v1.payload_pb2 import BlobRef
+from stretto_core.errors import InvalidArgument, Refusal
+from stretto_core.rpc.channel import credentials
+from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
+from stretto_core.telemetry.secret import Secret
+
+if TYPE_CHECKING:
+    # It exists in the generated stubs only.
+    from stretto.blob.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
+
+BLOB_BYTES_MAX = 1 << 30
+PART_BYTES = 512 * 1024
+ASKED_MAX = 1_000
+PUT_S_MAX = 3_600.0
+"""A large blob over a slow line; the kernel cuts an upload that is silent much sooner."""
+
+Source = bytes | Path
+
+
+class BlobClient:
+    """Puts and gets blobs of one namespace over a channel that somebody else closes.
+
+    namespace: without the collection, "default". policy: for how long a call is made again while
+    the kernel cannot be reached.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        token: Secret | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> None:
+        self._stub: BlobServiceAsyncStub = BlobServiceStub(channel)
+        self._metadata = credentials(token)
+        self._policy = policy or RetryPolicy()
+        self._caller = Caller(token=token, policy=self._policy)
+
+    async def put(self, namespace: str, source: Source) -> BlobRef:
+        """Store the bytes unless they are there, and return what names them.
+
+        Raises InvalidArgument (too large, or the file changed while it was read), OSError, and the
+        refusal that ended the last try.
+        """
+        blob = await asyncio.to_thread(ref_of, source)
+        if not await self.missing(namespace, [blob]):
+            return blob
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + self._policy.budget_ms / 1_000
+        retries = 0
+        while True:
+            try:
+                with refusals():
+                    await self._stub.PutBlob(
+                        _requests(f"namespaces/{namespace}", blob, source),
+                        metadata=self._metadata,
+                        timeout=PUT_S_MAX,
+                    )
+                return blob
+            except Refusal as refused:
+                await self._back_off(refused, retries, give_up_s)
+                retries += 1
+
+    async def missing(self, namespace: str, blobs: Sequence[BlobRef]) -> list[BlobRef]:
+        """Return which of the blobs have to be put; the others stay for 24 hours at least."""
+        found: list[BlobRef] = []
+        for first in range(0, len(blobs), ASKED_MAX):
+            request = pb.FindMissingBlobsRequest(
+                parent=f"namespaces/{namespace}", blobs=blobs[first : first + ASKED_MAX]
+            )
+            answer = await self._caller.call(self._stub.FindMissingBlobs, request)
+            found.extend(answer.missing)
+        return found
+
+    async def stream(
+        self, namespace: str, digest: bytes, *, offset_bytes: int = 0, length_bytes: int = 0
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes from an offset (length 0: to the end); goes on after a broken connection.
+
+        The caller sees exactly the bytes asked for; a whole blob is checked against its digest.
+        Raises NotFound, OutOfRange.
+        """
+        loop = asyncio.get_running_loop()
+        retries, give_up_s = 0, 0.0
+        digester = None if offset_bytes or length_bytes else hashlib.sha256()
+        got = 0
+        while True:
+            request = pb.GetBlobRequest(
+                parent=f"namespaces/{namespace}",
+                digest=digest,
+                offset_bytes=offset_bytes + got,
+                length_bytes=length_bytes - got if length_bytes else 0,
+            )
+            call = self._stub.GetBlob(request, metadata=self._metadata)
+            try:
+                with refusals():
+                    async for answer in call:
+                        retries = 0
+                        got += len(answer.data)
+                        if digester is not None:
+                            digester.update(answer.data)
+                        if answer.data:
+                            yield answer.data
+                break
+            except Refusal as refused:
+                if not retries:
+                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
+                await self._back_off(refused, retries, give_up_s)
+                retries += 1
+                if length_bytes and got >= length_bytes:
+                    break
+            finally:
+                call.cancel()
+        if digester is not None and digester.digest() != digest:
+            raise InvalidArgument("the bytes received are not those of the digest")
+
+    async def get(self, namespace: str, digest: bytes) -> bytes:
+        """Return a whole blob. Raises NotFound."""
+        parts = bytearray()
+        async with aclosing(self.stream(namespace, digest)) as received:
+            async for part in received:
+                parts += part
+        return bytes(parts)
+
+    async def _back_off(self, refused: Refusal, retries: int, give_up_s: float) -> None:
+        """Wait before the next try, or raise what was refused."""
+        loop = asyncio.get_running_loop()
+        delay_ms = self._policy.delay_ms(refused, retries, random.random())
+        if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
+            raise refused
+        await asyncio.sleep(delay_ms / 1_000)
+
+
+def ref_of(source: Source) -> BlobRef:
+    """Return what names the bytes of a source. Blocking. Raises InvalidArgument, OSError."""
+    if isinstance(source, bytes):
+        digest, size_bytes = hashlib.sha256(source).digest(), len(source)
+    else:
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            size_bytes = file.tell()
+    if size_bytes > BLOB_BYTES_MAX:
+        raise InvalidArgument(
+            f"{_called(source)} has {size_bytes} bytes; a blob has at most {BLOB_BYTES_MAX}",
+            reason="PAYLOAD_TOO_LARGE",
+            bytes_max=str(BLOB_BYTES_MAX),
+        )
+    return BlobRef(digest=digest, size_bytes=size_bytes)
+
+
+async def _requests(parent: str, blob: BlobRef, source: Source) -> AsyncIterator[pb.PutBlobRequest]:
+    yield pb.PutBlobRequest(parent=parent, blob=blob)
+    if isinstance(source, bytes):
+        for first in range(0, len(source), PART_BYTES):
+            yield pb.PutBlobRequest(data=source[first : first + PART_BYTES])
+        return
+    file: BinaryIO = await asyncio.to_thread(source.open, "rb")
+    with file:
+        while data := await asyncio.to_thread(file.read, PART_BYTES):
+            yield pb.PutBlobRequest(data=data)
+
+
+def _called(source: Source) -> Any:
+    return "the value" if isinstance(source, bytes) else source
