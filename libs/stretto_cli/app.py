@@ -46,6 +46,11 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Runs",
+        "task_log_commands",
+        {"logs": "Print what tasks wrote: standard output, standard error, and what they logged."},
+    ),
+    CommandModule(
         "Steering",
         "steer_commands",
         {
@@ -133,6 +138,7 @@ def stretto(
         stretto run plan.json --set who=you
         stretto runs --state FAILED --since 1d
         stretto watch last
+        stretto logs last -f
         stretto events last -f
         stretto down
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stretto_sdk.plan import Plan
     from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.sync_client import SyncClient
+    from stretto_sdk.task_log import LogEntry, LogStream
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
     from stretto_sdk.worker.endings import RetryLater, TaskFailed
     from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
@@ -38,6 +39,8 @@ __all__ = [
     "Client",
     "Event",
     "Failure",
+    "LogEntry",
+    "LogStream",
     "Plan",
     "Refusal",
     "RetryLater",
@@ -64,6 +67,8 @@ _HOMES = {
     "Client": "client",
     "Event": "runs",
     "Failure": "runs",
+    "LogEntry": "task_log",
+    "LogStream": "task_log",
     "Plan": "plan",
     "Refusal": "errors",
     "RetryLater": "worker.endings",

@@ -17,11 +17,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.ids import RunId, partition_of
 from stretto_core.ids.system import SystemIds
 
 from stretto_sdk.client_calls import Calls
-from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
+from stretto_sdk.client_logs import AnyRun, LogReading, id_of
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_start import start_run
 from stretto_sdk.durations import duration_of
@@ -30,8 +29,6 @@ from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, Unimplemented,
 from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
 from stretto_sdk.plan_form import parse_tasks, payload_of
 from stretto_sdk.runs import (
-    ChainCheck,
-    Event,
     Position,
     Run,
     RunChange,
@@ -41,15 +38,12 @@ from stretto_sdk.runs import (
     run_of,
 )
 
-AnyRun = Run | str
-"""A run, or its id."""
-
 _WAIT_MAX = timedelta(seconds=60)
 FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client:
+class Client(LogReading):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:
@@ -211,7 +205,7 @@ class Client:
                         if change.ended:
                             return change.run
         except TimeoutError:
-            raise DeadlineExceeded(f"run {_id_of(run)} has not ended in time") from None
+            raise DeadlineExceeded(f"run {id_of(run)} has not ended in time") from None
         raise AssertionError("a watch ends with the run, or raises")
 
     async def watch(
@@ -351,51 +345,3 @@ class Client:
         )
         answer = await self._calls.unary(self._calls.runs.AddTasks, request)
         return run_of(answer.run, answer.position)
-
-    async def events(
-        self,
-        run: AnyRun | None = None,
-        *,
-        follow: bool = False,
-        cursor: str = "",
-        after_version: int = 0,
-    ) -> AsyncGenerator[Event, None]:
-        """Yield the recorded facts of one run, or of all, oldest first.
-
-        >>> async for event in client.events(run):
-        ...     print(event.version, event.type, event.body)
-
-        follow: go on with what comes, without end; store `event.cursor` with your work and resume
-        from it. after_version: of one run, only those after it. Raises NotFound, InvalidArgument
-        (a cursor that is not ours).
-        """
-        read = follow_events if follow else recorded_events
-        stream = "" if run is None else _id_of(run)
-        async with aclosing(
-            read(self._calls, stream=stream, cursor=cursor, after_version=after_version)
-        ) as found:
-            async for event in found:
-                yield event
-
-    async def verify(self, run: AnyRun | None = None) -> ChainCheck:
-        """Have the hash chain of one run, or of every stream, computed again from what is stored.
-
-        >>> assert (await client.verify()).whole
-
-        Raises NotFound. A broken chain is an answer, not an error.
-        """
-        return await verify_chain(self._calls, stream="" if run is None else _id_of(run))
-
-    def _name_of(self, run: AnyRun) -> str:
-        if isinstance(run, Run):
-            return f"namespaces/{run.namespace}/runs/{run.run_id}"
-        return run if run.startswith("namespaces/") else f"{self._parent}/runs/{_id_of(run)}"
-
-
-def _id_of(run: AnyRun) -> RunId:
-    if isinstance(run, Run):
-        return run.run_id
-    run_id = RunId(run.rpartition("/")[2])
-    if partition_of(run_id) is None:
-        raise InvalidArgument(f"{run!r} is no run id: one is p0- and 32 hexadecimal digits")
-    return run_id

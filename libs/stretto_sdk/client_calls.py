@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
+from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
 from stretto_core.errors import Refusal
 from stretto_core.rpc.channel import Metadata, open_channel
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
@@ -26,9 +27,10 @@ from stretto_sdk.endpoint import Endpoint
 from stretto_sdk.run_ends import RunEnds
 
 if TYPE_CHECKING:
-    # These two exist in the generated stubs only.
+    # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
     from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceAsyncStub
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -67,6 +69,11 @@ class Calls:
     def log(self) -> EventLogServiceAsyncStub:
         """The stub of EventLogService."""
         return EventLogServiceStub(self._channel)
+
+    @cached_property
+    def task_log(self) -> TaskLogServiceAsyncStub:
+        """The stub of TaskLogService."""
+        return TaskLogServiceStub(self._channel)
 
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request

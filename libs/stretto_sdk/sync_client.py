@@ -12,10 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stretto_sdk.client import FROM_PLAN, AnyRun, Client
+from stretto_sdk.client import FROM_PLAN, Client
+from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.plan import AnyPlan, Plan, Span
 from stretto_sdk.runs import ChainCheck, Event, Position, Run, RunChange, Task
+from stretto_sdk.task_log import LogEntry
 
 
 class SyncClient:
@@ -263,6 +265,29 @@ class SyncClient:
         """
         return self._loop.stream(
             self._client.events(run, follow=follow, cursor=cursor, after_version=after_version)
+        )
+
+    def logs(
+        self,
+        run: AnyRun,
+        task: str = "",
+        *,
+        attempt: int = 0,
+        follow: bool = False,
+        tail: int = 0,
+        cursor: str = "",
+    ) -> Generator[LogEntry, None, None]:
+        """Yield what the attempts of a run's tasks wrote; of one task, or one attempt of it.
+
+        >>> for entry in client.logs(run, "build", follow=True):
+        ...     sys.stdout.buffer.write(entry.content)
+
+        follow: go on with what comes, until what is asked for has ended. tail: begin so many lines
+        before the end; 0 = at the beginning. cursor: go on after an entry's. Raises NotFound,
+        InvalidArgument.
+        """
+        return self._loop.stream(
+            self._client.logs(run, task, attempt=attempt, follow=follow, tail=tail, cursor=cursor)
         )
 
     def verify(self, run: AnyRun | None = None) -> ChainCheck:

@@ -1,0 +1,91 @@
+"""Task logs as lines for people: each whole and with its task before it. Pure.
+
+Written without rich: a hundred thousand lines are to be read in a second. Control characters but
+tabs and colours are replaced, so that what a task wrote cannot take the terminal over.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stretto_cli import printing
+
+if TYPE_CHECKING:
+    from stretto_sdk.task_log import LogEntry
+
+NAME_CHARACTERS_MAX = 24
+LINE_BYTES_MAX = 64 * 1024
+"""What is longer is cut into lines of this."""
+_COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)")
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A line whose end has not come yet."""
+
+    prefix: str
+    content: bytes
+
+
+class TaskLogLines:
+    """Makes lines of entries; what has no end yet waits for it, or for `rest`."""
+
+    def __init__(self, *, with_task: bool, timestamps: bool, coloured: bool) -> None:
+        self._with_task = with_task
+        self._timestamps = timestamps
+        self._coloured = coloured
+        self._begun: dict[tuple[str, int, int, str], _Begun] = {}
+        self._width = 0
+
+    def add(self, entry: LogEntry) -> str:
+        """Return the lines that the entry ends."""
+        key = (entry.task, entry.activation, entry.attempt, entry.stream)
+        begun = self._begun.pop(key, None) or _Begun(self._prefix(entry), b"")
+        parts = (begun.content + entry.content).split(b"\n")
+        prefix = self._prefix(entry)
+        lines: list[str] = []
+        for part in parts[:-1]:
+            lines.extend(_cut(begun.prefix, part))
+            begun.prefix = prefix
+        last = parts[-1]
+        while len(last) > LINE_BYTES_MAX:
+            lines.append(begun.prefix + _shown(last[:LINE_BYTES_MAX]))
+            last = last[LINE_BYTES_MAX:]
+        if last:
+            self._begun[key] = _Begun(begun.prefix, last)
+        return "".join(f"{line}\n" for line in lines)
+
+    def rest(self) -> str:
+        """Return what never got its end."""
+        lines = [begun.prefix + _shown(begun.content) for begun in self._begun.values()]
+        self._begun.clear()
+        return "".join(f"{line}\n" for line in lines)
+
+    def _prefix(self, entry: LogEntry) -> str:
+        prefix = f"{printing.instant(entry.time)} " if self._timestamps else ""
+        if not self._with_task:
+            return prefix
+        name = entry.task
+        if len(name) > NAME_CHARACTERS_MAX:
+            name = f"…{name[1 - NAME_CHARACTERS_MAX :]}"
+        self._width = max(self._width, len(name))
+        padded = f"{name:<{self._width}}"
+        if self._coloured:
+            colour = _COLOURS[zlib.crc32(entry.task.encode()) % len(_COLOURS)]
+            return f"{prefix}\x1b[{colour}m{padded}\x1b[0m │ "
+        return f"{prefix}{padded} | "
+
+
+def _cut(prefix: str, line: bytes) -> Iterator[str]:
+    line = line.removesuffix(b"\r")
+    for start in range(0, max(1, len(line)), LINE_BYTES_MAX):
+        yield prefix + _shown(line[start : start + LINE_BYTES_MAX])
+
+
+def _shown(line: bytes) -> str:
+    return _CONTROL.sub("\ufffd", line.decode("utf-8", "replace"))
