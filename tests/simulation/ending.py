@@ -13,9 +13,9 @@ from stretto_sdk.worker import effects
 from tests.simulation.laws import Laws, TaskFacts
 from tests.simulation.log_fold import picture
 from tests.simulation.random_plans import NARROW_QUEUE
+from tests.simulation.sim_body import Ledger
 from tests.simulation.sim_kernel import SimKernel
 from tests.simulation.sim_views import rebuilt
-from tests.simulation.sim_worker import Ledger
 from tests.simulation.world import World
 
 

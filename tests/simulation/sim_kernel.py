@@ -54,6 +54,7 @@ UNARY_METHODS = (
     "KillRun",
     "AddTasks",
 )
+WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
 DIAL_TIMEOUT_S = 0.5
 DRAIN_GRACE_S = 3.0
 _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
@@ -133,7 +134,9 @@ class SimKernel:
         listener.streams["WatchRun"] = self._watch_run
         listener.streams["AwaitRuns"] = self._await_runs
         for method in UNARY_METHODS:
-            listener.calls[method] = self._unary(method)
+            listener.calls[method] = self._unary(self._run_servicer, method, _USER)
+        for method in WORK_METHODS:
+            listener.calls[method] = self._unary(self._work_servicer, method, _WORKER)
         await self._readiness.start()
 
     async def _end(self) -> None:
@@ -174,11 +177,11 @@ class SimKernel:
                     return
                 stream.send(told)
 
-    def _unary(self, method: str) -> Handle:
-        serve = getattr(self._run_servicer, method)
+    def _unary(self, servicer: object, method: str, principal: Principal) -> Handle:
+        serve = getattr(servicer, method)
 
         async def handle(request: Message) -> Message:
-            self._begin(method, _USER)
+            self._begin(method, principal)
             answer: Message = await serve(request, None)
             return answer
 

@@ -7,14 +7,20 @@ stream at the version it bears. Anything else was said too early or from a dropp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2
 from stretto.work.v1 import work_pb2
-from stretto.work.v1.work_service_pb2 import WorkResponse
+from stretto.work.v1.work_service_pb2 import (
+    LeaseWorkResponse,
+    ReleaseWorkResponse,
+    RenewLeasesResponse,
+    ReportOutcomesResponse,
+    WorkResponse,
+)
 from stretto_core.ids import TaskName
 from stretto_core.testing.log_watch import InvariantBroken, LogWatch
 from stretto_core.testing.trace import Trace
@@ -58,25 +64,37 @@ class Witness:
         self._trace.note("frame", f"{sender} -> {receiver} {_brief(frame)}")
         try:
             self._watch.catch_up()
-            if isinstance(frame, WorkResponse):
-                self._see_work(frame)
-            elif "run" in frame.DESCRIPTOR.fields_by_name and frame.HasField("run"):
+            match frame:
+                case WorkResponse():
+                    self._see_work(frame.assignments, frame.receipts, frame.signals)
+                case LeaseWorkResponse():
+                    self._see_work(frame.assignments, (), ())
+                case RenewLeasesResponse():
+                    self._see_work((), frame.receipts, frame.signals)
+                case ReportOutcomesResponse() | ReleaseWorkResponse():
+                    self._see_work((), frame.receipts, ())
+            if "run" in frame.DESCRIPTOR.fields_by_name and frame.HasField("run"):
                 self._see_run(frame.run)  # type: ignore[attr-defined]
         except InvariantBroken as broken:
             self._on_broken(broken)
 
-    def _see_work(self, frame: WorkResponse) -> None:
-        for assignment in frame.assignments:
+    def _see_work(
+        self,
+        assignments: Iterable[work_pb2.Assignment],
+        receipts: Iterable[work_pb2.Receipt],
+        signals: Iterable[work_pb2.Signal],
+    ) -> None:
+        for assignment in assignments:
             task = self._task(assignment.token.work_item)
             self._hold(
                 task is not None and task.epoch >= assignment.token.epoch,
                 f"1: assigned before its lease was committed: {_token(assignment.token)}",
             )
             self._secrets.add(assignment.token.secret)
-        for receipt in frame.receipts:
+        for receipt in receipts:
             self._hold(not receipt.token.secret, "8: a receipt bears no secret")
             self._see_receipt(receipt)
-        for signal in frame.signals:
+        for signal in signals:
             self._hold(not signal.token.secret, "8: a signal bears no secret")
             if signal.kind == work_pb2.SIGNAL_KIND_REVOKE:
                 self._not_open(signal.token.work_item, signal.token.epoch, "revoked")

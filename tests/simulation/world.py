@@ -27,10 +27,12 @@ from stretto_core.testing.virtual_loop import VirtualLoop
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
+from tests.simulation.sim_body import Ledger
 from tests.simulation.sim_client import SimClient
 from tests.simulation.sim_kernel import SimKernel
+from tests.simulation.sim_unary_worker import SimUnaryWorker
 from tests.simulation.sim_views import MemoryRunIndex, start_projector
-from tests.simulation.sim_worker import Ledger, SimWorker
+from tests.simulation.sim_worker import SimWorker
 from tests.simulation.storms import LogStorm
 from tests.simulation.witness import Witness
 
@@ -47,6 +49,7 @@ class Scale:
 
     stormy_s: virtual seconds during which faults strike, one every `fault_interval_s` on average.
     calm_s_max: virtual seconds within which everything must have ended afterwards.
+    unary_share: share of the worker processes that make unary calls instead of a work stream.
     log_fault_share: share of the log's calls that go wrong meanwhile.
     """
 
@@ -56,6 +59,7 @@ class Scale:
     stormy_s: float = 40.0
     calm_s_max: float = 1_800.0
     fault_interval_s: float = 1.0
+    unary_share: float = 0.4
     log_fault_share: float = 0.04
 
 
@@ -87,7 +91,7 @@ class WorkerSlot:
 
     worker_id: str
     processes: list[Process] = field(default_factory=list)
-    worker: SimWorker | None = None
+    worker: SimWorker | SimUnaryWorker | None = None
 
     @property
     def newest(self) -> Process:
@@ -181,8 +185,10 @@ class World:
         process = Process(self.loop, name, host=slot.worker_id)
         slot.processes.append(process)
         clock = VirtualClock(self.loop)
+        # One worker may speak by a stream in one process and by calls in the next.
+        kind = SimUnaryWorker if self._draws.random() < self.scale.unary_share else SimWorker
         worker = process.run(
-            lambda: SimWorker(
+            lambda: kind(
                 process,
                 self.network,
                 clock,

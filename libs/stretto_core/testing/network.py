@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -55,6 +55,7 @@ class _Call:
     server: Process
     handle: Handle
     answer: asyncio.Future[Any]
+    handling: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 class Network:
@@ -202,9 +203,11 @@ class Network:
         """Make one call and return its answer.
 
         Raises what the handler refuses with, ConnectionRefused when nobody listens, ConnectionLost
-        and DeadlineExceeded when the outcome is unknown: the request may still arrive later.
+        and DeadlineExceeded when the outcome is unknown: the request may still arrive later. When the
+        caller waits no longer, or dies, its handler is cancelled, unless that word is lost as well.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call: _Call | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 listener = await self._reach(caller, address)
@@ -213,11 +216,15 @@ class Network:
                 return await answer
         except TimeoutError:
             raise DeadlineExceeded("no answer in time", method=method) from None
+        finally:
+            if call is not None and not answer.done():
+                self._cancel_later(call)
 
     def _send_request(self, call: _Call, request: Message) -> None:
         weather, server = self.weather, call.server
         self._see(call.caller, server, request)
         server.when_dead(lambda: self._answer_lost(call))
+        call.caller.when_dead(lambda: self._cancel_later(call))
         times = 2 if self._draws.random() < weather.duplicate else 1
         if self._draws.random() < weather.lose_request:
             times = 0
@@ -226,7 +233,7 @@ class Network:
             server.call_later(delay_s, self._start_handling, call, _copied(request))
 
     def _start_handling(self, call: _Call, request: Message) -> None:
-        call.server.spawn(self._handle(call, request), name="call")
+        call.handling.append(call.server.spawn(self._handle(call, request), name="call"))
 
     async def _handle(self, call: _Call, request: Message) -> None:
         result: Message | Refusal
@@ -239,6 +246,18 @@ class Network:
         await self._held_back(call.caller, call.server)
         if self._draws.random() >= self.weather.lose_response:
             self._give_later(call, result)
+
+    def _cancel_later(self, call: _Call) -> None:
+        if call.answer.done() or self._draws.random() < self.weather.lose_request:
+            return
+        call.server.call_later(self.weather.draw_delay_s(self._draws), self._cancel, call)
+
+    def _cancel(self, call: _Call) -> None:
+        if self.is_parted(call.caller, call.server):
+            self.when_healed(lambda: call.server.call_soon(self._cancel, call))
+            return
+        for handling in call.handling:
+            handling.cancel()
 
     def _answer_lost(self, call: _Call) -> None:
         if not call.answer.done():
