@@ -1,6 +1,7 @@
-"""What simulated workers run, whatever carries their words: bodies, and the ledger of what they did.
+"""What simulated workers run, whatever carries their words: bodies, and a ledger of them.
 
-Bodies do what their task's arguments say, drawn per lease, so that a second attempt may go otherwise.
+Bodies do what their task's arguments say, drawn per lease, so that a second attempt may go
+otherwise.
 """
 
 from __future__ import annotations

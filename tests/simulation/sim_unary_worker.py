@@ -75,6 +75,7 @@ class SimUnaryWorker:
         self._ids = SeededIds(self._draws.getrandbits(64), clock)
         self._ledger = ledger
         self._held: dict[effects.LeaseKey, _Held] = {}
+        self._spawning: set[asyncio.Task[None]] = set()
         self._taking_count = 0
         self._draining = False
         self._changed = asyncio.Event()
@@ -235,7 +236,9 @@ class SimUnaryWorker:
                 self._drop(held.body.key)
 
     def _spawn(self, body: Body, tasks: list[plan_pb2.TaskSpec]) -> None:
-        asyncio.create_task(self._spawn_until_said(body, tasks), name="spawn")
+        spawning = asyncio.create_task(self._spawn_until_said(body, tasks), name="spawn")
+        self._spawning.add(spawning)
+        spawning.add_done_callback(self._spawning.discard)
 
     async def _spawn_until_said(self, body: Body, tasks: list[plan_pb2.TaskSpec]) -> None:
         while (held := self._held.get(body.key)) is not None:

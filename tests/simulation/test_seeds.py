@@ -13,6 +13,7 @@ import pytest
 
 from tests.simulation.laws import EVENT_TYPES
 from tests.simulation.simulate import simulate
+from tests.simulation.world import Scale
 
 RARE = {"RunCleanUpTimedOut", "RunTimedOut", "RunGraceEnded", "PlanExpired", "TaskFailed"}
 
@@ -59,3 +60,10 @@ def _run_in_a_process(hash_seed: int, seeds: str) -> list[str]:
         check=True,
     )
     return finished.stdout.splitlines()
+
+
+@pytest.mark.parametrize("unary_share", [0.0, 1.0])
+def test_workers_of_one_kind_alone(unary_share: float) -> None:
+    """What holds for a mixed crowd does not hang on either kind."""
+    for seed in range(1_000, 1_010):
+        simulate(seed, Scale(unary_share=unary_share))

@@ -371,6 +371,17 @@ async def test_wrong_details_are_refused_and_the_lease_goes_on(kernel: Kernel) -
     assert await worker.renew(assignment.token) == ([], [])
 
 
+async def test_a_renewal_that_cannot_be_judged_now_says_so(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def store_down(_: RunId) -> None:
+        raise Unavailable("the store does not answer")
+
+    monkeypatch.setattr(kernel.partition.host, "load", store_down)
+    token = LeaseToken(work_item=f"namespaces/default/runs/{IDS.uuid7()}/tasks/a", epoch=1)
+    assert await PollWorker(kernel).renew(token) == (["UNAVAILABLE"], [])
+
+
 async def test_spawns_are_answered_before_outcomes(kernel: Kernel) -> None:
     run = (await start(kernel, graph(task("a", may_spawn=True)))).answer
     worker = PollWorker(kernel)
