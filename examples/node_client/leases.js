@@ -16,6 +16,12 @@ export class Leases {
     return this.#held.size;
   }
 
+  /** How often to renew: thrice within the shortest TTL, at least every second. */
+  get renewMs() {
+    const ttlsMs = [...this.#held.values()].map(({ assignment: { ttl } }) => ttl.seconds * 1000);
+    return Math.max(100, Math.min(1000, ...ttlsMs.map((ttlMs) => ttlMs / 3)));
+  }
+
   has = (token) => this.#held.has(keyOf(token));
   tokens = () => [...this.#held.values()].map((held) => held.token);
   outcomes = () => [...this.#held.values()].map((held) => held.outcome).filter(Boolean);

@@ -25,7 +25,6 @@ function serve() {
   let welcomed = false;
   let saidGoodbye = false;
   let idleMs = 15_000;
-  let renewMs = 1_000;
   let renewing, silence;
 
   const say = (parts) => {
@@ -39,7 +38,7 @@ function serve() {
   };
   const renew = () => {
     say({ renewals: leases.tokens().map((token) => ({ token })), outcomes: leases.outcomes() });
-    renewing = setTimeout(renew, renewMs);
+    renewing = setTimeout(renew, leases.renewMs);
   };
   flush = () => {
     if (!welcomed || saidGoodbye) return;
@@ -65,7 +64,6 @@ function serve() {
       welcomed = true;
       frame.welcome.drop.forEach((token) => leases.drop(token));
       idleMs = frame.welcome.idle_timeout.seconds * 1000;
-      renewMs = Math.min(frame.welcome.renew_interval.seconds * 1000, renewMs);
       clearTimeout(renewing);
       renew(); // With the outcomes of bodies that ended while there was no stream.
     }

@@ -2,18 +2,21 @@
 //
 // STRETTO_ADDRESS   host:port of the kernel
 // STRETTO_TOKEN     a bearer token; unset = anonymous, which a kernel takes from its own machine
-// STRETTO_CONTRACTS the contracts as one file (buf build -o stretto.binpb); default beside this one
+// STRETTO_CONTRACTS the directory of the .proto files (buf export . -o contracts); default: beside this
 
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
 import protobuf from "protobufjs";
 
-const contracts = process.env.STRETTO_CONTRACTS ?? new URL("stretto.binpb", import.meta.url);
+const contracts = process.env.STRETTO_CONTRACTS ?? fileURLToPath(new URL("contracts", import.meta.url));
+const services = ["run/v1/run_service.proto", "work/v1/work_service.proto"];
 const { stretto } = grpc.loadPackageDefinition(
-  protoLoader.loadFileDescriptorSetFromBuffer(readFileSync(contracts), {
+  protoLoader.loadSync(services.map((service) => `stretto/${service}`), {
+    includeDirs: [contracts],
+    keepCase: true,
     enums: String,
     longs: Number, // Epochs and versions stay far below 2^53.
     defaults: true,
@@ -64,24 +67,26 @@ export function uuid7() {
 }
 
 /** One call. Rejects with the gRPC error; `reasonOf` and `retryDelayOf` read it. */
-export function callOnce(client, method, request, { timeoutMs = 30_000 } = {}) {
+export function callOnce(client, method, request, { timeoutMs = 30_000, signal } = {}) {
   const deadline = Date.now() + timeoutMs;
   return new Promise((resolve, reject) => {
-    client[method](request, metadata(), { deadline }, (error, answer) =>
+    const made = client[method](request, metadata(), { deadline }, (error, answer) =>
       error ? reject(error) : resolve(answer),
     );
+    signal?.addEventListener("abort", () => made.cancel(), { once: true });
   });
 }
 
 /**
  * The same call again until it is answered or refused for good. Its request_id, or the tokens in it,
- * make a repeat harmless. `until()` true: give up and return null.
+ * make a repeat harmless. When `signal` is aborted: give up and return null.
  */
-export async function call(client, method, request, { until = () => false, ...options } = {}) {
-  while (!until()) {
+export async function call(client, method, request, options = {}) {
+  while (!options.signal?.aborted) {
     try {
       return await callOnce(client, method, request, options);
     } catch (error) {
+      if (options.signal?.aborted) break;
       const delayMs = retryDelayOf(error);
       if (delayMs === null) throw error;
       await pause(delayMs * (0.5 + Math.random()));

@@ -18,14 +18,14 @@ const worker = {
   queues,
   slot_count: slots,
 };
-let draining = false;
+const drain = new AbortController();
 let wake = () => {};
 const leases = new Leases(bodies, () => wake());
-for (const end of ["SIGTERM", "SIGINT"]) process.on(end, () => ((draining = true), wake()));
+for (const end of ["SIGTERM", "SIGINT"]) process.on(end, () => (drain.abort(), wake()));
 const changed = () => new Promise((resolve) => (wake = resolve));
 
 async function poll() {
-  while (!draining) {
+  while (!drain.signal.aborted) {
     const free = slots - leases.count;
     if (!free) {
       await Promise.race([changed(), pause(100)]);
@@ -37,7 +37,7 @@ async function poll() {
       count_max: free,
       wait_timeout: { seconds: 20 },
     };
-    const answer = await call(work, "LeaseWork", request, { until: () => draining });
+    const answer = await call(work, "LeaseWork", request, { signal: drain.signal });
     if (answer) await begin(answer.assignments);
     else await giveBack([], [request.request_id]);
   }
@@ -66,7 +66,7 @@ async function renew(tokens) {
 
 async function keepRenewing() {
   for (;;) {
-    await pause(500); // Well within a third of the shortest TTL, which is a second.
+    await pause(leases.renewMs);
     if (leases.count) await renew(leases.tokens());
   }
 }
@@ -79,7 +79,7 @@ async function report() {
       for (const receipt of answer.receipts) {
         if (receipt.status.code !== 14) leases.drop(receipt.token);
       }
-    } else if (draining && !leases.count) {
+    } else if (drain.signal.aborted && !leases.count) {
       return;
     }
     await Promise.race([changed(), pause(100)]);
