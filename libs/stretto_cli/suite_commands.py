@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from stretto_core.localstack.status import ChildState, ChildStatus, SuiteStatus
+from stretto_core.localstack.status import ChildState, SuiteStatus
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands, starts_a_suite
-from stretto_cli.connection import LocalSuite
+from stretto_cli.connection import LocalSuite, Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
+from stretto_cli.settings import Flags, Settings, effective_settings
 from stretto_cli.suite.composition import WORKERS_MAX, SuiteSettings, choose_port
 from stretto_cli.suite.detached import start_detached, stop_detached
 from stretto_cli.suite.directory import DirectoryInUse, SuiteDirectory
 from stretto_cli.suite.host import all_ready, run_suite
+from stretto_cli.suite_status import print_status, read_status
 
 
 def register(app: typer.Typer) -> None:
@@ -75,9 +75,9 @@ def up(
         asyncio.run(run_suite(settings, narrator))
         printing.note("stopped")
         return
-    ready = start_detached(settings, narrator)
+    start_detached(settings, narrator)
     if as_json:
-        _print_status_json(directory, ready)
+        printing.print_json(read_status(_settings_of(directory)))
 
 
 def down(suite: LocalSuite) -> None:
@@ -94,31 +94,25 @@ def down(suite: LocalSuite) -> None:
         printing.note(f"stopped the suite in {directory.root} (pid {identity.pid})")
 
 
-def status(suite: LocalSuite, as_json: AsJson = False) -> None:
+def status(suite: Suite, as_json: AsJson = False) -> None:
     """Show whether a suite is well: its processes, its workers, its work.
 
-    Exit status: 0 all of it is ready, 1 some of it is not, 3 no suite runs.
+        stretto status
+        stretto status --json | jq .open_runs.RUNNING
+
+    --json: address, data_directory, supervisor_pid, ready, version, postgres, processes [{name,
+    state, pid, restart_count, exit_status_last, since_ns, backoff_ms, log_path}], open_runs {state:
+    count, at most 1,000 each}, view_position {partition, number}. Of a suite elsewhere, only what
+    its kernel says: the rest is null.
+
+    Exit status: 0 all of it is ready, 1 some of it is not, 3 no suite runs or answers.
     """
-    directory = suite.directory
-    running = directory.running()
-    found = directory.status()
-    if running is None or found is None:
-        printing.complain(f"no suite runs in {directory.root}")
-        raise typer.Exit(ExitStatus.UNREACHABLE)
+    found = read_status(suite.settings)
     if as_json:
-        _print_status_json(directory, found)
+        printing.print_json(found)
     else:
-        printing.print_pairs(
-            (
-                ("address", directory.address() or ""),
-                ("data", escape(str(directory.root))),
-                ("pid", str(running.pid)),
-            )
-        )
-        printing.print_table(
-            ("PROCESS", "STATE", "PID", "RESTARTS", "FOR"), map(_child_row, found.children)
-        )
-    if not all_ready(found):
+        print_status(found)
+    if not found.ready:
         raise typer.Exit(ExitStatus.FAILED)
 
 
@@ -153,24 +147,6 @@ def _refuse_if_running(directory: SuiteDirectory) -> None:
         )
 
 
-def _print_status_json(directory: SuiteDirectory, found: SuiteStatus) -> None:
-    printing.print_json(
-        {
-            "address": directory.address(),
-            "data_directory": str(directory.root),
-            "supervisor_pid": found.supervisor_pid,
-            "ready": all_ready(found),
-            "processes": list(found.children),
-        }
-    )
-
-
-def _child_row(child: ChildStatus) -> tuple[str, ...]:
-    since = datetime.fromtimestamp(child.since_ns / 1e9, tz=UTC)
-    return (
-        child.name,
-        printing.state(child.state),
-        str(child.pid or ""),
-        str(child.restart_count),
-        printing.span(since, datetime.now(tz=UTC)).partition(".")[0] + " s",
-    )
+def _settings_of(directory: SuiteDirectory) -> Settings:
+    """Return what is in effect for a suite that was started just now."""
+    return effective_settings(Flags(data_dir=directory.root), os.environ)

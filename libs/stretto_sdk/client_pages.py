@@ -18,10 +18,14 @@ _RUNS_PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True)
 class RunsPage:
-    """Some runs, newest first, without input and output; the next page's token, "" at the end."""
+    """Some runs, newest first, without input and output; the next page's token, "" at the end.
+
+    view_position: how far the list had followed the log at least; None while there is none.
+    """
 
     runs: Sequence[Run]
     next_page_token: str
+    view_position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,9 @@ class Pages:
 
     async def _runs(self, request: pb.ListRunsRequest) -> RunsPage:
         answer = await self._calls.unary(self._calls.runs.ListRuns, request)
-        return RunsPage([run_of(each) for each in answer.runs], answer.next_page_token)
+        seen = answer.view_position
+        position = Position(partition=seen.partition, number=seen.number) if seen.number else None
+        return RunsPage([run_of(each) for each in answer.runs], answer.next_page_token, position)
 
     async def _tasks(self, request: pb.ListTasksRequest) -> TasksPage:
         answer = await self._calls.unary(self._calls.runs.ListTasks, request)

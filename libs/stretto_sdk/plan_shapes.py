@@ -50,7 +50,7 @@ JOINS = {
     "n_succeeded": pb.JOIN_KIND_N_SUCCEEDED,
 }
 REST = {"ignored": pb.JOIN_REST_IGNORED, "cancelled": pb.JOIN_REST_CANCELLED}
-EXECUTORS = ("process", "python", "sleep")
+EXECUTORS = ("http", "process", "python", "sleep")
 """Those of Stretto; the kernel knows the same."""
 
 NAME = Text(r"[A-Za-z0-9._#-]{1,128}", "must be 1-128 characters of [A-Za-z0-9._#-]")

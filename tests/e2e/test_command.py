@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from stretto_cli.exits import ExitStatus
 
-from tests.e2e.conftest import Gate, Suite, json_of
+from tests.e2e.conftest import BIN, Gate, Suite, json_of
 from tests.waiting import until
 
 HELLO = {
@@ -293,3 +294,21 @@ def test_events_are_chosen_by_type_version_and_count(suite: Suite, hello: Path) 
     assert suite.stretto("events", run_id, "--cursor", "x").returncode == ExitStatus.USAGE
     first = json.loads(suite.stretto("events", "--limit", 1, "--json").stdout)
     assert first["version"] == 1
+
+
+def test_a_revoked_token_ends_what_it_opened(suite: Suite, tmp_path: Path) -> None:
+    token = tmp_path / "ada.token"
+    token.touch(mode=0o600)
+    token.write_text(json_of(suite.stretto("token", "add", "ada", "--json"))["token"])
+    follow = [str(BIN / "stretto"), "events", "-f", "--json", "--token-file", str(token)]
+    with subprocess.Popen(
+        follow, env=suite.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline()
+        assert suite.stretto("token", "revoke", "ada").returncode == 0
+        _, said = following.communicate(timeout=30)
+    assert following.returncode == ExitStatus.USAGE
+    assert "removed" in said
+    assert "ada" not in suite.stretto("token", "list").stdout
+    assert suite.stretto("runs", "--token-file", token).returncode == ExitStatus.USAGE

@@ -30,6 +30,8 @@ from stretto_core.testing.connection import ConnectionEnd
 from stretto_core.testing.network import ConnectionRefused, Handle, Network
 from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
+from stretto_kernel.adapters.memory_blobs import MemoryBlobs
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
@@ -81,6 +83,7 @@ class SimKernel:
         address: str,
         store: MemoryStore,
         index: MemoryRunIndex,
+        blobs: MemoryBlobs,
         log_faults: AppendFaults,
         exclusive: bool,
         queue_limits: Mapping[str, int],
@@ -96,6 +99,7 @@ class SimKernel:
             ids=ids,
             dialer=_Dialer(process, network),
             index=index,
+            blobs=BlobCalls(blobs, clock),
             to_status=to_status,
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))

@@ -24,6 +24,7 @@ from stretto_core.testing.seeded import random_for
 from stretto_core.testing.trace import Trace
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_core.testing.virtual_loop import VirtualLoop
+from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_sdk.imports import Imported
 from stretto_sdk.plan_form import parse_run
 from stretto_sdk.slices import slices_of
@@ -65,6 +66,7 @@ async def _makespan_s(loop: VirtualLoop, imported: Imported) -> float:
         address="kernel",
         store=MemoryStore(Partition("p0")),
         index=MemoryRunIndex(),
+        blobs=MemoryBlobs(),
         log_faults=LogStorm(random_for(SEED, "log"), Trace(loop), share=0.0),
         exclusive=True,
         queue_limits={},

@@ -23,6 +23,7 @@ from stretto_core.testing.seeded import random_for
 from stretto_core.testing.trace import Trace
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_core.testing.virtual_loop import VirtualLoop
+from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
@@ -112,6 +113,7 @@ class World:
         loop.set_exception_handler(self._bug)
         self.store = MemoryStore(Partition("p0"))
         self.index = MemoryRunIndex()
+        self.blobs = MemoryBlobs()
         self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
         secrets: set[bytes] = set()
@@ -172,6 +174,7 @@ class World:
             address=slot.address,
             store=self.store,
             index=self.index,
+            blobs=self.blobs,
             log_faults=self.storm,
             exclusive=exclusive,
             queue_limits={NARROW_QUEUE: NARROW_LIMIT},

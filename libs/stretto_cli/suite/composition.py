@@ -150,6 +150,7 @@ def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
         log_path=settings.directory.log_path(name),
         env={
             **inherited,
+            **_told_workers(settings.environ),
             **slots,
             "STRETTO_KERNEL_ADDRESS": settings.address,
             "STRETTO_TOKEN_FILE": str(settings.directory.tokens_path / "worker.token"),
@@ -161,6 +162,15 @@ def _worker(settings: SuiteSettings, number: int) -> ChildSpec:
         },
         stop_steps=_DRAIN,
     )
+
+
+def _told_workers(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the suite's environment says about secrets and hosts, which is for workers."""
+    return {
+        key: text
+        for key, text in environ.items()
+        if key == "STRETTO_WORKER_SECRETS" or key.startswith(("STRETTO_SECRET_", "STRETTO_HTTP_"))
+    }
 
 
 _DRAIN = (StopStep(signal.SIGTERM, _DRAIN_GRACE_MS),)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stretto_core.localstack.account import Account
+from stretto_core.localstack.log_lines import readable_end
 
 LOG_BYTES_MAX = 16 << 20
 LOG_TAIL_BYTES = 2_000
@@ -163,7 +164,9 @@ class Child:
             return False
 
     def _report(self, what: str) -> str:
-        return f"{self.spec.name} {what}; the end of {self.spec.log_path}:\n{self.log_tail()}"
+        end = readable_end(self.log_tail())
+        where = f"the end of {self.spec.log_path}:\n{end}" if end else f"see {self.spec.log_path}"
+        return f"{self.spec.name} {what}; {where}"
 
     def log_tail(self) -> str:
         """Return the last 2,000 bytes of the child's log, "" when there is none."""

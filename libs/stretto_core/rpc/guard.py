@@ -28,6 +28,7 @@ from stretto_core.errors import (
 )
 from stretto_core.rpc.call import Call, begin_call
 from stretto_core.rpc.identity import Tokens, authorize
+from stretto_core.rpc.open_streams import OpenStreams
 from stretto_core.rpc.permissions import required_permissions
 from stretto_core.rpc.status import code_of, trailing
 from stretto_core.telemetry.metrics import Counter, Registry
@@ -66,6 +67,7 @@ class Guard:
         message_bytes_max: int = 4 << 20,
     ) -> None:
         self.tokens = tokens
+        self.open_streams = OpenStreams(tokens)
         self.registry = registry or Registry()
         self.unary_s_max = unary_ms_max / 1_000
         self.message_bytes_max = message_bytes_max
@@ -165,25 +167,23 @@ class _GuardedMethod:
         """Serve one call with a stream of answers; each is written when the peer can take it."""
         try:
             self._admit(request, context, asyncio.get_running_loop().time())
-            answers = self._plain(request, context)
-            if inspect.isawaitable(answers):
-                await answers
-            else:
-                async with aclosing(answers):
-                    async for answer in answers:
-                        await context.write(answer)
+            with self._guard.open_streams.until_revoked(_header(context, "authorization")):
+                answers = self._plain(request, context)
+                if inspect.isawaitable(answers):
+                    await answers
+                else:
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            await context.write(answer)
         except BaseException as error:
             await self._end(error, request, context)
         self._count("OK")
 
     def _admit(self, request: Any, context: Any, now_s: float) -> Call:
-        authorization: str | None = None
-        traceparent = ""
-        for key, value in context.invocation_metadata() or ():
-            if key == "authorization":
-                authorization = value
-            elif key == HEADER and parse_traceparent(value) is not None:
-                traceparent = value
+        authorization = _header(context, "authorization")
+        traceparent = _header(context, HEADER) or ""
+        if traceparent and parse_traceparent(traceparent) is None:
+            traceparent = ""
         peer = context.peer()
         principal = authorize(authorization, peer, self._needed, self._guard.tokens)
         if request is _UNDECODABLE:
@@ -243,6 +243,15 @@ class _GuardedMethod:
                 "stretto_rpc_calls_total", "Calls served, by code.", rpc=self._method, code=code
             )
         counter.add()
+
+
+def _header(context: Any, name: str) -> str | None:
+    """Return the last value that the caller sent under a name."""
+    found: str | None = None
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            found = value
+    return found
 
 
 def _undecodable() -> InvalidArgument:

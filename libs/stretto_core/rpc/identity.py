@@ -50,7 +50,7 @@ def authorize(
     """
     principal = ANONYMOUS
     if authorization is not None:
-        principal = _bearer(authorization, tokens)
+        principal = bearer(authorization, tokens)
     elif needed != PERMISSION_PUBLIC and not peer.startswith(_LOOPBACK):
         raise TokenRequired("present a bearer token: only callers on this machine need none")
     if not holds(principal.kind, needed):
@@ -63,7 +63,8 @@ def authorize(
     return principal
 
 
-def _bearer(authorization: str, tokens: Tokens) -> Principal:
+def bearer(authorization: str, tokens: Tokens) -> Principal:
+    """Return whom an authorization header stands for now. Raises TokenUnknown."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise TokenUnknown("the authorization header is not 'Bearer TOKEN'")

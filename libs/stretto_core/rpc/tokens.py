@@ -138,10 +138,15 @@ def add_token(directory: Path, name: str, mint: Mint = mint_token) -> Secret:
     return read_token(directory, name)
 
 
+def list_tokens(directory: Path) -> list[Principal]:
+    """Return who has a token here. Raises TokenRefused."""
+    return [entry.principal for entry in read_table(directory).entries]
+
+
 def remove_token(directory: Path, name: str) -> None:
     """Make a user's token worthless from the next second on. Raises TokenRefused.
 
-    New calls are refused then; a stream that is open ends with its connection, within 61 minutes.
+    New calls are refused then; a stream that is open ends within 4 s.
     """
     table = read_table(directory)
     if table.entry(name) is None or name in SERVICE_KINDS:

@@ -27,9 +27,11 @@ from stretto_core.rpc.tokens import TokenFile, TokenTable
 from stretto_core.telemetry.logs import configure_logs
 from stretto_core.telemetry.metrics import Registry
 
+from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.servicers.run_listing import RunListing
@@ -78,12 +80,15 @@ async def _run_kernel(settings: Settings) -> int:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
     index = RunIndexTable(settings.partition, event_log.tracking)
+    clock = SystemClock()
+    blob_table = BlobTable(settings.postgres_dsn, clock)
     ports = KernelPorts(
         log=event_log,
-        clock=SystemClock(),
+        clock=clock,
         ids=SystemIds(),
         dialer=GrpcDialer(),
         index=index,
+        blobs=BlobCalls(blob_table, clock),
         to_status=to_status,
     )
     limits = KernelLimits(
@@ -104,6 +109,7 @@ async def _run_kernel(settings: Settings) -> int:
         await kernel.stop()
         await task_logs.close()
         await log_table.close()
+        await blob_table.close()
         await event_log.close()
 
 

@@ -22,6 +22,7 @@ from stretto_core.eventlog.writer import WriterLimits
 from stretto_core.ids import IdSource
 
 from stretto_kernel.app.background_folds import BackgroundFolds
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.recovery import RunIndex, find_active_runs
 from stretto_kernel.app.run_calls import RunCalls
@@ -62,6 +63,7 @@ class KernelPorts:
     ids: IdSource
     dialer: WorkerDialer
     index: RunIndex
+    blobs: BlobCalls
     to_status: Callable[[Refusal], status_pb2.Status]
 
 
@@ -118,7 +120,9 @@ class OwnedPartition:
             closed=self._close_for,
             armed=self._look,
         )
-        self._writes = HolderWriter(shared, to_status=ports.to_status)
+        self._writes = HolderWriter(
+            shared, to_status=ports.to_status, require_blobs=ports.blobs.require
+        )
         self.unary_writes = UnaryWrites(self._writes, ports.to_status)
         self.streams.connect(self._writes, self.dispatcher.pump)
         self.polls.connect(self.dispatcher.pump, self._look)
@@ -130,6 +134,7 @@ class OwnedPartition:
             clock,
             ports.ids,
             partition=ports.log.partition,
+            blobs=ports.blobs,
             wait_reason=self.dispatcher.wait_reason,
         )
         self._lease_ended = asyncio.Event()

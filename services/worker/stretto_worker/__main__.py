@@ -27,8 +27,10 @@ from stretto_sdk.worker.python_executor import PythonExecutor
 from stretto_sdk.worker.runtime import DrainLimits, Ended
 from stretto_sdk.worker.sleep_executor import SleepExecutor
 
+from stretto_worker.http.executor import HttpExecutor, HttpSettings
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
+from stretto_worker.secret_store import SecretStore
 from stretto_worker.settings import Settings, SettingsError
 
 
@@ -39,8 +41,10 @@ async def serve(settings: Settings) -> Ended:
     identity = named or claim_identity(settings.data_directory)
     # Nothing of ours, the token least of all, is inherited by a command.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("STRETTO_")}
+    secrets = SecretStore(settings.secrets_path, settings.secrets)
     processes = ProcessExecutor(
         ReaperClient(inherited),
+        find_secret=secrets.find,
         clock=clock,
         limits=ProcessLimits(stop_grace_s=settings.stop_grace_s),
     )
@@ -50,6 +54,11 @@ async def serve(settings: Settings) -> Ended:
         slot_count=settings.slot_count,
         clock=clock,
         ids=ids,
+    )
+    requests = HttpExecutor(
+        HttpSettings(rules=settings.http_rules, authorities=settings.http_authorities),
+        find_secret=secrets.find,
+        clock=clock,
     )
     loop = asyncio.get_running_loop()
     tokens = TokenFile(settings.tokens_directory, loop.time) if settings.tokens_directory else None
@@ -64,7 +73,7 @@ async def serve(settings: Settings) -> Ended:
             tokens=tokens,
             drain_limits=DrainLimits(finish_s=settings.drain_finish_s),
         ),
-        {"process": processes, "python": functions, "sleep": SleepExecutor()},
+        {"http": requests, "process": processes, "python": functions, "sleep": SleepExecutor()},
         clock=clock,
         ids=ids,
     )

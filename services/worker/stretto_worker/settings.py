@@ -10,8 +10,11 @@ from stretto_core.localstack.data_directory import default_data_directory
 from stretto_core.rpc.tokens import read_token_file
 from stretto_core.telemetry.secret import Secret
 
+from stretto_worker.domain.host_rules import HostRules
+
 SLOT_COUNT_DEFAULT = 16
 SLOT_COUNT_MAX = 10_000
+SECRET_PREFIX = "STRETTO_SECRET_"  # noqa: S105 - the beginning of a variable's name
 
 
 class SettingsError(Exception):
@@ -23,7 +26,9 @@ class Settings:
     """kernel_address: host:port. worker_name: None takes a free identity of the data directory.
 
     tokens_directory: whose tokens may steer this process over its control port; None: callers on
-    this machine without a token.
+    this machine without a token. secrets_path: a directory with a file for each, or a JSON file;
+    secrets: those of the environment, by name. http_rules: whom http tasks may call;
+    http_authorities: certificates they trust besides the system's.
     """
 
     kernel_address: str
@@ -37,6 +42,10 @@ class Settings:
     stop_grace_s: float
     tokens_directory: Path | None
     log_level: str
+    secrets_path: Path | None
+    secrets: Mapping[str, Secret]
+    http_rules: HostRules
+    http_authorities: Path | None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
@@ -45,7 +54,8 @@ class Settings:
         STRETTO_KERNEL_ADDRESS, STRETTO_TOKEN or STRETTO_TOKEN_FILE, STRETTO_DATA_DIR,
         STRETTO_WORKER_NAME, STRETTO_WORKER_QUEUES (a,b), STRETTO_WORKER_LABELS (k=v,k=v),
         STRETTO_WORKER_SLOTS, STRETTO_DRAIN_S, STRETTO_STOP_GRACE_S, STRETTO_TOKENS_FILE,
-        STRETTO_LOG_LEVEL.
+        STRETTO_LOG_LEVEL, STRETTO_WORKER_SECRETS, STRETTO_SECRET_*, STRETTO_HTTP_ALLOW,
+        STRETTO_HTTP_DENY, STRETTO_HTTP_CA_FILE.
         """
         tokens_file = environ.get("STRETTO_TOKENS_FILE")
         return cls(
@@ -60,6 +70,14 @@ class Settings:
             stop_grace_s=_seconds(environ, "STRETTO_STOP_GRACE_S", 5.0),
             tokens_directory=Path(tokens_file).parent if tokens_file else None,
             log_level=environ.get("STRETTO_LOG_LEVEL", "info"),
+            secrets_path=_path(environ, "STRETTO_WORKER_SECRETS"),
+            secrets={
+                name.removeprefix(SECRET_PREFIX): Secret(text)
+                for name, text in environ.items()
+                if name.startswith(SECRET_PREFIX)
+            },
+            http_rules=_host_rules(environ),
+            http_authorities=_path(environ, "STRETTO_HTTP_CA_FILE"),
         )
 
 
@@ -68,6 +86,25 @@ def _token(environ: Mapping[str, str]) -> Secret | None:
         return Secret(environ["STRETTO_TOKEN"])
     path = environ.get("STRETTO_TOKEN_FILE")
     return read_token_file(Path(path)) if path else None
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    path = Path(text)
+    if not path.exists():
+        raise SettingsError(f"{name}: there is no {text}")
+    return path
+
+
+def _host_rules(environ: Mapping[str, str]) -> HostRules:
+    allow = _words(environ.get("STRETTO_HTTP_ALLOW", ""))
+    deny = _words(environ.get("STRETTO_HTTP_DENY") or "link-local")
+    try:
+        return HostRules(allow, () if deny == ("none",) else deny)
+    except ValueError as error:
+        raise SettingsError(f"STRETTO_HTTP_ALLOW, STRETTO_HTTP_DENY: {error}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:

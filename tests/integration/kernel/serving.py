@@ -24,9 +24,11 @@ from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.channel import open_channel
 from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import from_rpc_error, to_status
+from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts
 from stretto_kernel.servicers.run_listing import RunListing
@@ -74,12 +76,15 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
     """Serve a kernel on a free port; on the way out it stops in order."""
     log = await PostgresLog.open(dsn, PARTITION)
     index = RunIndexTable(PARTITION, log.tracking)
+    clock = SystemClock()
+    blob_table = BlobTable(dsn, clock)
     ports = KernelPorts(
         log=log,
-        clock=SystemClock(),
+        clock=clock,
         ids=IDS,
         dialer=GrpcDialer(),
         index=index,
+        blobs=BlobCalls(blob_table, clock),
         to_status=to_status,
     )
     kernel = Kernel(ports, KernelLimits(**limits))
@@ -106,6 +111,7 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
         await kernel.stop()
         await task_logs.close()
         await log_table.close()
+        await blob_table.close()
         await log.close()
 
 

@@ -237,6 +237,7 @@ async def test_runs_are_listed_from_the_view(kernel: Served) -> None:
         request = pb.ListRunsRequest(min_position=started.position, page_size=2, page_token=token)
         listed = await kernel.runs.ListRuns(request)
         seen += [run.name for run in listed.runs]
+        assert listed.view_position.number >= started.position.number
         token = listed.next_page_token
         if not token:
             break

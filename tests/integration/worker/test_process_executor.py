@@ -22,6 +22,7 @@ from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal, Unavailable
+from stretto_core.telemetry.secret import Secret
 from stretto_sdk.worker.effects import (
     Ending,
     Failed,
@@ -35,6 +36,7 @@ from stretto_sdk.worker.log_buffer import LogLimits
 from stretto_sdk.worker.log_forwarder import LogForwarder, TaskLogWriter
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
+from stretto_worker.secret_store import SecretStore
 
 from tests.integration.worker.conftest import environment
 from tests.integration.worker.processes import is_alive, pids_in
@@ -43,6 +45,7 @@ from tests.waiting import until
 KEY = LeaseKey("t", 3)
 TOKEN = lease_pb2.LeaseToken(work_item=KEY.work_item, epoch=KEY.epoch)
 LIMITS = LogLimits(attempt_bytes_full=256 * 1024, worker_bytes_full=1024 * 1024)
+PASSWORD = "t0ken/with+odd characters"
 
 
 class Reported:
@@ -99,6 +102,7 @@ class Bench:
         self.reaper = ReaperClient({"PATH": environment()["PATH"], "INHERITED": "yes"})
         self.executor = ProcessExecutor(
             self.reaper,
+            find_secret=SecretStore(None, {"TOKEN": Secret(PASSWORD)}).find,
             clock=SystemClock(),
             limits=ProcessLimits(stop_grace_s=0.2, revoke_grace_s=0.1, pipe_drain_s=0.2),
         )
@@ -383,3 +387,32 @@ async def test_a_command_inherits_no_descriptor_but_the_standard_three(bench: Be
     assert isinstance(listed, str)
     # `ls` itself holds the directory open.
     assert len(listed.split()) == 4, listed
+
+
+async def test_a_secret_of_its_environment_is_there_and_kept_out_of_all_it_writes(
+    bench: Bench,
+) -> None:
+    code = (
+        "from os import environ; import sys, json, urllib.parse\n"
+        "token = environ['TOKEN']\n"
+        "for character in token:\n"
+        "    print(character, end='', file=sys.stderr, flush=True)\n"
+        "print(json.dumps([len(token), token, urllib.parse.quote_plus(token)]))\n"
+        "sys.exit(int(environ['STATUS']))"
+    )
+    env = {"TOKEN": {"secret": "TOKEN", "prefix": "Bearer "}, "STATUS": "0"}
+    size = len("Bearer " + PASSWORD)
+    assert value(await bench.python(code, env=env)) == [size, "Bearer [secret]", "Bearer+[secret]"]
+    bench.reported.endings.clear()
+    ended = await bench.python(code, env={**env, "STATUS": "3"})
+    assert isinstance(ended, Failed)
+    assert "Bearer [secret]" in ended.failure.message
+    assert PASSWORD not in str(ended)
+    assert await bench.log(LOG_STREAM_STDERR) == b"Bearer [secret]" * 2
+    assert PASSWORD.encode() not in bench.sink.content(LOG_STREAM_STDOUT)
+
+
+async def test_a_secret_that_is_missing_fails_for_good_and_starts_nothing(bench: Bench) -> None:
+    ended = await bench.python("print(1)", env={"X": {"secret": "NOBODYS"}})
+    assert failure(ended) == ("SECRET_MISSING", False, "this worker has no secret named 'NOBODYS'")
+    assert not bench.sink.chunks

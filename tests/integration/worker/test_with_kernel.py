@@ -37,7 +37,9 @@ async def serving(worker: Worker) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def worker_service(kernel: Served, name: str, home: Path) -> AsyncIterator[int]:
+async def worker_service(
+    kernel: Served, name: str, home: Path, **settings: str
+) -> AsyncIterator[int]:
     """A real worker service; gives its process id."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -48,6 +50,7 @@ async def worker_service(kernel: Served, name: str, home: Path) -> AsyncIterator
             "STRETTO_KERNEL_ADDRESS": kernel.address,
             "STRETTO_WORKER_NAME": name,
             "STRETTO_DATA_DIR": str(home),
+            **settings,
         },
     )
     try:

@@ -127,7 +127,7 @@ async def test_the_control_service_says_who_and_what_and_drains(
         assert identity.session_id == hello.session_id
         described = await stub.DescribeWorker(messages.DescribeWorkerRequest())
         assert [(lease.work_item, lease.epoch) for lease in described.leases] == [("a", 1)]
-        assert set(described.executors) == {"process", "python", "sleep"}
+        assert set(described.executors) == {"http", "process", "python", "sleep"}
         assert dict(described.labels) == {"zone": "a"}
         assert described.connected and not described.draining
         assert (await stub.DrainWorker(messages.DrainWorkerRequest())).lease_count == 1

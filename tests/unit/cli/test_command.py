@@ -107,10 +107,13 @@ def test_a_users_token_is_made_once_and_taken_back(data_dir: Path) -> None:
     made = stretto("token", "add", "ada")
     assert made.exit_code == ExitStatus.SUCCESS
     assert read_token(data_dir / "tokens", "ada").reveal() == made.stdout.strip()
+    listed = json.loads(stretto("token", "list", "--json").stdout)["tokens"]
+    assert {"name": "ada", "kind": "USER"} in listed
+    assert made.stdout.strip() not in stretto("token", "list").output
     for taken in ("ada", "operator", "Ada!"):
         assert stretto("token", "add", taken).exit_code == ExitStatus.USAGE
-    assert stretto("token", "remove", "ada").exit_code == ExitStatus.SUCCESS
-    assert stretto("token", "remove", "ada").exit_code == ExitStatus.USAGE
+    assert stretto("token", "revoke", "ada").exit_code == ExitStatus.SUCCESS
+    assert stretto("token", "revoke", "ada").exit_code == ExitStatus.USAGE
     assert not (data_dir / "tokens" / "ada.token").exists()
 
 

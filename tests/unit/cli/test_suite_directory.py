@@ -67,6 +67,8 @@ def test_a_suite_is_its_servers_kernel_projector_workers_in_that_order(
             "MINE": "yes",
             "STRETTO_TOKEN": "operator's",
             "STRETTO_QUEUE_LIMITS": "gpu=2",
+            "STRETTO_SECRET_API": "a worker's",
+            "STRETTO_HTTP_DENY": "private",
         },
     )
     specs = {spec.name: spec for spec in child_specs(settings)}
@@ -76,6 +78,11 @@ def test_a_suite_is_its_servers_kernel_projector_workers_in_that_order(
     # Tasks are the caller's programs and see the caller's environment, but none of our secrets.
     assert specs["worker-1"].env["MINE"] == "yes"
     assert "STRETTO_TOKEN" not in specs["worker-1"].env
+    assert specs["worker-2"].env["STRETTO_HTTP_DENY"] == "private"
+    assert [name for name, spec in specs.items() if "a worker's" in spec.env.values()] == [
+        "worker-1",
+        "worker-2",
+    ]
     assert "MINE" not in specs["kernel"].env
     assert all("operator's" not in spec.env.values() for spec in specs.values())
 

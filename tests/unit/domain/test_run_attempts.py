@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import BlobRef, Payload
+from stretto.common.v1.payload_pb2 import BlobRef, ComposedValue, Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
-from stretto_core.errors import InvalidArgument, Unimplemented
+from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RunId, TaskName
 from stretto_kernel.domain.run import commands as cmd
 from stretto_kernel.domain.run import queries
@@ -113,7 +113,9 @@ def test_an_unset_result_is_json_null() -> None:
         (Payload(json="NaN"), InvalidArgument),
         (Payload(json='{"a":1,"a":2}'), InvalidArgument),
         (Payload(data=b"x" * 65_537), InvalidArgument),
-        (Payload(blob=BlobRef(digest=b"0" * 32)), Unimplemented),
+        (Payload(blob=BlobRef(digest=b"0" * 31)), InvalidArgument),
+        (Payload(blob=BlobRef(digest=b"0" * 32, size_bytes=(1 << 30) + 1)), InvalidArgument),
+        (Payload(composed=ComposedValue(list=True)), InvalidArgument),
     ],
 )
 def test_a_result_that_is_no_value_is_refused(result: Payload, refusal: type[Exception]) -> None:

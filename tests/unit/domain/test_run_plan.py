@@ -6,7 +6,7 @@ import random
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from stretto.common.v1.payload_pb2 import BlobRef, Payload
+from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.errors import InvalidArgument, Unimplemented
@@ -135,12 +135,6 @@ def test_an_input_may_read_any_ancestor_and_clean_up_any_task() -> None:
         (plan.TaskSpec(output_schema_json="{}"), "output_schema"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_REPLAN), "replan"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_ESCALATE), "escalate"),
-        (
-            plan.TaskSpec(
-                inputs={"i": plan.Binding(literal=Payload(blob=BlobRef(digest=b"0" * 32)))}
-            ),
-            "blob",
-        ),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(spec: plan.TaskSpec, feature: str) -> None:
@@ -248,7 +242,7 @@ def test_ancestors_are_found_within_a_slice_and_beyond_it_as_by_walking() -> Non
 
 @pytest.mark.parametrize(
     ("executor", "said"),
-    [("proces", "did you mean 'process'?"), ("render", "known: process, python, sleep")],
+    [("proces", "did you mean 'process'?"), ("render", "known: http, process, python, sleep")],
 )
 def test_an_unknown_executor_is_refused_with_what_is_known(executor: str, said: str) -> None:
     mistyped = task("b")

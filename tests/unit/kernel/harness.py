@@ -19,7 +19,9 @@ from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import Namespace, Partition, RequestId, RunId, SessionId
 from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.status import to_status
+from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.app.asking import Answered
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.recovery import NoRunIndex
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.dispatch.death_watch import DialResult
@@ -55,13 +57,16 @@ async def start_kernel(
     dialer: Dialer | None = None,
     exclusive: bool = True,
     clock: Clock | None = None,
+    blobs: MemoryBlobs | None = None,
 ) -> Kernel:
+    clock = clock or SystemClock()
     ports = KernelPorts(
         log=MemoryLog(store, faults=faults, exclusive=exclusive),
-        clock=clock or SystemClock(),
+        clock=clock,
         ids=IDS,
         dialer=dialer or Dialer(),
         index=NoRunIndex(),
+        blobs=BlobCalls(blobs or MemoryBlobs(), clock),
         to_status=to_status,
     )
     kernel = Kernel(ports, KernelLimits(queue_limits=queue_limits or {}))

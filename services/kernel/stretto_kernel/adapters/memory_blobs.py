@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from stretto_core.ids import Namespace
 
-from stretto_kernel.app.blob_store import BlobName, StoredBlob, Untouched
+from stretto_kernel.app.blob_store import StoredBlob, Untouched
+from stretto_kernel.domain.run.blob_names import BlobName
 
 
 @dataclass(slots=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from stretto.common.v1.payload_pb2 import BlobRef
 from stretto_core.errors import FailedPrecondition
 from stretto_core.ids import Namespace
 
-BLOB_BYTES_MAX = 1 << 30
+from stretto_kernel.domain.run.blob_names import BlobName
+
 CHUNK_BYTES = 512 * 1024
 """What is stored and read at a time; all chunks of a blob but the last have this size."""
 
@@ -23,13 +23,6 @@ class BlobMissing(FailedPrecondition):
     """A blob that a command names is not in its namespace (metadata `digest`): put it first."""
 
     reason = "BLOB_MISSING"
-
-
-class BlobName(NamedTuple):
-    """A blob as a command names it. digest: SHA-256, 32 bytes."""
-
-    digest: bytes
-    size_bytes: int
 
 
 class Untouched(NamedTuple):
@@ -99,17 +92,12 @@ class SweptBlobs(Protocol):
         ...
 
     async def delete(self, blob: Untouched) -> bool:
-        """Delete the blob unless it was touched since; return whether it was. Raises Unavailable."""
+        """Delete the blob unless it was touched since; return whether. Raises Unavailable."""
         ...
 
     async def delete_uploads(self, *, before_ns: int) -> int:
         """Delete what uploads that never ended left, last heard of before an instant."""
         ...
-
-
-def named(blob: BlobRef) -> BlobName:
-    """Return the blob as a name."""
-    return BlobName(blob.digest, blob.size_bytes)
 
 
 def missing(names: Collection[BlobName]) -> BlobMissing:

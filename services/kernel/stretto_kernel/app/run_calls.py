@@ -29,13 +29,15 @@ from stretto_core.ids import (
 )
 
 from stretto_kernel.app.asking import Answered, Asked, Decided, Finder, answered, ask, put
+from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import decide, evolve, new_run
-from stretto_kernel.domain.run.commands import Command, StartRun
+from stretto_kernel.domain.run.blob_names import BlobName, in_graph, in_payload, in_tasks
+from stretto_kernel.domain.run.commands import AddTasks, Command, StartRun
 from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.domain.run.resource import to_run, to_task
 
@@ -81,6 +83,7 @@ class RunCalls:
         ids: IdSource,
         *,
         partition: Partition,
+        blobs: BlobCalls,
         wait_reason: WaitReasonOf,
     ) -> None:
         self._host = host
@@ -88,6 +91,7 @@ class RunCalls:
         self._clock = clock
         self._ids = ids
         self._partition = partition
+        self._blobs = blobs
         self._wait_reason = wait_reason
 
     def run_id_of(self, namespace: Namespace, request_id: RequestId) -> RunId:
@@ -99,16 +103,20 @@ class RunCalls:
     ) -> Answered[run_pb2.Run]:
         """Accept a run, or answer like the first time when the same request began it before.
 
-        Raises RequestIdReused, and InvalidArgument or Unimplemented for a plan that is wrong.
+        Raises RequestIdReused, BlobMissing, and InvalidArgument or Unimplemented for a plan that is
+        wrong.
         """
+        await self._blobs.require(namespace, blobs_in_start(command))
         start = RunStart(namespace, command, caller)
         return await ask(self._host, self._start_finder(start), partial(self._start, start))
 
     def put_start(self, start: RunStart) -> Asked[run_pb2.Run] | None:
-        """Decide a start at once; None when its id has to be looked up first.
+        """Decide a start at once; None when its id, or a blob, has to be looked up first.
 
         Raises what `start_run` does, for a plan that is wrong.
         """
+        if blobs_in_start(start.command):
+            return None
         run_id = self.run_id_of(start.namespace, start.command.request_id)
         run = self._host.find(run_id)
         if run is None:
@@ -146,10 +154,11 @@ class RunCalls:
         self._presence.note_started(run.run_id)
         return Decided(self._show(run, with_input=False), own_facts)
 
-    def validate_start(
+    async def validate_start(
         self, namespace: Namespace, command: StartRun, caller: Caller
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
+        await self._blobs.require(namespace, blobs_in_start(command))
         state = new_run(self.run_id_of(namespace, command.request_id), namespace)
         facts = decide(state, command)
         check_fact_bytes(facts)
@@ -197,8 +206,10 @@ class RunCalls:
     ) -> Answered[run_pb2.Run]:
         """Decide a client's command on a run: hold, lift, cancel, kill, add tasks.
 
-        Raises RunNotFound and what the decider refuses.
+        Raises RunNotFound, BlobMissing and what the decider refuses.
         """
+        if isinstance(command, AddTasks):
+            await self._blobs.require(namespace, frozenset(in_tasks(command.tasks)))
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             own_facts = self._host.take(run, command, self._cause(run, caller))
@@ -253,3 +264,8 @@ class RunCalls:
             correlation_id=self._ids.uuid7(),
             traceparent=caller.traceparent,
         )
+
+
+def blobs_in_start(command: StartRun) -> frozenset[BlobName]:
+    """Return the blobs that a start names."""
+    return frozenset((*in_graph(command.graph), *in_payload(command.input)))

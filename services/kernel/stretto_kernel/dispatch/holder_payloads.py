@@ -6,19 +6,35 @@ import re
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
+from stretto.work.v1 import work_pb2
 
+from stretto_kernel.domain.run.blob_names import (
+    BlobName,
+    in_artifacts,
+    in_payload,
+    in_tasks,
+)
 from stretto_kernel.domain.run.findings import Findings
 
 MESSAGE_BYTES_MAX = 4 * 1024
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
-def check_payloads(**payloads: Payload | None) -> None:
-    """Refuse a value beyond the limits. Raises InvalidArgument, Unimplemented."""
+def check_details(details: Payload | None) -> None:
+    """Refuse details beyond the limits. Raises InvalidArgument."""
+    if details is not None:
+        _check("details", details, is_inline=True)
+
+
+def check_result(result: Payload | None) -> None:
+    """Refuse a result beyond the limits. Raises InvalidArgument."""
+    if result is not None:
+        _check("succeeded.result", result, is_inline=False)
+
+
+def _check(field: str, payload: Payload, *, is_inline: bool) -> None:
     findings = Findings()
-    for field, payload in payloads.items():
-        if payload is not None:
-            findings.check_payload(field, payload)
+    findings.check_payload(field, payload, is_inline=is_inline)
     findings.refuse("the outcome")
 
 
@@ -28,7 +44,7 @@ def checked_failure(failure: Failure) -> Failure:
     if not _REASON.fullmatch(failure.reason):
         findings.wrong("failed.reason", "must be 1-64 characters of UPPER_SNAKE")
     if failure.HasField("details"):
-        findings.check_payload("failed.details", failure.details)
+        findings.check_payload("failed.details", failure.details, is_inline=True)
     findings.refuse("the outcome")
     if len(failure.message.encode()) <= MESSAGE_BYTES_MAX:
         return failure
@@ -36,3 +52,17 @@ def checked_failure(failure: Failure) -> Failure:
     cut.CopyFrom(failure)
     cut.message = failure.message.encode()[:MESSAGE_BYTES_MAX].decode("utf-8", "ignore")
     return cut
+
+
+def blobs_in_outcome(outcome: work_pb2.Outcome) -> frozenset[BlobName]:
+    """Return the blobs that an outcome names."""
+    if not outcome.HasField("succeeded"):
+        return frozenset()
+    succeeded = outcome.succeeded
+    return frozenset(
+        (
+            *in_payload(succeeded.result),
+            *in_tasks(succeeded.spawned),
+            *in_artifacts(succeeded.artifacts),
+        )
+    )

@@ -9,7 +9,7 @@ UNAVAILABLE.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,14 +26,21 @@ from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
 from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled
 from stretto_kernel.dispatch.assignments import parse_work_item
 from stretto_kernel.dispatch.holder_fence import check_genuine, is_genuine
-from stretto_kernel.dispatch.holder_payloads import check_payloads, checked_failure
+from stretto_kernel.dispatch.holder_payloads import (
+    blobs_in_outcome,
+    check_details,
+    check_result,
+    checked_failure,
+)
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.takers import Holder
 from stretto_kernel.domain.run import commands
+from stretto_kernel.domain.run.blob_names import BlobName, in_tasks
 from stretto_kernel.domain.run.refusals import LeaseLost
 
 ToStatus = Callable[[Refusal], status_pb2.Status]
+RequireBlobs = Callable[[Namespace, frozenset[BlobName]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ class _Write:
 class HolderWriter:
     """Takes holders' writes for one host.
 
-    to_status: how a refusal is written into a receipt.
+    to_status: how a refusal is written into a receipt. require_blobs: renews those that a write
+    names, and refuses it when one is missing.
     """
 
     def __init__(
@@ -64,7 +72,9 @@ class HolderWriter:
         shared: Shared,
         *,
         to_status: ToStatus,
+        require_blobs: RequireBlobs,
     ) -> None:
+        self._require_blobs = require_blobs
         self._host = shared.host
         self._clock = shared.clock
         self._keys = shared.keys
@@ -82,6 +92,7 @@ class HolderWriter:
             outcome.token,
             work_pb2.RECEIPT_KIND_OUTCOME,
             lambda task: partial(self._outcome_command, outcome, task),
+            blobs=blobs_in_outcome(outcome),
         )
 
     def spawn(self, holder: Holder, spawn: work_pb2.Spawn) -> None:
@@ -101,6 +112,7 @@ class HolderWriter:
             work_pb2.RECEIPT_KIND_SPAWN,
             lambda task: partial(command, task),
             request_id=spawn.request_id,
+            blobs=frozenset(in_tasks(spawn.tasks)),
         )
 
     def renew(self, holder: Holder, renewal: work_pb2.Renewal) -> None:
@@ -134,6 +146,7 @@ class HolderWriter:
         *,
         request_id: str = "",
         again: Callable[[], None] | None = None,
+        blobs: frozenset[BlobName] = frozenset(),
     ) -> None:
         named = parse_work_item(token.work_item)
         if named is None:
@@ -144,7 +157,9 @@ class HolderWriter:
             holder, token, kind, named[1], named[2], command(named[2]), request_id, again
         )
         run = self._host.find(write.run_id)
-        if run is not None:
+        if blobs and is_genuine(self._keys, token):  # Else it is refused, and learns no more.
+            self._later(self._require_and_take(write, named[0], blobs))
+        elif run is not None:
             self._take(write, run, 0)
         else:
             self._later(self._load_and_take(write, 0))
@@ -194,6 +209,18 @@ class HolderWriter:
             self._answered(write, StoreUnsettled("the facts could not be stored"))
         else:
             self._later(self._load_and_take(write, tries + 1))
+
+    async def _require_and_take(
+        self, write: _Write, namespace: Namespace, blobs: frozenset[BlobName]
+    ) -> None:
+        """Renew what the write names before it is decided: from here on nothing sweeps it."""
+        try:
+            await self._require_blobs(namespace, blobs)
+        except Refusal as refusal:
+            self._answered(write, refusal)
+            write.holder.flush()
+        else:
+            await self._load_and_take(write, 0)
 
     async def _load_and_take(self, write: _Write, tries: int) -> None:
         try:
@@ -294,7 +321,7 @@ class HolderWriter:
         self, holder: Holder, lease: Lease, renewal: work_pb2.Renewal, now_mono_ns: int
     ) -> None:
         try:
-            check_payloads(details=renewal.details)
+            check_details(renewal.details)
         except Refusal as refusal:
             self._answer(holder, renewal.token, work_pb2.RECEIPT_KIND_RENEWAL, "", refusal)
             return
@@ -310,18 +337,19 @@ class HolderWriter:
         details = outcome.details if outcome.HasField("details") else None
         if details is None and lease is not None:
             details = lease.details
-        check_payloads(details=details)
+        check_details(details)
         match outcome.WhichOneof("result"):
             case "succeeded":
                 succeeded = outcome.succeeded
                 result = succeeded.result if succeeded.HasField("result") else None
-                check_payloads(**{"succeeded.result": result})
+                check_result(result)
                 return commands.Complete(
                     now_ns=now_ns,
                     task=task,
                     epoch=epoch,
                     result=result,
                     spawned=tuple(succeeded.spawned),
+                    artifacts=tuple(succeeded.artifacts),
                 )
             case "failed":
                 failure = checked_failure(outcome.failed)

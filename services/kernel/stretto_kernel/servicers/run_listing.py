@@ -64,7 +64,10 @@ class RunListing:
         if page.more or len(listed) < len(page.runs):
             token = encode_token("runs", str(listed[-1].create_ns), listed[-1].run_id)
         runs = [run_pb2.Run.FromString(run.shown) for run in listed]
-        return pb.ListRunsResponse(runs=runs, next_page_token=token)
+        position = Position(partition=self._partition, number=page.position)
+        return pb.ListRunsResponse(
+            runs=runs, next_page_token=token, view_position=position if page.position else None
+        )
 
     def _least_position(self, fields: Fields, position: Position) -> int:
         if position.partition and position.partition != self._partition:

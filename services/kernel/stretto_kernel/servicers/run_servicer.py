@@ -47,7 +47,7 @@ class RunServicer(RunServiceServicer):
         start = parse.parse_start(request, self._asked())
         calls = self._kernel.partition.calls
         if start.validate_only:
-            run = calls.validate_start(start.namespace, start.command, start.caller)
+            run = await calls.validate_start(start.namespace, start.command, start.caller)
             return pb.StartRunResponse(run=run)
         run, number = await calls.start_run(start.namespace, start.command, start.caller)
         if start.wait_ns:

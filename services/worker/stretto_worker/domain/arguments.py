@@ -1,12 +1,10 @@
 """What the arguments of a process task mean: the command to run and how to read its output. Pure.
 
-Placeholders `${inputs.NAME}` in argv and in values of env become the input's value: a string as it
-is, anything else as JSON. `$${` stands for `${`.
+Placeholders are filled in argv and in the values of env; a value of env may name a secret instead.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -16,10 +14,18 @@ from stretto_core.errors import InvalidArgument
 from stretto_sdk.fields import Fields, Mistakes
 from stretto_sdk.strict_json import parse_json, to_json
 
+from stretto_worker.domain.placeholders import Placeholders, plain
+from stretto_worker.domain.redaction import Redaction
+from stretto_worker.domain.secret_references import (
+    FindSecret,
+    Reveal,
+    SecretReference,
+    SecretUnavailable,
+    text_or_secret,
+)
+
 OUTPUT_BYTES_DEFAULT: Final = 64 * 1024
 OUTPUT_BYTES_MAX: Final = 4 * 1024 * 1024
-_PLACEHOLDER = re.compile(r"\$\$\{|\$\{([^}]*)\}")
-_NAME = re.compile(r"inputs\.(.+)", re.DOTALL)
 
 
 class OutputForm(Enum):
@@ -38,7 +44,7 @@ class Command:
     """What to run. stdin: bytes to feed. spawns: the output is {"output": ..., "spawn": [...]}."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str | SecretReference]
     cwd: str
     stdin: bytes
     output: OutputForm
@@ -62,17 +68,19 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
     """
     mistakes = Mistakes()
     fields = Fields(parse_json(arguments_json or "{}", source="the arguments"), "", mistakes)
-    argv = [_fill(each, fields.at("argv"), inputs, mistakes) for each in fields.texts("argv")]
+    fill = Placeholders(inputs, mistakes)
+    argv = [fill.fill(each, fields.at("argv")) for each in fields.texts("argv")]
     if not argv or not argv[0]:
         fields.wrong("argv", "is required: a list of the program and its arguments")
     env = {
-        name: _fill(value, f"env.{name}", inputs, mistakes)
-        for name, value in fields.text_map("env").items()
+        name: text_or_secret(value, path, mistakes, fill)
+        for path, name, value in fields.members("env")
     }
     for name in env:
         if not name or "=" in name or "\0" in name or name.startswith("STRETTO_"):
             fields.wrong("env", f"cannot set {name!r}")
-    if any("\0" in text for text in (*argv, *env.values())):
+    plain_env = [value for value in env.values() if isinstance(value, str)]
+    if any("\0" in text for text in (*argv, *plain_env)):
         fields.wrong("argv", "and env may hold no NUL character")
     codes = {
         name: _codes(fields, name) if fields.has(name) else None
@@ -97,6 +105,18 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
     return command
 
 
+def environment_of(command: Command, find: FindSecret) -> tuple[dict[str, str], Redaction]:
+    """Return the command's environment with its secrets, and what keeps them out of its output.
+
+    Raises SecretUnavailable.
+    """
+    reveal = Reveal(find)
+    env = {name: reveal.text(value) for name, value in command.env.items()}
+    if any("\0" in value for value in env.values()):
+        raise SecretUnavailable("SECRET_UNUSABLE", "a secret of env holds a NUL character")
+    return env, Redaction(reveal.revealed)
+
+
 def _codes(fields: Fields, name: str) -> frozenset[int]:
     def read(value: object, path: str, mistakes: Mistakes) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not -64 <= value <= 255:
@@ -110,9 +130,9 @@ def _codes(fields: Fields, name: str) -> frozenset[int]:
 def _stdin(fields: Fields, inputs: Mapping[str, object]) -> bytes:
     value = fields.value("stdin")
     if value in (None, "inputs"):
-        plain = {name: _plain(each) for name, each in inputs.items()}
+        named = {name: plain(each) for name, each in inputs.items()}
         try:
-            return to_json(plain, source="the inputs").encode()
+            return to_json(named, source="the inputs").encode()
         except InvalidArgument as refusal:
             fields.wrong("stdin", refusal.message)
             return b""
@@ -122,23 +142,3 @@ def _stdin(fields: Fields, inputs: Mapping[str, object]) -> bytes:
         return value["text"].encode()
     fields.wrong("stdin", 'must be "inputs", "none" or {"text": "..."}')
     return b""
-
-
-def _plain(value: object) -> object:
-    """Bytes have no JSON: on standard input they read as text, or are refused."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-
-
-def _fill(text: str, path: str, inputs: Mapping[str, object], mistakes: Mistakes) -> str:
-    def value_of(match: re.Match[str]) -> str:
-        if match.group(1) is None:
-            return "${"
-        named = _NAME.fullmatch(match.group(1))
-        if named is None or named.group(1) not in inputs:
-            known = ", ".join(f"${{inputs.{name}}}" for name in inputs) or "none"
-            mistakes.add(path, f"{match.group(0)} is no input of this task; it has: {known}")
-            return ""
-        value = _plain(inputs[named.group(1)])
-        return value if isinstance(value, str) else to_json(value, source="it")
-
-    return _PLACEHOLDER.sub(value_of, text)

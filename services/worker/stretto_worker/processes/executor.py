@@ -12,7 +12,7 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
@@ -30,12 +30,21 @@ from stretto_sdk.worker.effects import (
     key_of,
 )
 from stretto_sdk.worker.endings import failed, value_of
+from stretto_sdk.worker.log_forwarder import TaskLogWriter
 from stretto_sdk.worker.ports import Reports
 
-from stretto_worker.domain.arguments import Command, OutputForm, parse_command
+from stretto_worker.domain.arguments import (
+    Command,
+    OutputForm,
+    environment_of,
+    parse_command,
+)
+from stretto_worker.domain.redaction import Redaction
 from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
+from stretto_worker.domain.secret_references import FindSecret, SecretUnavailable
 from stretto_worker.processes.capture import Capture
 from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone
+from stretto_worker.processes.redacted_pipe import RedactedPipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +76,12 @@ class ProcessExecutor:
         self,
         reaper: ReaperClient,
         *,
+        find_secret: FindSecret,
         clock: Clock,
         limits: ProcessLimits | None = None,
     ) -> None:
         self._reaper = reaper
+        self._find_secret = find_secret
         self._clock = clock
         self._limits = limits or ProcessLimits()
         self._attempts: dict[LeaseKey, _Attempt] = {}
@@ -129,11 +140,17 @@ class ProcessExecutor:
                 for name, payload in assignment.inputs.items()
             }
             command = parse_command(assignment.arguments_json, inputs)
+            env, redaction = environment_of(command, self._find_secret)
         except Refusal as refusal:
             ending: Ending = failed("INVALID_ARGUMENTS", refusal.message)
+        except SecretUnavailable as missing:
+            ending = failed(missing.reason, missing.message)
         else:
+            environment = {**env, **_named(assignment)}
+            assert self._reports is not None, "attached before the first body"
+            log = self._reports.task_log(key)
             try:
-                ending = await self._execute(command, assignment, attempt)
+                ending = await self._execute(command, environment, log, redaction, attempt)
             except OSError as error:  # No descriptors or no disk left: it may pass.
                 ending = failed("NOT_STARTED", str(error), retryable=True)
         if attempt.kill is not None:
@@ -143,11 +160,13 @@ class ProcessExecutor:
         self._reports.ended(key, ending)
 
     async def _execute(
-        self, command: Command, assignment: work_pb2.Assignment, attempt: _Attempt
+        self,
+        command: Command,
+        environment: Mapping[str, str],
+        log: TaskLogWriter,
+        redaction: Redaction,
+        attempt: _Attempt,
     ) -> Ending:
-        assert self._reports is not None, "attached before the first body"
-        log = self._reports.task_log(key_of(assignment.token))
-
         def too_large() -> None:
             if command.output is not OutputForm.NONE:
                 attempt.too_large = True
@@ -155,14 +174,14 @@ class ProcessExecutor:
 
         output = Capture(log, LOG_STREAM_STDOUT, command.output_bytes_max, overflow=too_large)
         errors = Capture(log, LOG_STREAM_STDERR, STDERR_TAIL_BYTES, keeps_tail=True)
-        environment = {**command.env, **_named(assignment)}
+        pipes = RedactedPipe(output, redaction), RedactedPipe(errors, redaction)
         try:
             with tempfile.TemporaryFile() as stdin:
                 stdin.write(command.stdin)
                 stdin.seek(0)
-                stdout_fd = await self._pipe(attempt, lambda: output)
+                stdout_fd = await self._pipe(attempt, lambda: pipes[0])
                 try:
-                    stderr_fd = await self._pipe(attempt, lambda: errors)
+                    stderr_fd = await self._pipe(attempt, lambda: pipes[1])
                 except BaseException:
                     os.close(stdout_fd)
                     raise
@@ -181,6 +200,8 @@ class ProcessExecutor:
                 capture.go_on()
             await asyncio.wait((output.ended, errors.ended), timeout=self._limits.pipe_drain_s)
         finally:
+            for pipe in pipes:
+                pipe.flush()  # One that something holds open has not ended by itself.
             for transport in attempt.transports:
                 transport.close()
         match end:
@@ -196,7 +217,7 @@ class ProcessExecutor:
             case ReaperGone():
                 return failed("REAPER_GONE", "the worker's reaper ended", retryable=True)
 
-    async def _pipe(self, attempt: _Attempt, reader: Callable[[], Capture]) -> int:
+    async def _pipe(self, attempt: _Attempt, reader: Callable[[], RedactedPipe]) -> int:
         """Return the writing end of a new pipe that `reader` reads."""
         read_fd, write_fd = os.pipe()
         try:

@@ -319,7 +319,7 @@ class TaskSpec(_message.Message):
     `spawner/child` by the kernel; its spec gives the child part only.
     """
     executor: _builtins.str
-    """What executes it: process, python, sleep, or a name of your own that a worker offers. A name
+    """What executes it: http, process, python, sleep, or a name of your own that a worker offers. A name
     without a dot is Stretto's, and one that is not known is refused; your own has a dot
     (acme.render) and may be offered later: until then the task is READY with NO_WORKER. Required.
     """

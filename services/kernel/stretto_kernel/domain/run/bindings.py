@@ -1,7 +1,8 @@
 """Where a task's inputs and the run's output come from, resolved from the state as it is.
 
-Only JSON is read into; a value that is taken whole may be anything. Limits are bytes of the
-resolved values. Pointers are RFC 6901.
+Only inline JSON is read into; a value that is taken whole may be anything. What leads into a blob
+is handed on as a composed value, for its reader to put together: no rule reads a blob (ADR-0016).
+Limits are bytes of what is handed on, not of the blobs it names. Pointers are RFC 6901.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import ComposedValue, Payload, ValuePart
 from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.canonical import digest_of
-from stretto_kernel.domain.run.findings import PAYLOAD_BYTES_MAX, parse_json
+from stretto_kernel.domain.run.findings import parse_json
 from stretto_kernel.domain.run.joins import subtree
 from stretto_kernel.domain.run.plan import Binding, Literal, RunInput, SubtreeOutputs, TaskOutput
 from stretto_kernel.domain.run.state import RunState
 from stretto_kernel.domain.run.task import Failed, Succeeded, TaskRecord
 
 MANIFEST_BYTES_MAX = 1024 * 1024
-OUTPUT_BYTES_MAX = PAYLOAD_BYTES_MAX
+OUTPUT_BYTES_MAX = 256 * 1024
+"""Of a run's output: it stands in the run, and in every list of ended ones."""
+JSON = "application/json"
 NULL = Payload(json="null")
 _INDEX = re.compile(r"0\Z|[1-9][0-9]*\Z")
 
@@ -59,7 +62,7 @@ def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
         except Unresolved as unresolved:
             message = f"input {key!r}: {unresolved.failure.message}"
             raise Unresolved("INPUT_UNRESOLVED", message) from unresolved
-        size_bytes += len(value.json.encode()) + len(value.data)
+        size_bytes += _size_bytes(value)
         if size_bytes > MANIFEST_BYTES_MAX:
             raise Unresolved(
                 "INPUT_TOO_LARGE", f"inputs come to more than {MANIFEST_BYTES_MAX} bytes"
@@ -77,7 +80,7 @@ def resolve_output(state: RunState) -> Payload | None:
         value = _resolve(state, binding)
     except Unresolved as unresolved:
         raise Unresolved("OUTPUT_UNRESOLVED", unresolved.failure.message) from unresolved
-    if len(value.json.encode()) + len(value.data) > OUTPUT_BYTES_MAX:
+    if _size_bytes(value) > OUTPUT_BYTES_MAX:
         raise Unresolved("OUTPUT_TOO_LARGE", f"it is larger than {OUTPUT_BYTES_MAX} bytes")
     return value
 
@@ -114,26 +117,31 @@ def _task_value(record: TaskRecord, pointer: str) -> Payload:
 
 
 def _subtree_values(state: RunState, root: TaskRecord, pointer: str) -> Payload:
-    texts = []
+    parts = []
     size_bytes = 0
     for record in subtree(state, root.name):
         if record is root:
             continue
         value = _task_value(record, pointer)
-        if value.WhichOneof("value") == "data":
+        if not _is_json(value):
             raise Unresolved("INPUT_UNRESOLVED", f"the output of {record.name!r} is not JSON")
-        texts.append(value.json)
-        size_bytes += len(value.json.encode())
+        parts.append(value)
+        size_bytes += _size_bytes(value)
         if size_bytes > MANIFEST_BYTES_MAX:
             raise Unresolved("INPUT_TOO_LARGE", f"outputs below {root.name!r} are too large")
-    return Payload(json=f"[{','.join(texts)}]")
+    if all(part.WhichOneof("value") == "json" for part in parts):
+        return Payload(json=f"[{','.join(part.json for part in parts)}]")
+    composed = ComposedValue(parts=map(_part, parts), list=True)
+    return Payload(composed=composed)
 
 
 def _point(payload: Payload, pointer: str, what: str) -> Payload:
     if not pointer:
         return payload if payload.WhichOneof("value") else NULL
-    if payload.WhichOneof("value") != "json":
+    if not _is_json(payload):
         raise Unresolved("INPUT_UNRESOLVED", f"{what} is not JSON, so {pointer!r} leads nowhere")
+    if payload.HasField("blob"):
+        return Payload(composed=ComposedValue(parts=[ValuePart(value=payload, pointer=pointer)]))
     try:
         value = parse_json(payload.json)
         for token in pointer[1:].split("/"):
@@ -141,6 +149,22 @@ def _point(payload: Payload, pointer: str, what: str) -> Payload:
         return Payload(json=json.dumps(value, separators=(",", ":"), allow_nan=False))
     except (LookupError, ValueError, RecursionError) as error:
         raise Unresolved("INPUT_UNRESOLVED", f"{what} has nothing at {pointer!r}") from error
+
+
+def _part(value: Payload) -> ValuePart:
+    """Return a value as a part; one that leads into a blob is such a part already."""
+    return value.composed.parts[0] if value.HasField("composed") else ValuePart(value=value)
+
+
+def _is_json(value: Payload) -> bool:
+    kind = value.WhichOneof("value")
+    return kind in ("json", "composed") or (kind == "blob" and value.content_type == JSON)
+
+
+def _size_bytes(value: Payload) -> int:
+    if value.WhichOneof("value") in ("blob", "composed"):
+        return value.ByteSize()
+    return len(value.json.encode()) + len(value.data)
 
 
 def _step(value: object, token: str) -> object:

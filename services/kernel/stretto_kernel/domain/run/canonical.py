@@ -8,13 +8,13 @@ written here. Digests are SHA-256, 32 bytes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 
 from stretto_kernel.domain.run.plan import (
     Dependency,
@@ -31,9 +31,12 @@ def digest_of(*values: object) -> bytes:
     return hashlib.sha256(b"".join(map(_encode, values))).digest()
 
 
-def success_digest(result: Payload, spawned: Iterable[TaskSpec]) -> bytes:
+def success_digest(
+    result: Payload, spawned: Iterable[TaskSpec], artifacts: Sequence[Artifact] = ()
+) -> bytes:
     """Return the digest of a successful outcome."""
-    return digest_of("succeeded", result, tuple(spawned))
+    left = (tuple(artifacts),) if artifacts else ()  # Without any it has the digest it always had.
+    return digest_of("succeeded", result, tuple(spawned), *left)
 
 
 def failure_digest(failure: Failure) -> bytes:
@@ -51,7 +54,23 @@ def _text(value: str) -> bytes:
 
 
 def _payload(value: Payload) -> bytes:
-    return _sequence(b"p", (value.WhichOneof("value"), value.json, value.data, value.content_type))
+    kind = value.WhichOneof("value")
+    said: tuple[object, ...] = (kind, value.json, value.data, value.content_type)
+    # Only when it is one: an inline value has the bytes it always had.
+    if kind == "blob":
+        said += (value.blob,)
+    elif kind == "composed":
+        parts = tuple((part.value, part.pointer) for part in value.composed.parts)
+        said += (value.composed.list, parts)
+    return _sequence(b"p", said)
+
+
+def _blob(value: BlobRef) -> bytes:
+    return _sequence(b"r", (value.digest, value.size_bytes))
+
+
+def _artifact(value: Artifact) -> bytes:
+    return _sequence(b"a", (value.name, value.blob, value.content_type))
 
 
 def _failure(value: Failure) -> bytes:
@@ -99,6 +118,8 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     int: _scalar,
     float: _scalar,
     Payload: _payload,
+    BlobRef: _blob,
+    Artifact: _artifact,
     Failure: _failure,
     tuple: lambda value: _sequence(b"t", value),
     list: lambda value: _sequence(b"t", value),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import Artifact, Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
@@ -118,6 +118,7 @@ class Complete(HolderCommand):
 
     result: Payload | None = None
     spawned: tuple[plan.TaskSpec, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,7 +131,8 @@ def _attempt_succeeded(settling: Settling, event: ev.AttemptSucceeded) -> None:
     if event.spawned:
         # Before the end: a join over the subtree must not hold between the two.
         _spawn(settling, record.name, event)
-    settling.end(record, Succeeded(event.result, settling.time_ns))
+    artifacts = tuple(event.artifacts)
+    settling.end(record, Succeeded(event.result, settling.time_ns, artifacts))
 
 
 def _attempt_failed(settling: Settling, event: ev.AttemptFailed) -> None:

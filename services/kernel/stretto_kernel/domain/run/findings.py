@@ -9,12 +9,14 @@ import json
 import re
 
 from google.protobuf.duration_pb2 import Duration
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import BlobRef, Payload
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import FieldViolation, InvalidArgument, Unimplemented
 
 VIOLATIONS_MAX = 100
 PAYLOAD_BYTES_MAX = 64 * 1024
+BLOB_BYTES_MAX = 1 << 30
+DIGEST_BYTES = 32
 SPAN_S_MAX = 366 * 24 * 3600
 LABELS_MAX = 64
 LABEL_KEY = re.compile(r"[a-z0-9._-]{1,63}\Z")
@@ -70,23 +72,46 @@ class Findings:
         elif span_ns > most_s * NS_PER_S:
             self.wrong(field, f"must be at most {most_s} s")
 
-    def check_payload(self, field: str, payload: Payload) -> None:
-        """Note a value that is too large, not JSON, or stored elsewhere."""
+    def check_payload(self, field: str, payload: Payload, *, is_inline: bool = False) -> None:
+        """Note a value that is too large, not JSON, or named wrongly.
+
+        is_inline: it may not be a blob.
+        """
         match payload.WhichOneof("value"):
             case "json":
-                self.check_json(f"{field}.json", payload.json)
+                self.check_json(f"{field}.json", payload.json, or_blob=not is_inline)
             case "data":
                 if len(payload.data) > PAYLOAD_BYTES_MAX:
-                    self.wrong(f"{field}.data", f"is larger than {PAYLOAD_BYTES_MAX} bytes")
+                    self.wrong(f"{field}.data", _too_large(or_blob=not is_inline))
+            case "blob" if is_inline:
+                self.wrong(f"{field}.blob", "details are given inline")
             case "blob":
-                self.unserved(f"{field}.blob", "blob")
+                self.check_blob(f"{field}.blob", payload.blob)
+            case "composed":
+                self.wrong(f"{field}.composed", "is made by the kernel only")
         if len(payload.content_type) > LABEL_VALUE_CHARS_MAX:
             self.wrong(f"{field}.content_type", "is longer than 255 characters")
 
-    def check_json(self, field: str, text: str, *, wants_object: bool = False) -> None:
-        """Note text that is too large or not JSON as RFC 8259 has it."""
+    def check_blob(self, field: str, blob: BlobRef) -> None:
+        """Note a name that no blob can have."""
+        self.check_digest(f"{field}.digest", blob.digest)
+        if not 0 <= blob.size_bytes <= BLOB_BYTES_MAX:
+            self.wrong(f"{field}.size_bytes", f"must be 0 to {BLOB_BYTES_MAX}")
+
+    def check_digest(self, field: str, digest: bytes) -> None:
+        """Note what is no SHA-256."""
+        if len(digest) != DIGEST_BYTES:
+            self.wrong(field, f"must be a SHA-256, {DIGEST_BYTES} bytes")
+
+    def check_json(
+        self, field: str, text: str, *, wants_object: bool = False, or_blob: bool = False
+    ) -> None:
+        """Note text that is too large or not JSON as RFC 8259 has it.
+
+        or_blob: a larger one may be a blob.
+        """
         if len(text) > PAYLOAD_BYTES_MAX or len(text.encode()) > PAYLOAD_BYTES_MAX:
-            self.wrong(field, f"is larger than {PAYLOAD_BYTES_MAX} bytes")
+            self.wrong(field, _too_large(or_blob=or_blob))
             return
         if wants_object and text == "{}":
             return
@@ -113,6 +138,11 @@ class Findings:
             if not LABEL_KEY.match(key):
                 self.wrong(f"{field}[{key!r}]", "the key must be 1-63 characters of [a-z0-9._-]")
             self.check_text(f"{field}[{key!r}]", value, characters_max=LABEL_VALUE_CHARS_MAX)
+
+
+def _too_large(*, or_blob: bool) -> str:
+    advice = ": put it by BlobService.PutBlob and name it as a blob" if or_blob else ""
+    return f"is larger than {PAYLOAD_BYTES_MAX} bytes{advice}"
 
 
 def parse_json(text: str) -> object:

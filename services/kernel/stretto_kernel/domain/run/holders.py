@@ -14,6 +14,7 @@ from stretto.run.v1 import events_pb2 as ev
 from stretto_core.clock import NS_PER_S
 from stretto_core.ids import TaskName
 
+from stretto_kernel.domain.run.artifacts import by_name, check_artifacts
 from stretto_kernel.domain.run.bindings import Unresolved, resolve_manifest
 from stretto_kernel.domain.run.canonical import WITHDRAWN_DIGEST, failure_digest, success_digest
 from stretto_kernel.domain.run.commands import (
@@ -89,13 +90,15 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
     record = find(state, command.task)
     result = result_or_null(command.result)
     specs = spawned_specs(state, record, command.spawned) if command.spawned else ()
-    digest = success_digest(result, specs)
+    artifacts = by_name(command.artifacts)
+    digest = success_digest(result, specs, artifacts)
     if _is_repeat(record, command.epoch, digest):
         return ()
     if not accepts_late(state, record, command.epoch):
         _fence(state, record, command)
     findings = Findings()
     findings.check_payload("result", result)
+    check_artifacts(findings, "artifacts", artifacts)
     findings.refuse("the result")
     spawned = spawned_tasks(state, record, command.spawned, "spawned") if command.spawned else ()
     return (
@@ -105,6 +108,7 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
             result=result,
             outcome_digest=digest,
             spawned=spawned,
+            artifacts=artifacts,
         ),
     )
 
@@ -121,7 +125,7 @@ def fail(state: RunState, command: Fail) -> tuple[RunEvent, ...]:
     if not REASON.match(failure.reason):
         findings.wrong("failure.reason", "must be an UPPER_SNAKE word of 1-64 characters")
     if failure.HasField("details"):
-        findings.check_payload("failure.details", failure.details)
+        findings.check_payload("failure.details", failure.details, is_inline=True)
     findings.check_span("failure.retry_after", failure.retry_after, least_ns=0)
     _check_details(findings, command)
     findings.refuse("the failure")
@@ -185,7 +189,7 @@ def progress(state: RunState, command: Progress) -> tuple[RunEvent, ...]:
     if recent or record.details == command.details:
         return ()
     findings = Findings()
-    findings.check_payload("details", command.details)
+    findings.check_payload("details", command.details, is_inline=True)
     findings.refuse("the progress")
     return (ev.AttemptProgressed(task=record.name, epoch=command.epoch, details=command.details),)
 
@@ -262,7 +266,7 @@ def _released(
 
 def _check_details(findings: Findings, command: Fail | Release | CancelAttempt) -> None:
     if command.details is not None:
-        findings.check_payload("details", command.details)
+        findings.check_payload("details", command.details, is_inline=True)
 
 
 def _cut(failure: Failure) -> Failure:

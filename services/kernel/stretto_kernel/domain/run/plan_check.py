@@ -25,7 +25,7 @@ REASONS_MAX = 100
 HOUR_S = 3_600
 TASK_NAME = re.compile(r"[A-Za-z0-9._#-]{1,128}\Z")
 WORD = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-EXECUTORS = ("process", "python", "sleep")
+EXECUTORS = ("http", "process", "python", "sleep")
 """The names without a dot are Stretto's; a name of one's own has one (`acme.render`). ADR-0013."""
 _FAILURE_POLICIES = frozenset(pb.FailurePolicy.values())
 _SCOPES = frozenset(pb.DependencyScope.values())

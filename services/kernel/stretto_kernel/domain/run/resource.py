@@ -78,6 +78,7 @@ def to_task(state: RunState, task: TaskName, now_ns: int) -> pb.Task:
         subtree_dependencies=[edge.task for edge in spec.dependencies if edge.subtree],
         spawner=record.spawner or "",
         clean_up=spec.clean_up,
+        artifacts=phase.artifacts if isinstance(phase, Succeeded) else (),
     )
     if shown.wait_reason == pb.WAIT_REASON_BACKOFF and isinstance(phase, Open):
         shown.not_before_time.FromNanoseconds(phase.not_before_ns)

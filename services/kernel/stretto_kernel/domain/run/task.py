@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import Artifact, Payload
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
 from stretto_kernel.domain.run.plan import TaskSpec
@@ -63,11 +63,12 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """Its result was accepted."""
+    """Its result was accepted, with the files its attempt left behind."""
 
     number: ClassVar[int] = 3
     result: Payload
     ended_ns: int
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
