@@ -29,6 +29,7 @@ MODULES = (
         "run_commands",
         {
             "run": "Start the run that a plan FILE describes, wait for its end, print its output.",
+            "retry": "Re-open a run that ended without success; finished tasks stay finished.",
             "get": "Show one run: where it stands, how far its tasks are, its output or failure.",
         },
     ),

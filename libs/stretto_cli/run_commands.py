@@ -1,4 +1,4 @@
-"""Commands on one run: run, get."""
+"""Commands on one run: run, retry, get."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ NewLabels = Annotated[
 NewName = Annotated[
     str, typer.Option("--name", metavar="TEXT", help="What to call it.", show_default=False)
 ]
+Wait = Annotated[bool, typer.Option(help="Wait for the end, or only print the id.")]
 Timeout = Annotated[
     str | None,
     typer.Option(metavar="SPAN", help='Wait at most so long, like "10m".', show_default=False),
@@ -66,7 +67,7 @@ class _Start:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    add_commands(app, run, get)
+    add_commands(app, run, retry, get)
 
 
 def run(
@@ -77,7 +78,7 @@ def run(
     root: Root = None,
     label: NewLabels = None,
     name: NewName = "",
-    wait: Annotated[bool, typer.Option(help="Wait for the end, or only print the id.")] = True,
+    wait: Wait = True,
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,19 +114,44 @@ def run(
         wait=wait,
         timeout=span_option(timeout, "--timeout"),
     )
-    found = suite.ask(lambda client: _run(client, start))
-    if as_json:
-        printing.print_json(run_json(found))
-    elif found.state is RunState.SUCCEEDED:
-        print_output(found.output)
-    elif not found.state.ended:
-        printing.print_line(found.run_id)
-    else:
-        printing.complain(ending(found))
-    if not found.state.ended:
-        raise typer.Exit(ExitStatus.UNREACHABLE if wait else ExitStatus.SUCCESS)
-    if found.state is not RunState.SUCCEEDED:
-        raise typer.Exit(ExitStatus.FAILED)
+    _tell_end(suite.ask(lambda client: _run(client, start)), wait, as_json)
+
+
+def retry(
+    suite: Suite,
+    run: RunArgument,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Only this task, and what was skipped or waited for it; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Wait = True,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Re-open a run that ended without success; finished tasks stay finished.
+
+        stretto retry last
+        stretto retry 3dc3f --task upload --no-wait
+
+    What failed or was cancelled has its attempts anew, and what was skipped for its sake waits
+    again; clean-up tasks run again at the new end. Holds stay: `resume` lifts them.
+
+    --json: as of `run`.
+
+    Exit status: as of `run`; 2 when nothing of it can be retried.
+    """
+    limit = span_option(timeout, "--timeout")
+
+    async def retried(client: Client) -> Run:
+        opened = await client.retry(await find_run(client, run), tasks=tasks or ())
+        return await _to_end(client, opened, limit) if wait else opened
+
+    _tell_end(suite.ask(retried), wait, as_json)
 
 
 def get(
@@ -166,16 +192,33 @@ async def _run(client: Client, start: _Start) -> Run:
     started = await client.start(
         start.form, input=start.input, name=start.name, labels=start.labels
     )
-    if not start.wait:
-        return started
+    return await _to_end(client, started, start.timeout) if start.wait else started
+
+
+async def _to_end(client: Client, started: Run, timeout: timedelta | None) -> Run:
     follow = f"the run goes on; follow it with: stretto watch {started.run_id}"
     with RunProgress(started) as progress:
         try:
             async with progress.telling_what_waits(client):
-                return await client.wait(started, timeout=start.timeout, on_change=progress.show)
+                return await client.wait(started, timeout=timeout, on_change=progress.show)
         except DeadlineExceeded:
             progress.leave(f"not ended in the time given; {follow}")
             return await client.get(started)
         except BaseException:
             progress.leave(follow)
             raise
+
+
+def _tell_end(run: Run, waited: bool, as_json: bool) -> None:
+    if as_json:
+        printing.print_json(run_json(run))
+    elif run.state is RunState.SUCCEEDED:
+        print_output(run.output)
+    elif not run.state.ended:
+        printing.print_line(run.run_id)
+    else:
+        printing.complain(ending(run))
+    if not run.state.ended:
+        raise typer.Exit(ExitStatus.UNREACHABLE if waited else ExitStatus.SUCCESS)
+    if run.state is not RunState.SUCCEEDED:
+        raise typer.Exit(ExitStatus.FAILED)

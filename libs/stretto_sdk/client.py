@@ -298,6 +298,19 @@ class Client(LogReading):
         answer = await self._calls.unary(self._calls.runs.KillRun, request)
         return run_of(answer.run, answer.position)
 
+    async def retry(self, run: AnyRun, *, tasks: Sequence[str] = ()) -> Run:
+        """Re-open a run that ended without success; what succeeded stays, clean-up runs again.
+
+        >>> await client.result(await client.retry(run))
+
+        tasks: only these of the failed and cancelled ones, and what was skipped or waited for them.
+        Raises NotFound, FailedPrecondition (RUN_NOT_ENDED, NOTHING_TO_RETRY, TASK_NOT_RETRIABLE).
+        """
+        name, request_id = self._name_of(run), self._ids.uuid7()
+        request = pb.RetryRunRequest(name=name, request_id=request_id, tasks=tasks)
+        answer = await self._calls.unary(self._calls.runs.RetryRun, request)
+        return run_of(answer.run, answer.position)
+
     async def pause(self, run: AnyRun, *, hold: str = "", reason: str = "") -> Run:
         """Put a hold on a run: nothing new is leased until `resume` lifts it; attempts go on.
 

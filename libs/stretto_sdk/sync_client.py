@@ -214,6 +214,16 @@ class SyncClient:
         """
         return self._loop.call(self._client.kill(run, reason=reason))
 
+    def retry(self, run: AnyRun, *, tasks: Sequence[str] = ()) -> Run:
+        """Re-open a run that ended without success; what succeeded stays, clean-up runs again.
+
+        >>> client.result(client.retry(run))
+
+        tasks: only these of the failed and cancelled ones, and what was skipped or waited for them.
+        Raises NotFound, FailedPrecondition (RUN_NOT_ENDED, NOTHING_TO_RETRY, TASK_NOT_RETRIABLE).
+        """
+        return self._loop.call(self._client.retry(run, tasks=tasks))
+
     def pause(self, run: AnyRun, *, hold: str = "", reason: str = "") -> Run:
         """Put a hold on a run: nothing new is leased until `resume` lifts it; attempts go on.
 

@@ -15,12 +15,15 @@ from stretto_core.ids import TaskName
 from stretto_kernel.domain.run import RunEvent, decide, queries
 from stretto_kernel.domain.run import commands as cmd
 from stretto_kernel.domain.run.fingerprint import fingerprint
+from stretto_kernel.domain.run.refusals import NothingToRetry
+from stretto_kernel.domain.run.task import Succeeded
 
 from tests.model.oracle import LogOracle, check_fold, check_state
 from tests.model.plans import random_graph, random_task
 from tests.model.runs import Story, task
 
-DRIVEN_STEPS_MAX = 600
+DRIVEN_STEPS_MAX = 900
+RETRIES_MAX = 2
 REPEATABLE = (cmd.Requested, cmd.Complete, cmd.Fail, cmd.CancelAttempt, cmd.TimerFired)
 
 
@@ -66,6 +69,7 @@ class Hands:
         ("lift", 2),
         ("cancel", 0.3),
         ("kill", 0.1),
+        ("retry", 1),
         ("wait", 3),
         ("fire", 4),
     )
@@ -90,7 +94,30 @@ class Hands:
         check_state(self.story)
 
     def finish(self) -> None:
-        """Do what shell and workers would: the run ends by what it says it waits for."""
+        """Do what shell and workers would: the run ends by what it says it waits for.
+
+        Retried as often as there is something to retry, it ends well: every result is good now.
+        """
+        self._drive_to_end()
+        for _ in range(RETRIES_MAX):
+            finished = self._finished()
+            try:
+                self.story.retry(step_count=7)
+            except NothingToRetry:
+                return
+            self._drive_to_end()
+            for name, (activation, phase) in finished.items():
+                record = self.story.state.tasks[name]
+                assert (record.activation, record.phase) == (activation, phase), "finished stays so"
+
+    def _finished(self) -> dict[TaskName, tuple[int, Succeeded]]:
+        return {
+            name: (record.activation, record.phase)
+            for name, record in self.story.state.tasks.items()
+            if isinstance(record.phase, Succeeded) and not record.spec.clean_up
+        }
+
+    def _drive_to_end(self) -> None:
         story = self.story
         for _ in range(DRIVEN_STEPS_MAX):
             state = story.state
@@ -184,6 +211,11 @@ class Hands:
     def _kill(self, random: Random) -> None:
         del random
         self.story.kill()
+
+    def _retry(self, random: Random) -> None:
+        names = [name for name in self.story.state.tasks if random.random() < 0.3]
+        some = names if random.random() < 0.4 else []
+        self.story.retry(*some, step_count=random.choice([1, 3, 1_000]))
 
     def _wait(self, random: Random) -> None:
         self._arm()

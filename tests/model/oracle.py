@@ -28,6 +28,7 @@ class LogOracle:
 
     def __init__(self) -> None:
         self.epochs: Counter[str] = Counter()
+        self.activations: Counter[str] = Counter()
         self.succeeded: set[tuple[str, int]] = set()
         self.holds: set[str] = set()
         self.stopped = False
@@ -35,20 +36,28 @@ class LogOracle:
 
     def take(self, event: RunEvent, spec: TaskSpec | None, *, stopping: bool) -> None:
         """Judge one fact. spec: its task's; stopping: the run was, before it."""
-        assert self.terminal is None or isinstance(event, ev.WriteRefused), "after the end"
+        after_end = (ev.WriteRefused, ev.RunRetried)
+        assert self.terminal is None or isinstance(event, after_end), "after the end"
         match event:
             case ev.AttemptLeased():
                 assert spec is not None
                 assert event.epoch == self.epochs[event.task] + 1, "epochs rise by one"
                 self.epochs[event.task] = event.epoch
+                assert event.activation >= self.activations[event.task], "activations rise"
+                self.activations[event.task] = event.activation
                 assert spec.clean_up or not (self.stopped or stopping), "leased while stopping"
                 assert not self.holds or (spec.clean_up and stopping), "leased while held"
             case ev.AttemptSucceeded():
                 assert event.epoch == self.epochs[event.task], "a result of a stale epoch"
-                assert (event.task, 1) not in self.succeeded, "two results"
-                self.succeeded.add((event.task, 1))
+                activation = (event.task, self.activations[event.task])
+                assert activation not in self.succeeded, "two results"
+                self.succeeded.add(activation)
             case ev.AttemptFailed() | ev.AttemptLost() | ev.AttemptTimedOut():
                 assert event.epoch == self.epochs[event.task], "the end of a stale attempt"
+            case ev.RunRetried():
+                assert self.terminal is not None, "only an ended run is retried"
+                assert not isinstance(self.terminal, ev.RunSucceeded), "retried after success"
+                self.terminal, self.stopped = None, False
             case ev.HoldPlaced():
                 self.holds.add(event.hold_id)
             case ev.HoldLifted():
@@ -70,10 +79,13 @@ def check_state(story: Story) -> None:
     assert conclusion(state) == (), "the end comes with the fact that ended the last task"
     assert (queries.wake_up(state) is None) == (state.end is not None), "a named wake-up"
     _check_counts(state, story.now_ns)
+    stopped = state.stopping is not None or state.end is not None
+    # Joins are judged last when a run is re-opened; a stop may come before that.
+    interrupted = state.reopening is not None or (state.retry_count > 0 and stopped)
     for record in state.tasks.values():
         if record.spec.clean_up and state.cleaning_up is None:
             assert isinstance(record.phase, Blocked), "clean-up before its time"
-        elif isinstance(record.phase, Blocked):
+        elif isinstance(record.phase, Blocked) and not interrupted:
             assert verdict(state, record) is None, f"{record.name} should have been decided"
         elif isinstance(record.phase, Open | Leased):
             assert record.spec.dependencies == () or verdict(state, record) is not False

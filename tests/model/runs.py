@@ -115,6 +115,18 @@ class Story:
             )
         )
 
+    def retry(self, *tasks: str, step_count: int = 1_000) -> tuple[RunEvent, ...]:
+        request_id, digest = self.request()
+        return self.do(
+            cmd.Retry(
+                now_ns=self.now_ns,
+                request_id=request_id,
+                request_digest=digest,
+                tasks=tuple(TaskName(name) for name in tasks),
+                step_count=step_count,
+            )
+        )
+
     def lease(self, task: str, worker: str = "w1") -> tuple[RunEvent, ...]:
         return self.do(
             cmd.Lease(

@@ -31,7 +31,7 @@ WORKERS = ("w1", "w2")
 LATER = T0 + 1_000 * SECOND  # Past every timer; recorded times stand still, so that states meet.
 
 
-def _commands(state: RunState, epoch_max: int) -> Iterator[cmd.Command]:
+def _commands(state: RunState, epoch_max: int, retries_max: int) -> Iterator[cmd.Command]:
     """Everything that anybody could send now."""
     for name, record in state.tasks.items():
         if record.epoch < epoch_max:
@@ -47,6 +47,8 @@ def _commands(state: RunState, epoch_max: int) -> Iterator[cmd.Command]:
     request = {"now_ns": T0, "request_digest": b"d"}
     yield cmd.Cancel(request_id=RequestId("cancel"), **request)  # type: ignore[arg-type]
     yield cmd.Kill(request_id=RequestId("kill"), **request)  # type: ignore[arg-type]
+    if state.retry_count < retries_max:
+        yield cmd.Retry(request_id=RequestId("retry"), step_count=1, **request)  # type: ignore[arg-type]
 
 
 def _words_of_holder(name: TaskName, epoch: int) -> Iterator[cmd.Command]:
@@ -59,11 +61,15 @@ def _words_of_holder(name: TaskName, epoch: int) -> Iterator[cmd.Command]:
 
 def _judge(before: RunState, command: cmd.Command, after: RunState) -> None:
     """Hold one step against the invariants."""
-    assert before.end is None, "a fact after the end"
+    retried = isinstance(command, cmd.Retry)
+    assert (before.end is not None) == retried, "a fact after the end, or a retry before it"
     assert conclusion(after) == ()
     assert (queries.wake_up(after) is None) == (after.end is not None)
     for name, record in before.tasks.items():
-        _judge_task(record, command, after.tasks[name])
+        if not retried and before.reopening is None:
+            _judge_task(record, command, after.tasks[name])
+        elif isinstance(record.phase, Succeeded) and not record.spec.clean_up:
+            assert after.tasks[name].phase == record.phase, "finished stays finished"
 
 
 def _judge_task(record: TaskRecord, command: cmd.Command, after: TaskRecord) -> None:
@@ -76,13 +82,13 @@ def _judge_task(record: TaskRecord, command: cmd.Command, after: TaskRecord) -> 
         assert command.epoch == record.epoch, "a result of a holder that was passed on"
 
 
-def _explore(start: RunState, epoch_max: int) -> int:
+def _explore(start: RunState, epoch_max: int, retries_max: int) -> int:
     """Visit every reachable state once; return how many there are."""
     seen = {fingerprint(start, with_versions=False)}
     edge = deque([start])
     while edge:
         state = edge.popleft()
-        for command in _commands(state, epoch_max):
+        for command in _commands(state, epoch_max, retries_max):
             try:
                 events = decide(state, command)
             except Refusal as refusal:
@@ -110,15 +116,23 @@ def _task(name: str, *after: str, max_attempts: int = 2, **rest: object) -> plan
 
 
 @pytest.mark.parametrize(
-    ("tasks", "epoch_max", "state_count_min"),
+    ("tasks", "epoch_max", "retries_max", "state_count_min"),
     [
-        pytest.param((_task("a"), _task("b", "a")), 3, 7_000, id="chain"),
-        pytest.param((_task("a"), _task("b", clean_up=True)), 2, 3_000, id="clean-up"),
+        pytest.param((_task("a"), _task("b", "a")), 3, 0, 7_000, id="chain"),
+        pytest.param((_task("a"), _task("b", clean_up=True)), 2, 0, 3_000, id="clean-up"),
+        pytest.param((_task("a", max_attempts=1), _task("b", "a")), 2, 1, 4_000, id="retry"),
+        pytest.param(
+            (_task("a", max_attempts=1), _task("b", max_attempts=1, clean_up=True)),
+            2,
+            2,
+            4_000,
+            id="clean-up-again",
+        ),
     ],
 )
 def test_no_interleaving_breaks_an_invariant(
-    tasks: tuple[plan.TaskSpec, ...], epoch_max: int, state_count_min: int
+    tasks: tuple[plan.TaskSpec, ...], epoch_max: int, retries_max: int, state_count_min: int
 ) -> None:
-    count = _explore(started(*tasks).state, epoch_max)
+    count = _explore(started(*tasks).state, epoch_max, retries_max)
     print(f"{' and '.join(spec.name for spec in tasks)}: {count} states")  # noqa: T201 - the count is the finding
     assert count >= state_count_min

@@ -67,6 +67,7 @@ class RunFacts:
     tasks: dict[str, TaskFacts] = field(default_factory=dict)
     holds: set[str] = field(default_factory=set)
     stopping: bool = False
+    retry_count: int = 0
     end: Message | None = None
     request_ids: dict[str, int] = field(default_factory=dict)
 
@@ -99,7 +100,8 @@ class Laws:
         self._once(run, envelope)
         run.version = stored.version
         if run.end is not None:
-            self._hold(isinstance(event, ev.WriteRefused), "4: nothing follows a terminal event")
+            follows = (ev.WriteRefused, ev.RunRetried)
+            self._hold(isinstance(event, follows), "4: nothing follows a terminal event")
         self._run_event(run, event)
         self._task_event(run, event)
 
@@ -131,6 +133,8 @@ class Laws:
                 self._revoke(task for task in run.tasks.values() if not task.clean_up)
             case ev.RunCleanUpTimedOut():
                 self._revoke(task for task in run.tasks.values() if task.clean_up)
+            case ev.RunRetried():
+                self._retried(run)
             case ev.RunKilled():
                 self._revoke(run.tasks.values())
         if isinstance(event, _STOPPING):
@@ -139,6 +143,14 @@ class Laws:
             open_tasks = [name for name, task in run.tasks.items() if task.open_epoch]
             self._hold(not open_tasks, f"4: a run ends without open leases, not {open_tasks}")
             run.end = event
+
+    def _retried(self, run: RunFacts) -> None:
+        failed = run.end is not None and not isinstance(run.end, ev.RunSucceeded)
+        self._hold(failed, "4: only a run that ended without success is retried")
+        run.end, run.stopping = None, False
+        run.retry_count += 1
+        for task in run.tasks.values():
+            task.not_before_ns = 0  # Who retries a run does not ask what its failures asked for.
 
     def _task_event(self, run: RunFacts, event: Message) -> None:
         name = getattr(event, "task", None)
@@ -168,6 +180,10 @@ class Laws:
         self._hold(not task.open_epoch, "3: a leased task is not leased again")
         self._hold(self._time_ns >= task.not_before_ns, "a retry_after is waited for")
         self._hold(event.activation not in task.succeeded_in, "3: it has its result already")
+        again = bool(task.succeeded_in) and not task.clean_up
+        self._hold(not again, "3: what succeeded is not run again")
+        highest = run.retry_count + 1
+        self._hold(task.activation <= event.activation <= highest, "3: activations only rise")
         self._hold(
             event.attempt <= task.spec.retry.max_attempts,
             f"attempt {event.attempt} of at most {task.spec.retry.max_attempts}",

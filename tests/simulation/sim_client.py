@@ -32,6 +32,7 @@ from stretto_core.testing.network import Network
 from stretto_core.testing.process import Process
 from stretto_core.testing.seeded import random_for
 from stretto_core.testing.trace import Trace
+from stretto_kernel.domain.run.reopening import may_be_retried
 from stretto_kernel.domain.run.resource import to_task
 
 from tests.simulation.laws import Laws
@@ -39,6 +40,7 @@ from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import random_plan, random_slice
 
 CALL_TIMEOUT_S = 3.0
+RETRIES_MAX = 1
 TERMINAL = (
     run_pb2.RUN_STATE_SUCCEEDED,
     run_pb2.RUN_STATE_FAILED,
@@ -109,7 +111,37 @@ class SimClient:
         async with asyncio.TaskGroup() as group:
             for step in steps:
                 group.create_task(self._step(step, run))
-        await self._await_end(run, start)
+        run = await self._await_end(run, start)
+        for _ in range(RETRIES_MAX):
+            if run.state == run_pb2.RUN_STATE_SUCCEEDED or draws.random() < 0.6:
+                break
+            if (retried := await self._retry(run)) is None:
+                break
+            run = await self._await_end(retried, start)
+
+    async def _retry(self, run: run_pb2.Run) -> run_pb2.Run | None:
+        """Have the ended run re-opened, all of it or some tasks; None when nothing is to retry."""
+        state = self._fold.at(run.run_id, run.version)
+        request = wire.RetryRunRequest(name=run.name, request_id=self._ids.uuid7())
+        if self._draws.random() < 0.3:
+            retriable = [name for name, record in state.tasks.items() if may_be_retried(record)]
+            request.tasks.extend(retriable[: self._draws.randint(1, 2)])
+        try:
+            answer = await self._until_answered("RetryRun", request)
+        except Refusal as refusal:
+            self._hold(refusal.reason_word == "NOTHING_TO_RETRY", f"retry: {refusal.reason_word}")
+            return None
+        self._in_log(run.run_id, request.request_id)
+        retried: run_pb2.Run = answer.run
+        for hold in retried.holds:  # They outlive the end: whoever retries has to lift them.
+            resume = wire.ResumeRunRequest(
+                name=run.name, request_id=self._ids.uuid7(), hold_id=hold.hold_id
+            )
+            try:
+                await self._until_answered("ResumeRun", resume)
+            except Refusal as refusal:
+                self._hold(refusal.reason_word == "RUN_CLOSED", f"resume: {refusal.reason_word}")
+        return retried
 
     async def _start(self, start: wire.StartRunRequest) -> run_pb2.Run:
         """Start it by itself, or in a batch with its own repetition and one that is wrong."""
@@ -174,8 +206,8 @@ class SimClient:
         answer = await self._until_answered("KillRun", request)
         self._hold(answer.run.state == run_pb2.RUN_STATE_KILLED, f"{run.run_id} is killed")
 
-    async def _await_end(self, run: run_pb2.Run, start: wire.StartRunRequest) -> None:
-        """Ask in every way there is until the run has ended."""
+    async def _await_end(self, run: run_pb2.Run, start: wire.StartRunRequest) -> run_pb2.Run:
+        """Ask in every way there is until the run has ended; return how it did."""
         waiting = wire.StartRunRequest()
         waiting.CopyFrom(start)
         waiting.wait_timeout.CopyFrom(Duration(seconds=2))
@@ -192,6 +224,7 @@ class SimClient:
         self.ended[run.run_id] = run.state
         if self._draws.random() < 0.3:
             await self._list_tasks(run)
+        return run
 
     async def _watch_to_end(self, run: run_pb2.Run) -> run_pb2.Run:
         """Follow the run over any number of streams; what was seen in all is the whole of it."""

@@ -54,9 +54,12 @@ UNARY_METHODS = (
     "ResumeRun",
     "CancelRun",
     "KillRun",
+    "RetryRun",
     "AddTasks",
 )
 WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
+RETRY_STEP_COUNT = 5
+"""So few that the small runs of a world are re-opened in several steps."""
 DIAL_TIMEOUT_S = 0.5
 DRAIN_GRACE_S = 3.0
 _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
@@ -103,7 +106,11 @@ class SimKernel:
             to_status=to_status,
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
-        self._run_servicer = RunServicer(self._kernel, RunListing(index, store.partition))
+        self._run_servicer = RunServicer(
+            self._kernel,
+            RunListing(index, store.partition),
+            retry_step_count=RETRY_STEP_COUNT,
+        )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))
         self._readiness = Readiness(_Health(), self._kernel)
 

@@ -303,6 +303,18 @@ def run_killed() -> Story:
     return story
 
 
+def retried() -> Story:
+    story = run_killed()
+    story.retry()
+    return story
+
+
+def reopening() -> Story:
+    story = run_killed()
+    story.retry(step_count=1)
+    return story
+
+
 def start_again(story: Story) -> tuple[RunEvent, ...]:
     return story.start(plan.TaskGraph(tasks=[task("x")]))
 
@@ -339,31 +351,46 @@ def complete_x(story: Story) -> tuple[RunEvent, ...]:
     return story.complete("x", "5", epoch=1)
 
 
-RUN_COMMANDS = (start_again, add, hold, lift, cancel, kill, lease_y, lease_tidy, complete_x)
-N, U, S = "NOT_FOUND", "REQUEST_ID_REUSED", "RUN_CLOSED"
+def retry(story: Story) -> tuple[RunEvent, ...]:
+    return story.retry()
+
+
+RUN_COMMANDS = (
+    *(start_again, add, hold, lift, cancel, kill, lease_y, lease_tidy, complete_x),
+    retry,
+)
+N, U, S, E = "NOT_FOUND", "REQUEST_ID_REUSED", "RUN_CLOSED", "RUN_NOT_ENDED"
 RUN_TABLE = {
-    not_started: ("RunStarted", *[N] * 8),
+    not_started: ("RunStarted", *[N] * 9),
     running: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *("AttemptLeased", X_, "AttemptSucceeded"),
+        *("AttemptLeased", X_, "AttemptSucceeded", E),
     ),
     growing: (
         *(U, "TasksAdded", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *("AttemptLeased", X_, "AttemptSucceeded"),
+        *("AttemptLeased", X_, "AttemptSucceeded", E),
     ),
     held: (
         *(U, "PLAN_SEALED", "-", "HoldLifted", "RunCancelRequested", "RunKilled"),
-        *(X_, X_, "AttemptSucceeded"),
+        *(X_, X_, "AttemptSucceeded", E),
     ),
-    cancelling: (U, S, "HoldPlaced", "-", "-", "RunKilled", X_, X_, "AttemptSucceeded"),
+    cancelling: (U, S, "HoldPlaced", "-", "-", "RunKilled", X_, X_, "AttemptSucceeded", E),
     cleaning_up: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *(X_, "AttemptLeased", C),
+        *(X_, "AttemptLeased", C, E),
     ),
-    run_succeeded: (U, S, S, S, S, S, X_, X_, C),
-    run_failed: (U, S, S, S, S, S, X_, X_, C),
-    run_cancelled: (U, S, S, S, "-", S, X_, X_, C),
-    run_killed: (U, S, S, S, S, "-", X_, X_, L),
+    run_succeeded: (U, S, S, S, S, S, X_, X_, C, "NOTHING_TO_RETRY"),
+    run_failed: (U, S, S, S, S, S, X_, X_, C, "RunRetried"),
+    run_cancelled: (U, S, S, S, "-", S, X_, X_, C, "RunRetried"),
+    run_killed: (U, S, S, S, S, "-", X_, X_, L, "RunRetried"),
+    retried: (
+        *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
+        *("AttemptLeased", X_, L, E),
+    ),
+    reopening: (
+        *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
+        *(X_, X_, L, E),
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import RunId, StreamId, TaskName
-from stretto_kernel.app import stream_host
+from stretto_kernel.app import ended_runs
 from stretto_kernel.app.recovery import ActiveRuns, find_active_runs
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.session import FRAME_BYTES_MAX, WorkSession
@@ -225,7 +225,7 @@ async def test_a_view_of_the_future_is_no_view(kernel: Kernel) -> None:
 async def test_ended_runs_in_memory_are_bounded_by_their_tasks(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_host, "ENDED_TASKS_MAX", 10)
+    monkeypatch.setattr(ended_runs, "TASKS_MAX", 10)
     run_ids = []
     for _ in range(5):
         plan = graph(*(task(f"t{number}") for number in range(4)))

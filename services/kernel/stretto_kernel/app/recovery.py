@@ -20,6 +20,7 @@ ENDED_TYPES = frozenset(
     event.DESCRIPTOR.full_name
     for event in (ev.RunSucceeded, ev.RunFailed, ev.RunCancelled, ev.RunKilled)
 )
+RETRIED_TYPE = ev.RunRetried.DESCRIPTOR.full_name
 GROWING_TYPES = frozenset(
     event.DESCRIPTOR.full_name for event in (ev.TasksAdded, ev.TasksSpawned, ev.AttemptSucceeded)
 )
@@ -72,7 +73,7 @@ async def find_active_runs(log: EventLog, index: RunIndex) -> list[ActiveRun]:
         page = await log.read_all(after_position=position)
         for event in page.events:
             run_id = RunId(event.stream)
-            if event.type == STARTED_TYPE:
+            if event.type in (STARTED_TYPE, RETRIED_TYPE):
                 active[run_id] = ActiveRun(run_id)
             elif event.type in ENDED_TYPES:
                 active.pop(run_id, None)

@@ -178,13 +178,15 @@ class RunCalls:
             async with asyncio.timeout(timeout_ns / NS_PER_S):
                 while True:
                     run = await self._host.load(run_id)
+                    # An end that came after the question is proven by its own commit. An older one
+                    # may have been retried under another owner since.
+                    came_after = not run.has_ended
                     await self._host.until_end(run)
                     if not run.has_ended:
                         continue
                     shown = self._show(run, with_input=False)
                     try:
-                        # What has ended stays so: its commit alone makes the answer true.
-                        await self._host.answered(run, run.decided, own_facts=True)
+                        await self._host.answered(run, run.decided, own_facts=came_after)
                     except DecidedAgain:
                         continue
                     return Answered(shown, run.position)
@@ -204,7 +206,7 @@ class RunCalls:
     async def steer_run(
         self, namespace: Namespace, run_id: RunId, command: Command, caller: Caller
     ) -> Answered[run_pb2.Run]:
-        """Decide a client's command on a run: hold, lift, cancel, kill, add tasks.
+        """Decide a client's command on a run: hold, lift, cancel, kill, retry, add tasks.
 
         Raises RunNotFound, BlobMissing and what the decider refuses.
         """

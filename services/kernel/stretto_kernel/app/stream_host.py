@@ -14,7 +14,6 @@ May not do I/O but through the log port; knows no gRPC and no worker.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from stretto_core.eventlog.recorded import NewEvent, Recorded
 from stretto_core.eventlog.writer import Committed, WriterLimits
 from stretto_core.ids import EventId, IdSource, Namespace, RunId, StreamId
 
+from stretto_kernel.app.ended_runs import EndedRuns
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import (
     DecidedAgain,
@@ -51,8 +51,6 @@ FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
 DECIDE_AGAIN_MAX = 3
-ENDED_TASKS_MAX = 50_000
-"""The tasks of all ended runs in memory, whatever their number."""
 WATCHERS_COMPACT = 64
 
 KERNEL_PRINCIPAL = Principal(kind=PRINCIPAL_KIND_KERNEL, name="kernel")
@@ -141,10 +139,8 @@ class StreamHost:
         self._codec = codec
         self._clock = clock
         self._ids = ids
-        self._ended_runs_max = ended_runs_max
         self._runs: dict[RunId, HostedRun] = {}
-        self._ended: OrderedDict[RunId, HostedRun] = OrderedDict()
-        self._ended_tasks = 0
+        self._ended = EndedRuns(ended_runs_max)
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
         self._batches: dict[int, _Batch] = {}
         self._listener: HostListener = _Nobody()
@@ -224,6 +220,8 @@ class StreamHost:
             watch.note(touched)
         if run.has_ended:
             release(run.end_watchers)
+        else:
+            self._ended.forget(run.run_id)  # A retried one goes on.
         self._listener.run_changed(run, touched)
         return True
 
@@ -316,7 +314,7 @@ class StreamHost:
         for run in runs:
             run.dropped = True
             self._runs.pop(run.run_id, None)
-            self._forget_ended(run.run_id)
+            self._ended.forget(run.run_id)
             void_watchers(run)
             self._listener.run_dropped(run)
         for run in runs:
@@ -382,18 +380,6 @@ class StreamHost:
         return run
 
     def _retire(self, run: HostedRun) -> None:
-        """Keep an ended run for those who ask soon, and let the oldest ones go."""
-        self._forget_ended(run.run_id)
-        self._ended[run.run_id] = run
-        self._ended_tasks += run.state.task_count
-        while len(self._ended) > self._ended_runs_max or (
-            self._ended_tasks > ENDED_TASKS_MAX and len(self._ended) > 1
-        ):
-            old = next(iter(self._ended.values()))
-            self._forget_ended(old.run_id)
+        for old in self._ended.keep(run):
             if old.is_clean:  # Else it comes back here with its commit.
                 self._runs.pop(old.run_id, None)
-
-    def _forget_ended(self, run_id: RunId) -> None:
-        if (old := self._ended.pop(run_id, None)) is not None:
-            self._ended_tasks -= old.state.task_count

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from stretto.common.v1.lease_pb2 import Position
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.errors import Unimplemented
-from stretto_core.ids import Namespace, RunId
+from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.run import commands
@@ -200,6 +199,24 @@ def parse_add_tasks(request: pb.AddTasksRequest, asked: Asked) -> Steer:
     return Steer(namespace, run_id, command, asked.caller(request_id, digest))
 
 
+def parse_retry(request: pb.RetryRunRequest, asked: Asked, *, step_count: int) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    tasks = tuple(TaskName(name) for name in request.tasks)
+    fields.refuse("the request")
+    digest = digest_of("RetryRun", run_id, tasks)
+    command = commands.Retry(
+        now_ns=asked.now_ns,
+        request_id=request_id,
+        request_digest=digest,
+        tasks=tasks,
+        step_count=step_count,
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
 def parse_run_name(field: str, text: str) -> tuple[Namespace, RunId]:
     """Raises InvalidArgument."""
     fields = Fields()
@@ -211,11 +228,6 @@ def parse_run_name(field: str, text: str) -> tuple[Namespace, RunId]:
 def position_of(partition: str, number: int) -> Position:
     """A place in the log as a reply carries it."""
     return Position(partition=partition, number=number)
-
-
-def refuse_retry() -> Unimplemented:
-    """What answers RetryRun."""
-    return Unimplemented("this version does not re-open ended runs", feature="retry_run")
 
 
 def _hold_id(fields: Fields, text: str) -> str:

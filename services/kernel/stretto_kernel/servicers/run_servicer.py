@@ -29,14 +29,26 @@ Response = TypeVar("Response")
 
 TASK_PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
+RETRY_STEP_COUNT = 500
+"""Some milliseconds: see `domain.run.reopening`."""
 ANSWER_S = 0.25
 """A wait ends so long before its caller's deadline."""
 
 
 class RunServicer(RunServiceServicer):
-    """Serves runs of the partition a kernel owns."""
+    """Serves runs of the partition a kernel owns.
 
-    def __init__(self, kernel: Kernel, listing: RunListing) -> None:
+    retry_step_count: how much of a large run is re-opened by one fact.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        listing: RunListing,
+        *,
+        retry_step_count: int = RETRY_STEP_COUNT,
+    ) -> None:
+        self._retry_step_count = retry_step_count
         self._kernel = kernel
         self._listing = listing
         self._clock = kernel.ports.clock
@@ -145,7 +157,8 @@ class RunServicer(RunServiceServicer):
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
         """See the contract."""
-        raise parse.refuse_retry()
+        steer = parse.parse_retry(request, self._asked(), step_count=self._retry_step_count)
+        return await self._steer(steer, pb.RetryRunResponse)
 
     async def _steer(self, steer: parse.Steer, response: Callable[..., Response]) -> Response:
         run, number = await self._kernel.partition.calls.steer_run(

@@ -72,6 +72,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """RESOURCE_EXHAUSTED: the run holds its most holds."""
     REASON_REQUEST_ID_LIMIT: _Reason.ValueType  # 31
     """RESOURCE_EXHAUSTED: the stream remembers its most request ids."""
+    REASON_RUN_NOT_ENDED: _Reason.ValueType  # 32
+    """FAILED_PRECONDITION: the run goes on; only an ended one can be retried."""
+    REASON_NOTHING_TO_RETRY: _Reason.ValueType  # 33
+    """FAILED_PRECONDITION: the run succeeded, or no task of it failed or was cancelled."""
+    REASON_TASK_NOT_RETRIABLE: _Reason.ValueType  # 34
+    """FAILED_PRECONDITION: a task named to be retried neither failed nor was cancelled."""
     REASON_SESSION_REPLACED: _Reason.ValueType  # 40
     """FAILED_PRECONDITION: a newer process of this worker is connected: exit."""
     REASON_SUBSCRIBER_TOO_SLOW: _Reason.ValueType  # 41
@@ -168,6 +174,12 @@ REASON_HOLD_LIMIT: Reason.ValueType  # 30
 """RESOURCE_EXHAUSTED: the run holds its most holds."""
 REASON_REQUEST_ID_LIMIT: Reason.ValueType  # 31
 """RESOURCE_EXHAUSTED: the stream remembers its most request ids."""
+REASON_RUN_NOT_ENDED: Reason.ValueType  # 32
+"""FAILED_PRECONDITION: the run goes on; only an ended one can be retried."""
+REASON_NOTHING_TO_RETRY: Reason.ValueType  # 33
+"""FAILED_PRECONDITION: the run succeeded, or no task of it failed or was cancelled."""
+REASON_TASK_NOT_RETRIABLE: Reason.ValueType  # 34
+"""FAILED_PRECONDITION: a task named to be retried neither failed nor was cancelled."""
 REASON_SESSION_REPLACED: Reason.ValueType  # 40
 """FAILED_PRECONDITION: a newer process of this worker is connected: exit."""
 REASON_SUBSCRIBER_TOO_SLOW: Reason.ValueType  # 41

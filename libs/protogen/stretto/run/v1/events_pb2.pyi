@@ -827,3 +827,53 @@ class RunKilled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunKilled: _TypeAlias = RunKilled  # noqa: Y015
+
+@_typing.final
+class RunRetried(_message.Message):
+    """An ended run was re-opened: what failed or was cancelled begins its next activation, and with it
+    what was skipped for its sake. Finished tasks stay finished; every clean-up task runs again at the
+    new end. Which tasks that are follows from the state; a large run is re-opened in steps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    step_count: _builtins.int
+    """How many steps of the re-opening this fact and each TasksReopened after it carries out (a step is
+    a task looked at or an edge counted); they follow until nothing is left to re-open.
+    """
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these of the failed and cancelled tasks; empty = all of them."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
+        step_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step_count", b"step_count", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRetried: _TypeAlias = RunRetried  # noqa: Y015
+
+@_typing.final
+class TasksReopened(_message.Message):
+    """The re-opening of a retried run went on by as many steps as its RunRetried says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TasksReopened: _TypeAlias = TasksReopened  # noqa: Y015

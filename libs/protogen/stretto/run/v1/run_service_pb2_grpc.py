@@ -291,13 +291,21 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryRun(self, request, context):
-        """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
+        """Re-opens a run that ended FAILED, CANCELLED or KILLED: tasks that failed or were cancelled begin
+        their next activation (attempts count from 1 again, epochs go on), and with them, transitively,
+        what was skipped for their sake. Tasks that succeeded are not run again, nor are failures that the
+        plan tolerates or tasks that a join no longer needed, unless they are named. The run's timeout
+        counts anew, what cancelled or failed it is cleared, holds stay; every clean-up task runs again at
+        the new end. Returns when the request is recorded, not when the run has ended.
 
-        Idempotency: by request_id.
+        Idempotency: by request_id (24 h).
 
-        Codes: UNIMPLEMENTED: not in this version.
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or no such task in it:
+        stop. FAILED_PRECONDITION RUN_NOT_ENDED: it goes on: wait for its end or cancel it;
+        NOTHING_TO_RETRY: it succeeded, or no task of it failed or was cancelled: stop;
+        TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
-        Limits: none.
+        Limits: 1,000 names; a large run is re-opened in steps while others are served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

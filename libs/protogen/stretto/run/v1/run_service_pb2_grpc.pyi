@@ -165,13 +165,21 @@ class RunServiceStub:
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
     RetryRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]
-    """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
+    """Re-opens a run that ended FAILED, CANCELLED or KILLED: tasks that failed or were cancelled begin
+    their next activation (attempts count from 1 again, epochs go on), and with them, transitively,
+    what was skipped for their sake. Tasks that succeeded are not run again, nor are failures that the
+    plan tolerates or tasks that a join no longer needed, unless they are named. The run's timeout
+    counts anew, what cancelled or failed it is cleared, holds stay; every clean-up task runs again at
+    the new end. Returns when the request is recorded, not when the run has ended.
 
-    Idempotency: by request_id.
+    Idempotency: by request_id (24 h).
 
-    Codes: UNIMPLEMENTED: not in this version.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or no such task in it:
+    stop. FAILED_PRECONDITION RUN_NOT_ENDED: it goes on: wait for its end or cancel it;
+    NOTHING_TO_RETRY: it succeeded, or no task of it failed or was cancelled: stop;
+    TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
-    Limits: none.
+    Limits: 1,000 names; a large run is re-opened in steps while others are served.
     """
 
 @_typing.type_check_only
@@ -311,13 +319,21 @@ class RunServiceAsyncStub(RunServiceStub):
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
     RetryRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.RetryRunRequest, _run_service_pb2.RetryRunResponse]  # type: ignore[assignment]
-    """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
+    """Re-opens a run that ended FAILED, CANCELLED or KILLED: tasks that failed or were cancelled begin
+    their next activation (attempts count from 1 again, epochs go on), and with them, transitively,
+    what was skipped for their sake. Tasks that succeeded are not run again, nor are failures that the
+    plan tolerates or tasks that a join no longer needed, unless they are named. The run's timeout
+    counts anew, what cancelled or failed it is cleared, holds stay; every clean-up task runs again at
+    the new end. Returns when the request is recorded, not when the run has ended.
 
-    Idempotency: by request_id.
+    Idempotency: by request_id (24 h).
 
-    Codes: UNIMPLEMENTED: not in this version.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or no such task in it:
+    stop. FAILED_PRECONDITION RUN_NOT_ENDED: it goes on: wait for its end or cancel it;
+    NOTHING_TO_RETRY: it succeeded, or no task of it failed or was cancelled: stop;
+    TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
-    Limits: none.
+    Limits: 1,000 names; a large run is re-opened in steps while others are served.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -532,13 +548,21 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.RetryRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.RetryRunResponse, _abc.Awaitable[_run_service_pb2.RetryRunResponse]]:
-        """Re-opens failed and cancelled tasks of an ended run. Not served in this version.
+        """Re-opens a run that ended FAILED, CANCELLED or KILLED: tasks that failed or were cancelled begin
+        their next activation (attempts count from 1 again, epochs go on), and with them, transitively,
+        what was skipped for their sake. Tasks that succeeded are not run again, nor are failures that the
+        plan tolerates or tasks that a join no longer needed, unless they are named. The run's timeout
+        counts anew, what cancelled or failed it is cleared, holds stay; every clean-up task runs again at
+        the new end. Returns when the request is recorded, not when the run has ended.
 
-        Idempotency: by request_id.
+        Idempotency: by request_id (24 h).
 
-        Codes: UNIMPLEMENTED: not in this version.
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or no such task in it:
+        stop. FAILED_PRECONDITION RUN_NOT_ENDED: it goes on: wait for its end or cancel it;
+        NOTHING_TO_RETRY: it succeeded, or no task of it failed or was cancelled: stop;
+        TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
-        Limits: none.
+        Limits: 1,000 names; a large run is re-opened in steps while others are served.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,7 +13,7 @@ from stretto_kernel.domain.run.joins import Settling
 from stretto_kernel.domain.run.plan import duration_ns
 from stretto_kernel.domain.run.retry import attempt_seed, backoff_ns, may_retry
 from stretto_kernel.domain.run.stopping import begin_failing, stop_deadline_ns
-from stretto_kernel.domain.run.task import Cancelled, Failed, Open, TaskRecord
+from stretto_kernel.domain.run.task import Cancelled, Failed, Leased, Open, TaskRecord
 
 _LOSSES = {
     ev.LOSS_CAUSE_EXPIRED: ("LEASE_EXPIRED", "the lease was not renewed in time"),
@@ -71,7 +71,7 @@ def end_attempt(
         record.tries += 1
         record.failure = _with_task(failure, record)
     if was_asked_to_stop:
-        settling.end(record, Cancelled(settling.time_ns))
+        settling.end(record, cancelled(record, settling.time_ns))
         return
     policy = record.spec.retry
     if failure is not None and not may_retry(policy, failure, record.tries):
@@ -84,6 +84,13 @@ def end_attempt(
     state.move(
         record, Open(settling.time_ns, not_before_ns, late_epoch=record.epoch if silent else 0)
     )
+
+
+def cancelled(record: TaskRecord, time_ns: int) -> Cancelled:
+    """Return the end of a leased task that stopped as it was asked to."""
+    lease = record.phase
+    assert isinstance(lease, Leased)
+    return Cancelled(time_ns, unneeded=lease.stop_deadline_ns is not None)
 
 
 def fail_task(settling: Settling, record: TaskRecord, failure: Failure) -> None:

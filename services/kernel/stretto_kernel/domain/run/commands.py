@@ -89,6 +89,17 @@ class Kill(Requested):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retry(Requested):
+    """Re-open an ended run: all that failed or was cancelled, or only `tasks`.
+
+    step_count: how much of a large run is re-opened by one fact.
+    """
+
+    tasks: tuple[TaskName, ...] = ()
+    step_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease(Command):
     """Give the task's next attempt to a worker.
 
@@ -232,6 +243,13 @@ class PlanSliceTimeout:
     slice_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReopenNext:
+    """The next steps of a retried run are due at once; `slice_count` is how many were done."""
+
+    slice_count: int
+
+
 Timer = (
     QueueTimeout
     | AttemptTimeout
@@ -241,6 +259,7 @@ Timer = (
     | GraceEnded
     | CleanUpTimeout
     | PlanSliceTimeout
+    | ReopenNext
 )
 """What a timer was armed for; hashable, so that it is also the timer's key."""
 

@@ -1,18 +1,27 @@
-"""Deciding what a client may do to a run as a whole: hold it, cancel it, kill it."""
+"""Deciding what a client may do to a run as a whole: hold it, cancel it, kill it, retry it."""
 
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
 from stretto.run.v1 import events_pb2 as ev
 
-from stretto_kernel.domain.run.commands import Cancel, Kill, LiftHold, PlaceHold
+from stretto_kernel.domain.run.commands import Cancel, Kill, LiftHold, PlaceHold, Retry
 from stretto_kernel.domain.run.findings import Findings
+from stretto_kernel.domain.run.holders import find
 from stretto_kernel.domain.run.holds import HOLDS_MAX
 from stretto_kernel.domain.run.plan_check import HOUR_S, WORD
-from stretto_kernel.domain.run.refusals import HoldLimit, RunClosed
+from stretto_kernel.domain.run.refusals import (
+    HoldLimit,
+    NothingToRetry,
+    RunClosed,
+    RunNotEnded,
+    TaskNotRetriable,
+)
+from stretto_kernel.domain.run.reopening import may_be_retried, something_to_retry
 from stretto_kernel.domain.run.state import RunEvent, RunState
 
 REASON_CHARS_MAX = 1_000
+NAMED_TASKS_MAX = 1_000
 
 
 def place_hold(state: RunState, command: PlaceHold) -> tuple[RunEvent, ...]:
@@ -59,6 +68,28 @@ def kill(state: RunState, command: Kill) -> tuple[RunEvent, ...]:
         return ()
     _refuse_ended(state)
     return (ev.RunKilled(reason=command.reason),)
+
+
+def retry(state: RunState, command: Retry) -> tuple[RunEvent, ...]:
+    """Re-open the failed and cancelled tasks of a run that ended without success."""
+    findings = Findings()
+    if len(command.tasks) > NAMED_TASKS_MAX:
+        findings.wrong("tasks", f"has more than {NAMED_TASKS_MAX} names")
+    if len(set(command.tasks)) < len(command.tasks):
+        findings.wrong("tasks", "has a name twice")
+    findings.refuse("the retry")
+    if state.end is None:
+        raise RunNotEnded("the run goes on; only an ended one can be retried")
+    for name in command.tasks:
+        record = find(state, name)
+        if not may_be_retried(record):
+            raise TaskNotRetriable(
+                f"task {name!r} neither failed nor was cancelled: nothing of it can be retried",
+                task=name,
+            )
+    if isinstance(state.end.event, ev.RunSucceeded) or not something_to_retry(state):
+        raise NothingToRetry("the run succeeded, or no task of it failed or was cancelled")
+    return (ev.RunRetried(tasks=command.tasks, step_count=command.step_count),)
 
 
 def _check_reason(reason: str, hold_id: str | None = None) -> None:

@@ -22,6 +22,7 @@ from stretto_kernel.domain.run.commands import (
     RecordRefusal,
     Release,
     Requested,
+    Retry,
     Spawn,
     StartRun,
     TimerFired,
@@ -97,6 +98,7 @@ _DECIDE: dict[type[Command], Callable[[RunState, Any], tuple[RunEvent, ...]]] = 
     LiftHold: control.lift_hold,
     Cancel: control.cancel,
     Kill: control.kill,
+    Retry: control.retry,
 }
 DECIDED = frozenset(_DECIDE)
 """Every command the decider knows."""

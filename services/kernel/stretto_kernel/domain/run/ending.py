@@ -31,7 +31,8 @@ _NEVER_END = (
     ev.RunCancelled,
     ev.RunKilled,
 )
-_REVOKE_LEASES = (ev.RunGraceEnded, ev.RunCleanUpTimedOut)
+_REVOKE_LEASES = ev.RunGraceEnded | ev.RunCleanUpTimedOut
+_REOPENS = ev.RunRetried | ev.TasksReopened  # What was named may wait for something that was not.
 
 
 def with_end(state: RunState, events: tuple[RunEvent, ...], now_ns: int) -> tuple[RunEvent, ...]:
@@ -68,7 +69,7 @@ def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
     event = events[-1]
     if isinstance(event, _NEVER_END):
         return False
-    if isinstance(event, _REVOKE_LEASES):
+    if isinstance(event, _REVOKE_LEASES | _REOPENS):
         return True
     if isinstance(event, ev.TasksAdded):
         # A task without dependencies may be leased at once; others may all be skipped.

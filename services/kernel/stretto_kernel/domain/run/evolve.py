@@ -15,6 +15,7 @@ from stretto_core.eventlog.recorded import Recorded
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
 from stretto_kernel.domain.run.attempts import (
+    cancelled,
     end_attempt,
     fail_task,
     loss_failure,
@@ -25,6 +26,7 @@ from stretto_kernel.domain.run.growth import add_slice, add_spawned
 from stretto_kernel.domain.run.holds import Hold
 from stretto_kernel.domain.run.joins import Settling
 from stretto_kernel.domain.run.plan import duration_ns, read_policies, read_spawned, read_tasks
+from stretto_kernel.domain.run.reopening import begin_reopening, go_on_reopening
 from stretto_kernel.domain.run.state import (
     REQUEST_KEPT_NS,
     CleaningUp,
@@ -39,7 +41,7 @@ from stretto_kernel.domain.run.stopping import (
     end_grace,
     ordinary_over,
 )
-from stretto_kernel.domain.run.task import Cancelled, Leased, Succeeded, TaskRecord
+from stretto_kernel.domain.run.task import Leased, Succeeded, TaskRecord
 
 
 def evolve(state: RunState, recorded: Recorded[RunEvent]) -> None:
@@ -71,6 +73,7 @@ def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[Ru
         labels=dict(event.labels),
         display_name=event.display_name,
     )
+    state.opened_ns = recorded.time_ns
     state.run_touched = True
     _take_slice(state, sealed=not event.plan.growing)
     add_slice(settling, read_tasks(event.plan.tasks))
@@ -168,7 +171,7 @@ def _attempt_cancelled(settling: Settling, event: ev.AttemptCancelled) -> None:
     record = settling.state.edit(TaskName(event.task))
     if event.outcome_digest:
         record.outcomes[event.epoch] = event.outcome_digest
-    settling.end(record, Cancelled(settling.time_ns))
+    settling.end(record, cancelled(record, settling.time_ns))
 
 
 def _task_failed(settling: Settling, event: ev.TaskFailed) -> None:
@@ -226,7 +229,17 @@ def _clean_up_timed_out(settling: Settling, event: ev.RunCleanUpTimedOut) -> Non
 
 def _run_ended(settling: Settling, event: RunEvent) -> None:
     settling.state.end = RunEnd(event, settling.time_ns)
+    settling.state.reopening = None
     settling.state.run_touched = True
+
+
+def _run_retried(settling: Settling, event: ev.RunRetried) -> None:
+    begin_reopening(settling, [TaskName(name) for name in event.tasks], event.step_count)
+
+
+def _tasks_reopened(settling: Settling, event: ev.TasksReopened) -> None:
+    del event
+    go_on_reopening(settling)
 
 
 def _begin_clean_up(settling: Settling) -> None:
@@ -281,6 +294,8 @@ _EVOLVE: dict[type[RunEvent], Callable[[Settling, Any], None]] = {
     ev.RunFailed: _run_ended,
     ev.RunCancelled: _run_ended,
     ev.RunKilled: _run_ended,
+    ev.RunRetried: _run_retried,
+    ev.TasksReopened: _tasks_reopened,
 }
 EVOLVED: frozenset[type[RunEvent]] = frozenset({ev.RunStarted, *_EVOLVE})
 """Every event type the fold knows."""

@@ -31,6 +31,8 @@ def fingerprint(state: RunState, *, with_versions: bool = True) -> bytes:
         sorted(state.open_tasks),
         sorted(state.leased_tasks),
         sorted(state.backing_off),
+        state.left_alone_count,
+        (state.opened_ns, state.retry_count, _reopening(state)),
         (state.slice_count, state.slice_ns, state.sealed),
         (state.holds.placed, state.holds.held_since_ns, state.holds.spans),
         stopping
@@ -64,6 +66,21 @@ def _start(state: RunState) -> tuple[object, ...] | None:
     )
 
 
+def _reopening(state: RunState) -> tuple[object, ...] | None:
+    reopening = state.reopening
+    if reopening is None:
+        return None
+    return (
+        reopening.step_count,
+        sorted(reopening.named),
+        reopening.waiting,
+        reopening.task_count,
+        reopening.passed,
+        reopening.resetting,
+        reopening.slice_count,
+    )
+
+
 def _record(record: TaskRecord) -> tuple[object, ...]:
     return (
         record.spec,
@@ -72,6 +89,7 @@ def _record(record: TaskRecord) -> tuple[object, ...]:
         record.phase,
         record.epoch,
         record.activation,
+        record.retry,
         record.tries,
         record.ready_ns,
         record.failure,

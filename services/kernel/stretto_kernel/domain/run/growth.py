@@ -39,7 +39,7 @@ def add_spawned(settling: Settling, spawner: TaskName, specs: Sequence[TaskSpec]
     if isinstance(lease, Leased) and lease.stop_deadline_ns is not None:
         # The spawner was asked to stop because nobody needs its subtree: nor these.
         for record in records:
-            settling.end(record, Cancelled(settling.time_ns))
+            settling.end(record, Cancelled(settling.time_ns, unneeded=True))
         return
     _link(settling, records)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.ids import TaskName
 
-from stretto_kernel.domain.run.plan import Dependency
+from stretto_kernel.domain.run.plan import Dependency, TaskSpec
 from stretto_kernel.domain.run.state import RunState
 from stretto_kernel.domain.run.task import (
     Blocked,
@@ -51,29 +51,24 @@ class Settling:
         """Tell dependents of everything that ended, and of what ends by that."""
         while self._ended:
             ended = self.state.tasks[self._ended.popleft()]
-            for name in _dependents(self.state, ended):
+            for name in dependents_of(self.state, ended):
                 self._count_end(name, ended)
 
     def link(self, record: TaskRecord) -> None:
         """Count what a new task's dependencies have come to already, and judge its join."""
-        for edge in record.spec.dependencies:
-            for counted in _counted(self.state, edge):
-                if counted.ended:
-                    _count(record, counted)
-                else:
-                    record.waiting_count += 1
-        self._judge(record)
+        count_again(self.state, record)
+        self.judge(record)
 
     def _count_end(self, name: TaskName, ended: TaskRecord) -> None:
         if not isinstance(self.state.tasks[name].phase, Blocked):
             return  # Its join was decided before everything it counts had ended.
         record = self.state.own(name)
-        record.waiting_count -= 1
-        _count(record, ended)
-        self._judge(record)
+        count_end(record, ended.spec, ended.phase)
+        self.judge(record)
 
-    def _judge(self, record: TaskRecord) -> None:
-        match _verdict(record):
+    def judge(self, record: TaskRecord) -> None:
+        """Open or skip an owned, blocked task whose join is decided."""
+        match verdict(record):
             case True:
                 if may_open(self.state, record):
                     self.open(record)
@@ -84,7 +79,7 @@ class Settling:
         """Let the clean-up tasks start whose joins hold."""
         for name in self.state.clean_up_tasks:
             record = self.state.tasks[name]
-            if isinstance(record.phase, Blocked) and _verdict(record):
+            if isinstance(record.phase, Blocked) and verdict(record):
                 self.open(self.state.edit(name))
 
     def open(self, record: TaskRecord) -> None:
@@ -102,15 +97,20 @@ class Settling:
         record = self.state.edit(rest.name)
         phase = record.phase
         if not isinstance(phase, Leased):
-            self.end(record, Cancelled(self.time_ns))
+            self.end(record, Cancelled(self.time_ns, unneeded=True))
         elif phase.stop_deadline_ns is None:
             deadline_ns = self.time_ns + self.state.policies.cancel_grace_ns
             self.state.move(record, asked_to_stop(phase, deadline_ns))
 
 
 def may_open(state: RunState, record: TaskRecord) -> bool:
-    """Whether the run lets a task start whose join holds: clean-up waits for its time."""
-    return state.cleaning_up is not None if record.spec.clean_up else True
+    """Whether the run lets a task start whose join holds.
+
+    Clean-up waits for its time, everything else until all is reset of a run that is re-opened.
+    """
+    if record.spec.clean_up:
+        return state.cleaning_up is not None
+    return state.reopening is None or not state.reopening.resetting
 
 
 def asked_to_stop(lease: Leased, deadline_ns: int) -> Leased:
@@ -135,36 +135,49 @@ def lineage(state: RunState, record: TaskRecord) -> Iterator[TaskRecord]:
         above = state.tasks[above.spawner] if above.spawner is not None else None
 
 
-def is_broken(record: TaskRecord) -> bool:
-    """Whether an ended task keeps ALL_SUCCEEDED from holding."""
-    match record.phase:
-        case Succeeded():
-            return False
-        case Failed():
-            return not record.spec.failure_ignored
-        case _:
-            return True
-
-
 def _counted(state: RunState, edge: Dependency) -> Iterable[TaskRecord]:
     return subtree(state, edge.task) if edge.subtree else (state.tasks[edge.task],)
 
 
-def _dependents(state: RunState, ended: TaskRecord) -> Iterator[TaskName]:
+def dependents_of(state: RunState, ended: TaskRecord) -> Iterator[TaskName]:
+    """Yield every task whose join counts this one, as often as it counts it."""
     yield from ended.dependents
     for above in lineage(state, ended):
         yield from above.subtree_dependents
 
 
-def _count(record: TaskRecord, ended: TaskRecord) -> None:
-    phase: Phase = ended.phase
+def count_again(state: RunState, record: TaskRecord) -> int:
+    """Count afresh what an owned task's dependencies have come to; return how many it counts."""
+    record.waiting_count = record.succeeded_count = record.broken_count = 0
+    counted_count = 0
+    for edge in record.spec.dependencies:
+        for counted in _counted(state, edge):
+            counted_count += 1
+            record.waiting_count += 1
+            if counted.ended:
+                count_end(record, counted.spec, counted.phase)
+    return counted_count
+
+
+def count_end(record: TaskRecord, ended: TaskSpec, phase: Phase) -> None:
+    """Count in an owned, blocked task that one it waited for ended so."""
+    _add_end(record, ended, phase, +1)
+
+
+def uncount_end(record: TaskRecord, ended: TaskSpec, phase: Phase) -> None:
+    """Take back `count_end`: the task it waited for is waited for again."""
+    _add_end(record, ended, phase, -1)
+
+
+def _add_end(record: TaskRecord, ended: TaskSpec, phase: Phase, change: int) -> None:
+    record.waiting_count -= change
     if isinstance(phase, Succeeded):
-        record.succeeded_count += 1
-    elif is_broken(ended):
-        record.broken_count += 1
+        record.succeeded_count += change
+    elif not (isinstance(phase, Failed) and ended.failure_ignored):
+        record.broken_count += change
 
 
-def _verdict(record: TaskRecord) -> bool | None:
+def verdict(record: TaskRecord) -> bool | None:
     """Whether a blocked task's join holds; None while it is undecided."""
     join = record.spec.join
     match join.kind:
@@ -182,4 +195,4 @@ def _verdict(record: TaskRecord) -> bool | None:
 
 def _is_needed(state: RunState, rest: TaskRecord) -> bool:
     """Whether a task that has not been decided yet depends on this one."""
-    return any(isinstance(state.tasks[name].phase, Blocked) for name in _dependents(state, rest))
+    return any(isinstance(state.tasks[name].phase, Blocked) for name in dependents_of(state, rest))

@@ -25,6 +25,7 @@ from stretto_kernel.domain.run.stopping import (
     is_dispatchable,
     is_given_up,
     is_held,
+    is_resetting,
     stop_deadline_ns,
 )
 from stretto_kernel.domain.run.task import (
@@ -297,7 +298,9 @@ def _add_counts(shown: pb.TaskCounts, state: RunState, *, clean_up: bool) -> Non
     gone = state.end is not None
     if clean_up:
         gone = gone or (state.cleaning_up is not None and state.cleaning_up.timed_out)
-    elif stopping is not None:
+    elif stopping is None:
+        gone = gone or is_resetting(state)
+    else:
         gone = gone or stopping.grace_over
         shown.cancelled_count += blocked + ready
         blocked = ready = 0

@@ -35,6 +35,24 @@ class RunClosed(FailedPrecondition):
     reason = "RUN_CLOSED"
 
 
+class RunNotEnded(FailedPrecondition):
+    """The run goes on: only an ended one can be retried."""
+
+    reason = "RUN_NOT_ENDED"
+
+
+class NothingToRetry(FailedPrecondition):
+    """The run succeeded, or no task of it failed or was cancelled."""
+
+    reason = "NOTHING_TO_RETRY"
+
+
+class TaskNotRetriable(FailedPrecondition):
+    """A task named to be retried (metadata `task`) neither failed nor was cancelled."""
+
+    reason = "TASK_NOT_RETRIABLE"
+
+
 class LeaseLost(FailedPrecondition):
     """The presented epoch is not current (metadata `current_epoch`): stop work, drop the result."""
 

@@ -9,6 +9,7 @@ task record when they first change it. Instants are UTC nanoseconds.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from google.protobuf.message import Message
@@ -73,6 +74,25 @@ class CleaningUp:
     timed_out: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reopening:
+    """How far the re-opening of a retried run is: see `reopening`.
+
+    step_count: how many steps a fact does; slice_count: how many facts did theirs.
+    named: the only tasks asked for; empty = all. waiting: tasks to reset before others are looked
+      at. passed: how many of the first `task_count` tasks were looked at.
+    resetting: False once everything is reset and joins are judged.
+    """
+
+    step_count: int
+    named: frozenset[TaskName]
+    waiting: tuple[TaskName, ...]
+    task_count: int
+    passed: int = 0
+    resetting: bool = True
+    slice_count: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnd:
     """The terminal fact: RunSucceeded, RunFailed, RunCancelled or RunKilled."""
@@ -94,7 +114,7 @@ class Touched:
 
 
 class _Overlay(dict[TaskName, TaskRecord]):
-    """Records changed on a branch; the others are read through. Only lookup by name is whole."""
+    """Records changed on a branch; the others are read through. Whole are look-up and iteration."""
 
     __slots__ = ("_under",)
 
@@ -108,6 +128,10 @@ class _Overlay(dict[TaskName, TaskRecord]):
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self._under
 
+    def __iter__(self) -> Iterator[TaskName]:
+        yield from self._under
+        yield from [name for name in super().__iter__() if name not in self._under]
+
 
 @dataclass(slots=True, eq=False)
 class RunState:
@@ -117,6 +141,8 @@ class RunState:
     counts, clean_up_counts: ordinary and clean-up tasks per phase number.
     open_tasks, leased_tasks, backing_off: names by phase (values unused), the last of tasks opened
       with a wait; on a branch only what changed there.
+    left_alone_count: ordinary tasks that failed or were cancelled as the plan allows.
+    opened_ns: when it was started or last retried; retry_count: how often it was.
     failure: the first failure of an ordinary task, or of the run itself, that decides its end.
     requests: digest and time per request id, oldest first, of the last 24 h.
     """
@@ -134,6 +160,10 @@ class RunState:
     open_tasks: dict[TaskName, None] = field(default_factory=dict)
     leased_tasks: dict[TaskName, None] = field(default_factory=dict)
     backing_off: dict[TaskName, None] = field(default_factory=dict)
+    left_alone_count: int = 0
+    opened_ns: int = 0
+    retry_count: int = 0
+    reopening: Reopening | None = None
     slice_count: int = 0
     slice_ns: int = 0
     sealed: bool = False
@@ -189,6 +219,8 @@ class RunState:
         elif isinstance(before, Open):
             self.open_tasks.pop(record.name, None)
             self.backing_off.pop(record.name, None)
+        elif record.left_alone:
+            self.left_alone_count -= not record.spec.clean_up
         if isinstance(phase, Leased):
             self.leased_tasks[record.name] = None
         elif isinstance(phase, Open):
@@ -196,6 +228,8 @@ class RunState:
             if phase.not_before_ns > phase.ready_ns:
                 self.backing_off[record.name] = None
         record.phase = phase
+        if record.left_alone:
+            self.left_alone_count += not record.spec.clean_up
         self.touched_tasks[record.name] = None
 
     def take_touched(self) -> Touched:

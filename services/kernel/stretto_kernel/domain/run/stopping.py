@@ -60,6 +60,8 @@ def ordinary_over(state: RunState) -> bool:
     counts = state.counts
     if state.stopping is not None:
         return state.stopping.grace_over or counts[Leased.number] == 0
+    if state.reopening is not None:
+        return False
     waiting = counts[Blocked.number] + counts[Open.number] + counts[Leased.number]
     return state.sealed and waiting == 0
 
@@ -79,8 +81,13 @@ def is_given_up(state: RunState, record: TaskRecord) -> bool:
     if record.spec.clean_up:
         return state.cleaning_up is not None and state.cleaning_up.timed_out
     if state.stopping is None:
-        return False
+        return is_resetting(state)
     return state.stopping.grace_over or not isinstance(record.phase, Leased)
+
+
+def is_resetting(state: RunState) -> bool:
+    """Whether a retried run has tasks that still stand where its end had left them."""
+    return state.reopening is not None and state.reopening.resetting and state.stopping is None
 
 
 def current_lease(state: RunState, record: TaskRecord) -> Leased | None:

@@ -81,10 +81,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """It was stopped, or a join no longer needed it."""
+    """It was stopped; unneeded: because a join no longer needed it."""
 
     number: ClassVar[int] = 5
     ended_ns: int
+    unneeded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class TaskRecord:
     """Everything a run knows of one task. Changed only by `evolve`, through `RunState.edit`.
 
     epoch: the newest fencing token, 0 before the first lease; rises for ever.
+    retry: which retry of the run opened this activation, 0 = none.
     tries: attempts of this activation that were consumed (released ones are not).
     ready_ns: when it first became ready in this activation, 0 before.
     outcomes: digest of the accepted word of each epoch's holder: tells a repeat from a conflict.
@@ -121,6 +123,7 @@ class TaskRecord:
     phase: Phase = BLOCKED
     epoch: int = 0
     activation: int = 1
+    retry: int = 0
     tries: int = 0
     ready_ns: int = 0
     failure: Failure | None = None
@@ -145,6 +148,14 @@ class TaskRecord:
         """Whether its own events ended it."""
         return self.phase.number > Leased.number
 
+    @property
+    def left_alone(self) -> bool:
+        """Whether it failed or was cancelled as the plan allows: not retried unless it is named."""
+        phase = self.phase
+        if isinstance(phase, Failed):
+            return self.spec.failure_ignored
+        return isinstance(phase, Cancelled) and phase.unneeded
+
     def copy(self, owner: object) -> TaskRecord:
         """Return a record of the same facts that `owner` may change."""
         return TaskRecord(
@@ -155,6 +166,7 @@ class TaskRecord:
             phase=self.phase,
             epoch=self.epoch,
             activation=self.activation,
+            retry=self.retry,
             tries=self.tries,
             ready_ns=self.ready_ns,
             failure=self.failure,

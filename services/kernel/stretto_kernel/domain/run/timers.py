@@ -22,6 +22,7 @@ from stretto_kernel.domain.run.commands import (
     GraceEnded,
     PlanSliceTimeout,
     QueueTimeout,
+    ReopenNext,
     RunTimeout,
     TaskTimeout,
     Timer,
@@ -87,6 +88,8 @@ def decide_timer(state: RunState, command: TimerFired) -> tuple[RunEvent, ...]:
             return (ev.RunCleanUpTimedOut(),)
         case PlanSliceTimeout():
             return (ev.PlanExpired(),)
+        case ReopenNext():
+            return (ev.TasksReopened(),)
         case _:
             assert_never(timer)
 
@@ -123,13 +126,14 @@ def _run_timers(state: RunState) -> Iterator[Due]:
     policies = state.policies
     stopping = state.stopping
     if stopping is None:
-        assert state.start is not None
         if policies.run_timeout_ns is not None and not ordinary_over(state):
-            at_ns = state.start.started_ns + policies.run_timeout_ns
+            at_ns = state.opened_ns + policies.run_timeout_ns
             yield Due(at_ns=at_ns, timer=RunTimeout())
         if not state.sealed:
             at_ns = state.slice_ns + policies.slice_timeout_ns
             yield Due(at_ns=at_ns, timer=PlanSliceTimeout(state.slice_count))
+        if (reopening := state.reopening) is not None:
+            yield Due(at_ns=state.time_ns, timer=ReopenNext(reopening.slice_count))
     elif not stopping.grace_over and state.counts[Leased.number]:
         yield Due(at_ns=stopping.deadline_ns, timer=GraceEnded(stopping.stamp))
     if state.cleaning_up is not None and not state.cleaning_up.timed_out:
