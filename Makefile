@@ -32,6 +32,9 @@ sync: setup ## Regenerate the blocking client from the one for asyncio
 schema: setup ## Regenerate docs/plan.schema.json from the shapes of the plan form
 	@$(BIN)/python scripts/gen_plan_schema.py docs/plan.schema.json
 
+docs: setup ## Regenerate docs/command.md and the tables of docs/settings.md from the code
+	@$(BIN)/python scripts/gen_docs.py docs
+
 fmt: setup ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix-only -q . && $(BIN)/buf format -w --path proto/stretto
 

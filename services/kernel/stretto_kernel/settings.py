@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from stretto_core.ids import Partition
+from stretto_core.variables import Variable
 
 ROLES: Final = ("kernel", "projector")
 LOG_FORMATS: Final = ("json", "console")
@@ -76,6 +77,30 @@ class Settings:
                 environ, "STRETTO_TASK_LOG_ENDED_KEEP_DAYS", default=7.0
             ),
         )
+
+
+VARIABLES: Final = (
+    Variable("STRETTO_POSTGRES_DSN", "postgres_dsn", "The record.", "required"),
+    Variable("STRETTO_NATS_URL", "nats_url", "Of the projector: where the log is relayed to."),
+    Variable("STRETTO_LISTEN", "listen_address", "`HOST:PORT`; port 0 takes a free one."),
+    Variable("STRETTO_METRICS_LISTEN", "metrics_address", "`HOST:PORT` of `/metrics`."),
+    Variable("STRETTO_ADDRESS_FILE", "address_file", "Where the address is written."),
+    Variable("STRETTO_TOKENS_FILE", "tokens_file", "`tokens.json`: who may call it."),
+    Variable("STRETTO_PARTITION", "partition", "Which partition it owns."),
+    Variable("STRETTO_QUEUE_LIMITS", "queue_limits", "Most open leases at once: `gpu=2,mail=10`."),
+    Variable("STRETTO_LOG_FORMAT", "log_format", "`json` or `console`."),
+    Variable("STRETTO_DRAIN_GRACE_S", "drain_grace_s", "How long leases go on after SIGTERM."),
+    Variable(
+        "STRETTO_TASK_LOG_BYTES_MAX", "task_log_bytes_max", "What is kept of an attempt's output."
+    ),
+    Variable("STRETTO_TASK_LOG_KEEP_DAYS", "task_log_keep_days", "How long output is kept."),
+    Variable(
+        "STRETTO_TASK_LOG_ENDED_KEEP_DAYS",
+        "task_log_ended_keep_days",
+        "How long the output of an ended run is kept.",
+    ),
+)
+"""What the environment may say, for docs/settings.md."""
 
 
 def parse_queue_limits(text: str) -> dict[str, int]:

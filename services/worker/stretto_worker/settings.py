@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from stretto_core.localstack.data_directory import default_data_directory
 from stretto_core.rpc.tokens import read_token_file
 from stretto_core.telemetry.secret import Secret
+from stretto_core.variables import Variable
 
 from stretto_worker.domain.host_rules import HostRules
 
@@ -79,6 +81,60 @@ class Settings:
             http_rules=_host_rules(environ),
             http_authorities=_path(environ, "STRETTO_HTTP_CA_FILE"),
         )
+
+
+VARIABLES: Final = (
+    Variable("STRETTO_KERNEL_ADDRESS", "kernel_address", "The kernel: `HOST:PORT`."),
+    Variable("STRETTO_TOKEN", "token", "The token to present."),
+    Variable("STRETTO_TOKEN_FILE", "token", "The file that holds it."),
+    Variable(
+        "STRETTO_DATA_DIR",
+        "data_directory",
+        "Where attempts keep their files.",
+        "as of the command",
+    ),
+    Variable(
+        "STRETTO_WORKER_NAME",
+        "worker_name",
+        "Its id.",
+        "the next free one of the data directory",
+    ),
+    Variable("STRETTO_WORKER_QUEUES", "queues", "Which queues it serves: `a,b`."),
+    Variable("STRETTO_WORKER_LABELS", "labels", "What tasks may ask for: `key=value,key=value`."),
+    Variable("STRETTO_WORKER_SLOTS", "slot_count", "How many tasks at once."),
+    Variable("STRETTO_DRAIN_S", "drain_finish_s", "How long bodies may finish at its end."),
+    Variable("STRETTO_STOP_GRACE_S", "stop_grace_s", "How long they may take to stop after that."),
+    Variable("STRETTO_TOKENS_FILE", "tokens_directory", "`tokens.json`: who may steer it."),
+    Variable("STRETTO_LOG_LEVEL", "log_level", "How much it logs."),
+    Variable(
+        "STRETTO_WORKER_SECRETS",
+        "secrets_path",
+        'Where secrets are: a directory with a file for each, or a JSON file `{"NAME": "text"}`.',
+    ),
+    Variable(
+        "STRETTO_SECRET_...",
+        "secrets",
+        "A secret by its name: `STRETTO_SECRET_API_TOKEN` is `API_TOKEN`.",
+    ),
+    Variable(
+        "STRETTO_HTTP_ALLOW",
+        "http_rules",
+        "The hosts `http` tasks may call: `api.example.com,*.example.org,10.1.0.0/16`.",
+        "all",
+    ),
+    Variable(
+        "STRETTO_HTTP_DENY",
+        "http_rules",
+        "The hosts they may not, whatever allows them; `none` for nobody.",
+        "`link-local`",
+    ),
+    Variable(
+        "STRETTO_HTTP_CA_FILE",
+        "http_authorities",
+        "Certificates (PEM) they trust besides the system's.",
+    ),
+)
+"""What the environment may say, for docs/settings.md."""
 
 
 def _token(environ: Mapping[str, str]) -> Secret | None:
