@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.e2e.conftest import ROOT, Suite, command, json_of
+from tests.e2e.conftest import ROOT, Suite, command
 
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -64,11 +64,18 @@ def test_every_file_it_links_exists() -> None:
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_the_plan_file_in_the_docs_runs(idle_suite: Suite) -> None:
-    page = (ROOT / "docs" / "plan-files.md").read_text()
-    plans = [text for language, text in BLOCK.findall(page) if language == "json"]
-    assert plans
+def test_the_plan_files_in_the_docs_run(idle_suite: Suite, tmp_path: Path) -> None:
+    page = BLOCK.findall((ROOT / "docs" / "plan-files.md").read_text())
+    for language, text in page:
+        if language == "yaml" and (name := re.match(r"# (\S+\.yaml)\n", text)):
+            (tmp_path / name[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / name[1]).write_text(text)
     idle_suite.up("--workers", 1)
-    for plan in plans:
-        output = json_of(idle_suite.stretto("run", "-", stdin=plan))
-        assert output == {"text": "tempo rubato tempo", "word": "tempo", "limit": 10}
+    script = "set -e\n" + "".join(text for language, text in page if language == "sh")
+    told = command("bash", "-c", script, environ=idle_suite.environ, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert '"text": "lento, tempo"' in told.stdout
+    assert '"output": "done\\n"' in told.stdout
+    assert (tmp_path / "plan.dot").read_text().startswith("digraph stretto {")
+    schema = (tmp_path / "plan.schema.json").read_text()
+    assert schema == (ROOT / "docs" / "plan.schema.json").read_text()

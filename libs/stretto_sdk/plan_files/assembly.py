@@ -102,7 +102,9 @@ class Assembly:
         """Return a document with its parameters put in, and its tasks with the included ones."""
         declared = read_parameters(value.get("parameters"), document.mistakes)
         values = values_of(declared, given, wrong)
-        body: dict[str, object] = with_parameters(run_members(value), values, document.mistakes.add)
+        body: dict[str, object] = run_members(value)
+        if document.text.refers:
+            body = with_parameters(body, values, document.mistakes.add)
         own = body.get("tasks")
         tasks = [
             Origin(each, document, index)

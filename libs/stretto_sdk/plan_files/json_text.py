@@ -11,7 +11,7 @@ from functools import cache
 from itertools import accumulate
 
 from stretto_sdk.plan_files.places import Place, Spot
-from stretto_sdk.plan_files.text import DEPTH_MAX, PlanText, TextMistake, Unreadable
+from stretto_sdk.plan_files.text import DEPTH_MAX, PlanText, TextMistake, Unreadable, may_refer
 
 _TOKEN = re.compile(
     r"""[ \t\n\r]*(?:(?P<mark>[\[\]{}:,])"""
@@ -47,7 +47,7 @@ def read_json(text: str) -> PlanText:
     # Only an escape can bring half a pair in: the text itself was valid UTF-8.
     doubtful = reading.doubtful or "\\u" in text
     mistakes = tuple(scanned().mistakes) if doubtful else ()
-    return PlanText(value, lambda: scanned().top, mistakes)
+    return PlanText(value, lambda: scanned().top, mistakes, may_refer(text))
 
 
 def _is_deep(value: object) -> bool:

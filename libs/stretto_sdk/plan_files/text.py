@@ -27,11 +27,20 @@ class TextMistake:
 
 @dataclass(frozen=True, slots=True)
 class PlanText:
-    """What a text says. spot: computed when first needed, which is when something is wrong."""
+    """What a text says. spot: computed when first needed, which is when something is wrong.
+
+    refers: whether a parameter may stand in it; False spares a walk through all of it.
+    """
 
     value: object
     spot: Callable[[], Spot]
     mistakes: tuple[TextMistake, ...] = ()
+    refers: bool = True
+
+
+def may_refer(text: str) -> bool:
+    """Whether a parameter may stand in a text, plainly or behind an escape."""
+    return "${params." in text or "\\u" in text or "\\x" in text
 
 
 class Unreadable(Exception):

@@ -20,6 +20,7 @@ from stretto_sdk.plan_files.text import (
     PlanText,
     TextMistake,
     Unreadable,
+    may_refer,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def read_yaml(text: str) -> PlanText:
     top = reading.top
     if top is None:
         raise Unreadable(TextMistake(Place(1, 1), "is empty: a plan is an object"))
-    return PlanText(top.value, lambda: top.spot, tuple(reading.mistakes))
+    return PlanText(top.value, lambda: top.spot, tuple(reading.mistakes), may_refer(text))
 
 
 @dataclass(slots=True)

@@ -147,6 +147,24 @@ def test_the_message_opens_with_the_file_and_counts(write: Write) -> None:
     assert len(lines) == 37
 
 
+def test_the_message_is_what_the_docs_show() -> None:
+    plan = """\
+name: count
+tasks:
+  - name: write
+    exectuor: process
+  - name: report
+    executor: process
+    arguments: {argv: [cat]}
+    timeouts: {attempt: 30}
+    after: [wrte]
+"""
+    with pytest.raises(PlanRefused) as raised:
+        read_plan_text(plan, source="night.yaml")
+    page = Path(__file__).parents[3] / "docs" / "plan-files.md"
+    assert f"```text\n{raised.value}\n```" in page.read_text()
+
+
 def test_what_lies_between_tasks_is_named_before_anything_is_sent(write: Write) -> None:
     plan = """\
 tasks:
