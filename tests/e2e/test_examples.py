@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from aiohttp import web
 from stretto_sdk.plan_files.read import read_plan_file
 
-from tests.e2e.conftest import ROOT, Suite, command, json_of
+from tests.e2e.conftest import ROOT, Suite, command, fresh_suites, json_of
+from tests.integration.worker.http_server import http_server
 
 EXAMPLES = ROOT / "examples"
+TOKEN = "a-token-of-the-shop"
+
+
+@pytest.fixture(scope="module")
+def suite() -> Iterator[Suite]:
+    """A suite of one worker that knows the shop's token."""
+    for suite in fresh_suites():
+        suite.environ["STRETTO_SECRET_SHOP_TOKEN"] = TOKEN
+        suite.up("--workers", 1, "--slots", 4)
+        yield suite
 
 
 def output_of(suite: Suite, example: str, *options: object) -> Any:
@@ -97,11 +113,54 @@ def test_the_growing_index_decides_what_comes_next_by_what_it_found(
     }
 
 
+async def test_the_http_job_is_tried_again_as_the_server_says_with_the_same_key(
+    suite: Suite,
+) -> None:
+    async with http_server() as shop:
+        busy = [(429, "1"), (503, "1"), (429, "0")]
+        tries: Counter[str] = Counter()
+
+        async def pay(request: web.Request) -> web.Response:
+            order = (await request.json())["order"]
+            tries[order] += 1
+            if order == "cancelled":
+                return web.json_response({"why": "no such order"}, status=404)
+            if busy:
+                status, seconds = busy.pop(0)
+                return web.Response(status=status, headers={"Retry-After": seconds})
+            return web.json_response({"paid": order}, status=201)
+
+        shop.answer("/orders", text='["o-1", "cancelled"]')
+        shop.handlers["/payments"] = pay
+        told = await asyncio.to_thread(
+            suite.stretto,
+            *("run", EXAMPLES / "http_job/plan.yaml", "--set", f"shop={shop.origin}", "--json"),
+        )
+    run = json.loads(told.stdout)
+    assert run["state"] == "SUCCEEDED", told.stderr
+    assert run["output"]["first"] == {"paid": "o-1"}
+    assert run["output"]["second"]["reason"] == "HTTP_STATUS"
+    assert tries == {"o-1": 4, "cancelled": 1}
+    payments = [each for each in shop.asked if each.path == "/payments"]
+    assert {each.headers["authorization"] for each in shop.asked} == {f"Bearer {TOKEN}"}
+    assert len({each.headers["idempotency-key"] for each in payments if b"o-1" in each.body}) == 1
+    events = suite.stretto("events", run["run_id"], "--json").stdout
+    assert "SHOP_TOKEN" in events
+    assert TOKEN not in events
+    waits = [
+        json.loads(line)["body"]
+        for line in events.splitlines()
+        if "AttemptFailed" in line and '"HTTP_STATUS"' in line
+    ]
+    assert len(waits) == 4
+
+
 def test_every_example_is_a_plan_to_the_kernel_too(suite: Suite) -> None:
     plans = sorted(EXAMPLES.glob("*/plan.yaml"))
     assert len(plans) >= 4
     for plan in plans:
-        told = suite.stretto("validate", plan, "--server")
+        options = ("--set", "shop=http://shop") if plan.parent.name == "http_job" else ()
+        told = suite.stretto("validate", plan, "--server", *options)
         assert told.returncode == 0, told.stderr
 
 
