@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Settings:
                 if name.startswith(SECRET_PREFIX)
             },
             http_rules=_host_rules(environ),
-            http_authorities=_path(environ, "STRETTO_HTTP_CA_FILE"),
+            http_authorities=_authorities(environ),
         )
 
 
@@ -151,6 +152,16 @@ def _path(environ: Mapping[str, str], name: str) -> Path | None:
     path = Path(text)
     if not path.exists():
         raise SettingsError(f"{name}: there is no {text}")
+    return path
+
+
+def _authorities(environ: Mapping[str, str]) -> Path | None:
+    path = _path(environ, "STRETTO_HTTP_CA_FILE")
+    try:
+        if path is not None:
+            ssl.create_default_context(cafile=path)
+    except OSError as error:
+        raise SettingsError(f"STRETTO_HTTP_CA_FILE: {path}: {error.strerror}") from None
     return path
 
 

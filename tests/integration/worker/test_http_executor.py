@@ -253,6 +253,14 @@ async def test_a_redirect_may_turn_a_request_into_a_read(
     assert (server.asked[-1].method, server.asked[-1].body) == (then, b"")
 
 
+async def test_the_length_of_a_body_that_does_not_come_is_no_limit(
+    bench: Bench, server: HttpServer
+) -> None:
+    server.handlers["/x"] = _announces_much
+    ended = await bench.call(server.origin + "/x", method="HEAD", result_headers=["content-length"])
+    assert value(ended)["headers"] == {"content-length": "100000"}  # type: ignore[index]
+
+
 async def test_redirects_that_are_not_followed(
     bench: Bench, server: HttpServer, other: HttpServer
 ) -> None:

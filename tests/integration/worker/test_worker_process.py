@@ -78,6 +78,14 @@ async def test_a_thread_that_a_body_blocks_does_not_keep_the_process(
         assert await worker_process.wait() == 0
 
 
+async def test_a_function_it_imports_may_block(
+    kernel: KernelDouble, worker_process: WorkerProcess
+) -> None:
+    function = f"{bodies.__name__}:{bodies.add_in_a_thread.__name__}"
+    kernel.assign("a", arguments=json.dumps({"function": function}), left="2", right="3")
+    assert (await kernel.outcome("a")).succeeded.result.json == "5"
+
+
 async def test_a_revoked_lease_ends_its_processes(
     kernel: KernelDouble, worker_process: WorkerProcess, tmp_path: Path
 ) -> None:

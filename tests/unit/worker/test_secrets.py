@@ -118,6 +118,7 @@ def test_the_settings_read_secrets_and_show_none(tmp_path: Path) -> None:
     [
         ("STRETTO_WORKER_SECRETS", "absent"),
         ("STRETTO_HTTP_CA_FILE", "absent.pem"),
+        ("STRETTO_HTTP_CA_FILE", __file__),
         ("STRETTO_HTTP_ALLOW", "http://example.com"),
         ("STRETTO_HTTP_DENY", "10.0.0.0/33"),
     ],

@@ -74,6 +74,7 @@ class RedactedStream:
 def _forms(text: str) -> set[str]:
     return {
         text,
+        quote(text),
         quote(text, safe=""),
         quote_plus(text),
         json.dumps(text)[1:-1],

@@ -26,6 +26,8 @@ from stretto_worker.domain.http_arguments import Limits, Request, address_mistak
 from stretto_worker.domain.http_results import Answer
 from stretto_worker.http.broken_call import CallBroken
 
+KEEPALIVE_S = 5.0
+"""A connection idle for longer is not used again: the other side may be closing it just then."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HARMLESS = frozenset({"accept", "accept-language", "idempotency-key", "user-agent"})
 _URL_CHARACTERS = ":/?#[]@!$&'()*+,;=%~"
@@ -45,6 +47,7 @@ class HttpClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # The worker's slots are the limit.
+                keepalive_timeout=KEEPALIVE_S,
                 ssl=trusted,
                 resolver=_RuledResolver(rules),
             ),
@@ -173,7 +176,8 @@ class _RuledResolver(AbstractResolver):
 async def _answer(response: aiohttp.ClientResponse, limits: Limits, reads_body: bool) -> Answer:
     bytes_max = limits.response_bytes_max
     body = bytearray()
-    if reads_body or response.status >= 300:
+    # The length that a HEAD tells is that of a body which does not come.
+    if (reads_body or response.status >= 300) and response.method != "HEAD":
         if (response.content_length or 0) > bytes_max:
             raise _too_large(bytes_max)
         async for chunk in response.content.iter_any():
