@@ -25,6 +25,11 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Suite",
+        "backup_commands",
+        {"backup": "Copy the record of the suite on this machine while it runs."},
+    ),
+    CommandModule(
         "Runs",
         "run_commands",
         {
