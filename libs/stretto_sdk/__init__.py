@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RunNotSucceeded,
     )
     from stretto_sdk.plan import Plan
+    from stretto_sdk.plan_files.read import read_plan_file
     from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.task_log import LogEntry, LogStream
@@ -60,6 +61,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "Worker",
+    "read_plan_file",
     "run_plan",
 ]
 
@@ -88,6 +90,7 @@ _HOMES = {
     "TaskResult": "worker.context",
     "TaskState": "runs",
     "Worker": "worker.worker",
+    "read_plan_file": "plan_files.read",
     "run_plan": "blocking",
 }
 
