@@ -67,6 +67,14 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Workers",
+        "worker_commands",
+        {
+            "workers": "List workers: those connected, and those lost or gone in the last hour.",
+            "worker": "Start a worker here, or ask one to end.",
+        },
+    ),
+    CommandModule(
         "Event log",
         "log_commands",
         {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
+    from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
         Refusal,
         RunCancelled,
@@ -40,6 +41,7 @@ __all__ = [
     "Client",
     "Event",
     "Failure",
+    "KnownWorker",
     "LogEntry",
     "LogStream",
     "Plan",
@@ -69,6 +71,7 @@ _HOMES = {
     "Client": "client",
     "Event": "runs",
     "Failure": "runs",
+    "KnownWorker": "client_workers",
     "LogEntry": "task_log",
     "LogStream": "task_log",
     "Plan": "plan",
