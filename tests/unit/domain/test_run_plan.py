@@ -132,7 +132,6 @@ def test_an_input_may_read_any_ancestor_and_clean_up_any_task() -> None:
     ("spec", "feature"),
     [
         (plan.TaskSpec(verification=plan.VerificationPolicy(verifiers=["v"])), "verification"),
-        (plan.TaskSpec(output_schema_json="{}"), "output_schema"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_REPLAN), "replan"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_ESCALATE), "escalate"),
     ],

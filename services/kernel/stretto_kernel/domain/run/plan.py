@@ -114,6 +114,7 @@ class TaskSpec:
     failure_ignored: bool
     clean_up: bool
     may_spawn: bool
+    output_schema_json: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,7 @@ class Policies:
     cancel_grace_ns: int
     clean_up_timeout_ns: int
     task_count_max: int
+    output_schema_json: str
 
 
 def remembered_bytes(graph: pb.TaskGraph) -> bytes | None:
@@ -166,6 +168,7 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
         cancel_grace_ns=duration_ns(graph.cancel_grace),
         clean_up_timeout_ns=duration_ns(graph.clean_up_timeout),
         task_count_max=graph.task_count_max,
+        output_schema_json=graph.output_schema_json,
     )
 
 
@@ -255,6 +258,7 @@ def _read_task(
         failure_ignored=spec.on_failure == pb.ON_FAILURE_IGNORE,
         clean_up=spec.clean_up or clean_up,
         may_spawn=spec.may_spawn,
+        output_schema_json=spec.output_schema_json,
     )
 
 
