@@ -160,7 +160,8 @@ def holds_text(holds: Mapping[str, str]) -> str:
 def plain(value: object) -> object:
     """Return a value of ours as what JSON can carry."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        shown = [each.name for each in dataclasses.fields(value) if not each.name.startswith("_")]
+        return {name: plain(getattr(value, name)) for name in shown}
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, bytes):

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
-    from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
         Refusal,
         RunCancelled,
@@ -28,20 +27,21 @@ if TYPE_CHECKING:
         RunNotSucceeded,
     )
     from stretto_sdk.plan import Plan
-    from stretto_sdk.plan_files.read import read_plan_file
-    from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.runs import Artifact, Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.task_log import LogEntry, LogStream
+    from stretto_sdk.values import Blob
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
     from stretto_sdk.worker.endings import RetryLater, TaskFailed
     from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
     from stretto_sdk.worker.worker import Worker
 
 __all__ = [
+    "Artifact",
+    "Blob",
     "Client",
     "Event",
     "Failure",
-    "KnownWorker",
     "LogEntry",
     "LogStream",
     "Plan",
@@ -63,15 +63,15 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "Worker",
-    "read_plan_file",
     "run_plan",
 ]
 
 _HOMES = {
+    "Artifact": "runs",
+    "Blob": "values",
     "Client": "client",
     "Event": "runs",
     "Failure": "runs",
-    "KnownWorker": "client_workers",
     "LogEntry": "task_log",
     "LogStream": "task_log",
     "Plan": "plan",
@@ -93,7 +93,6 @@ _HOMES = {
     "TaskResult": "worker.context",
     "TaskState": "runs",
     "Worker": "worker.worker",
-    "read_plan_file": "plan_files.read",
     "run_plan": "blocking",
 }
 

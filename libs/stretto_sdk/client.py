@@ -19,11 +19,11 @@ from typing import Final, Self
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.ids.system import SystemIds
 
+from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_logs import AnyRun, LogReading, id_of
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_start import start_run
-from stretto_sdk.client_workers import WorkerCalls
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
 from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, Unimplemented, not_succeeded
@@ -44,7 +44,7 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LogReading, WorkerCalls):
+class Client(LogReading, BlobReading):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:
@@ -69,6 +69,7 @@ class Client(LogReading, WorkerCalls):
     ) -> None:
         self._endpoint: Endpoint = find_endpoint(address, token, data_directory=data_directory)
         self._parent = f"namespaces/{namespace}"
+        self._namespace = namespace
         self._calls = Calls(self._endpoint, retry_budget=retry_budget)
         self._ids = SystemIds()
         self.pages = Pages(self._calls, self._parent)
@@ -123,6 +124,7 @@ class Client(LogReading, WorkerCalls):
             display_name=name or form.name,
             wait_timeout=None if wait is None else duration_of(wait),
         )
+        await store_large(self._calls.blobs, self._namespace, request)
         try:
             answer = await start_run(self._calls, request)
         except (InvalidArgument, Unimplemented) as refused:
@@ -160,6 +162,7 @@ class Client(LogReading, WorkerCalls):
             task_graph=form.graph,
             validate_only=True,
         )
+        await store_large(self._calls.blobs, self._namespace, request)
         try:
             await start_run(self._calls, request)
         except (InvalidArgument, Unimplemented) as refused:
@@ -176,7 +179,7 @@ class Client(LogReading, WorkerCalls):
         ended = await self.wait(run, timeout=timeout)
         if ended.state is not RunState.SUCCEEDED:
             raise not_succeeded(ended)
-        return ended.output
+        return await self.fetch(ended.output)
 
     async def wait(
         self,
@@ -357,5 +360,6 @@ class Client(LogReading, WorkerCalls):
             tasks=parse_tasks(forms),
             sealed=sealed,
         )
+        await store_large(self._calls.blobs, self._namespace, request)
         answer = await self._calls.unary(self._calls.runs.AddTasks, request)
         return run_of(answer.run, answer.position)

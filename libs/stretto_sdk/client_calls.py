@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
-from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
 from stretto_core.errors import Refusal
 from stretto_core.rpc.channel import Metadata, open_channel
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
 
+from stretto_sdk.blobs import BlobClient
 from stretto_sdk.coalesced_starts import Starts
 from stretto_sdk.endpoint import Endpoint
 from stretto_sdk.run_ends import RunEnds
@@ -30,7 +30,6 @@ from stretto_sdk.run_ends import RunEnds
 if TYPE_CHECKING:
     # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
-    from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceAsyncStub
     from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceAsyncStub
 
@@ -78,9 +77,9 @@ class Calls:
         return TaskLogServiceStub(self._channel)
 
     @cached_property
-    def registry(self) -> WorkerRegistryServiceAsyncStub:
-        """The stub of WorkerRegistryService."""
-        return WorkerRegistryServiceStub(self._channel)
+    def blobs(self) -> BlobClient:
+        """The blobs of the suite."""
+        return BlobClient(self._channel, token=self._endpoint.token, policy=self._policy)
 
     async def unary(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request

@@ -19,6 +19,8 @@ from stretto.eventlog.v1 import event_log_service_pb2
 from stretto.run.v1 import run_pb2, run_service_pb2
 from stretto_core.ids import RunId
 
+from stretto_sdk.values import blob_of
+
 
 class RunState(StrEnum):
     """Where a run stands."""
@@ -104,7 +106,8 @@ class Position:
 class Run:
     """One run as of `version` of its stream; also what every call takes as "the run".
 
-    output: once SUCCEEDED. failure: once FAILED. end_reason: once CANCELLED or KILLED.
+    input, output: a Blob when it is too large to stand here. output: once SUCCEEDED.
+    failure: once FAILED. end_reason: once CANCELLED or KILLED.
     holds: reasons that keep it from dispatching, by hold id.
     position: where the log holds the write that returned this; None from a read.
     """
@@ -130,8 +133,20 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that a task left behind. sha256: the digest of its bytes in hexadecimal."""
+
+    name: str
+    sha256: str
+    size_bytes: int
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One task of a run as read. epoch: its newest fencing token, 0 before the first lease.
+
+    result: a Blob when it is too large to stand here. artifacts: files it left behind, by name.
 
     not_before_time: while it waits for its back-off, when the next attempt may begin.
     """
@@ -155,6 +170,7 @@ class Task:
     ready_time: datetime | None = None
     lease_time: datetime | None = None
     end_time: datetime | None = None
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +260,7 @@ def task_of(message: run_pb2.Task) -> Task:
         epoch=message.epoch,
         worker_id=message.worker_id,
         result=value_of(message.result),
+        artifacts=tuple(_artifact_of(each) for each in message.artifacts),
         failure=_failure(message, message.failure),
         queue=message.queue,
         dependencies=tuple(message.dependencies),
@@ -254,6 +271,15 @@ def task_of(message: run_pb2.Task) -> Task:
         ready_time=_time(message, message.ready_time, "ready_time"),
         lease_time=_time(message, message.lease_time, "lease_time"),
         end_time=_time(message, message.end_time, "end_time"),
+    )
+
+
+def _artifact_of(message: payload_pb2.Artifact) -> Artifact:
+    return Artifact(
+        name=message.name,
+        sha256=message.blob.digest.hex(),
+        size_bytes=message.blob.size_bytes,
+        content_type=message.content_type or "application/octet-stream",
     )
 
 
@@ -283,13 +309,15 @@ def event_of(message: event_log_service_pb2.LoggedEvent, cursor: str = "") -> Ev
 
 
 def value_of(payload: payload_pb2.Payload) -> object:
-    """Return what a payload holds: parsed JSON, bytes, or None for an unset one."""
+    """Return what a payload holds: parsed JSON, bytes, a Blob to fetch, None for an unset one."""
     match payload.WhichOneof("value"):
         case "json":
             value: object = json.loads(payload.json)
             return value
         case "data":
             return payload.data
+        case "blob" | "composed":
+            return blob_of(payload)
         case _:
             return None
 

@@ -14,7 +14,6 @@ from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_logs import AnyRun
-from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.plan import AnyPlan, Plan, Span
 from stretto_sdk.runs import ChainCheck, Event, Position, Run, RunChange, Task
@@ -310,27 +309,22 @@ class SyncClient:
         """
         return self._loop.call(self._client.verify(run))
 
-    def workers(self, *, connected_only: bool = False) -> Sequence[KnownWorker]:
-        """Read the workers in the order of their ids: connected, and lost in the last hour.
+    def fetch(self, value: object) -> object:
+        """Return a value whole: what a Blob stands for, anything else as it is.
 
-        >>> idle = [one for one in client.workers() if not one.lease_count]
+        >>> tasks = client.tasks(run)
+        >>> result = client.fetch(tasks[0].result)
 
-        What is live is memory of the kernel: after its restart a worker appears when it is back.
+        Raises NotFound, InvalidArgument (INPUT_TOO_LARGE: more than 256 MiB; use `read_blob`).
         """
-        return self._loop.call(self._client.workers(connected_only=connected_only))
+        return self._loop.call(self._client.fetch(value))
 
-    def worker(self, worker_id: str) -> KnownWorker:
-        """Read one worker, with what it holds. Raises NotFound.
+    def read_blob(self, sha256: str) -> Generator[bytes, None, None]:
+        """Yield the bytes of a blob or an artifact, named by its digest in hexadecimal, in parts.
 
-        >>> print((client.worker("build-1")).leases)
+        >>> for part in client.read_blob(artifact.sha256):
+        ...     file.write(part)
+
+        Raises NotFound, InvalidArgument (that is no digest).
         """
-        return self._loop.call(self._client.worker(worker_id))
-
-    def drain_worker(self, worker_id: str, *, reason: str = "") -> KnownWorker:
-        """Ask a worker's process to finish what it holds and to end; nothing more is leased to it.
-
-        >>> client.drain_worker("build-1", reason="its disk is full")
-
-        Safe to repeat. Raises NotFound, FailedPrecondition (WORKER_NOT_CONNECTED).
-        """
-        return self._loop.call(self._client.drain_worker(worker_id, reason=reason))
+        return self._loop.stream(self._client.read_blob(sha256))

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from stretto.common.v1.payload_pb2 import BlobRef, Payload, ValuePart
@@ -21,7 +21,7 @@ from stretto_sdk.strict_json import parse_json
 
 INLINE_BYTES_MAX = 64 * 1024
 TASK_INLINE_BYTES_MAX = 256 * 1024
-"""Of the literal inputs of one task; beyond it the largest become blobs, so that a slice holds it."""
+"""Of the literal inputs of one task; beyond it the largest become blobs: a slice holds it."""
 READ_BYTES_MAX = 256 << 20
 """What the blobs of one value, or of the inputs of one attempt, come to at most when read."""
 JSON = "application/json"
@@ -62,7 +62,7 @@ class Blob:
     sha256: str
     size_bytes: int
     content_type: str
-    payload: Payload
+    _payload: Payload = field(repr=False)
 
 
 def is_stored(payload: Payload) -> bool:
@@ -181,7 +181,7 @@ def _joined(texts: list[str]) -> str:
 
 
 def _pointed(text: str, pointer: str) -> str:
-    """Return the part of a JSON text that a JSON Pointer (RFC 6901) names. Raises ValueUnresolved."""
+    """Return the part of a text that a JSON Pointer (RFC 6901) names. Raises ValueUnresolved."""
     value = parse_json(text, source="a blob", bytes_max=READ_BYTES_MAX)
     for escaped in pointer[1:].split("/"):
         token = escaped.replace("~1", "/").replace("~0", "~")

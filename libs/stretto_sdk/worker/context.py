@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from stretto.common.v1.payload_pb2 import Artifact, BlobRef
 from stretto.run.v1 import plan_pb2
 from stretto_core.errors import Refusal
 
+from stretto_sdk.blobs import Source
 from stretto_sdk.plan_form import parse_tasks
+from stretto_sdk.worker.artifacts import artifact_of, check_artifact_name
 from stretto_sdk.worker.effects import LeaseKey, StopKind
 
 
@@ -46,6 +50,10 @@ class ContextPort(Protocol):
         """Return when the tasks are recorded. Raises SpawnRefused."""
         ...
 
+    async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
+        """Return when the bytes are stored. Raises Refusal, OSError."""
+        ...
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class TaskContext:
@@ -59,6 +67,7 @@ class TaskContext:
     last_details: what the attempt before said last in a heartbeat, or None.
     deadline: until when it may run (UTC): its attempt timeout, or sooner once it is asked to stop.
     cancelled: set once the attempt is asked to stop, see `stop_reason`.
+    artifacts: what it leaves behind so far, see `artifact`.
 
         >>> @worker.task
         ... async def copy(ctx, files):
@@ -80,6 +89,7 @@ class TaskContext:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     stop_kind: StopKind | None = None
     stop_reason: str = ""
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -121,6 +131,23 @@ class TaskContext:
             ...                   "arguments": {"function": "count"}, "inputs": {"part": 1}}])
         """
         await self.port.spawn(self.key, task_specs(tasks))
+
+    async def artifact(
+        self, name: str, source: Path | str | bytes, content_type: str | None = None
+    ) -> None:
+        """Leave a file behind with the result; it is stored when this returns.
+
+        name: unique in the attempt, a relative path; the same name again replaces the file. source:
+        the bytes, or the path of a file, 1 GiB at most, of which nothing is needed afterwards.
+        content_type: guessed from the name if it is not given. The artifacts of an attempt that
+        fails are dropped. Raises InvalidArgument, OSError, Unavailable.
+
+            >>> await ctx.artifact("report.pdf", Path("/tmp/report.pdf"))
+        """
+        check_artifact_name(name, self.artifacts)
+        content = Path(source) if isinstance(source, str) else source
+        blob = await self.port.put_blob(self.key, content)
+        self.artifacts[name] = artifact_of(name, blob, content_type)
 
 
 def idempotency_key(run: str, task: str, activation: int) -> str:

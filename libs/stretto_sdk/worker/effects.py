@@ -40,10 +40,14 @@ class StopKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The body yielded a result and, optionally, tasks to add below its own in the same append."""
+    """The body yielded a result and, optionally, tasks to add below its own in the same append.
+
+    artifacts: files it leaves behind, put already.
+    """
 
     result: payload_pb2.Payload | None = None
     spawned: tuple[plan_pb2.TaskSpec, ...] = ()
+    artifacts: tuple[payload_pb2.Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +122,7 @@ class Exit:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Somebody asked for this process to end: drain, then exit."""
-
-    reason: str
-
-
-Effect = Leave | Start | Stop | SpawnAnswered | OutcomeSettled | CloseStream | Exit
+Effect = Start | Stop | SpawnAnswered | OutcomeSettled | CloseStream | Exit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +131,6 @@ class SessionSettings:
 
     worker_id, session_id: see Hello. slot_count: bodies at once, at least 1.
     outcome_pending_count_max: outcomes without receipt beyond which no credit is given.
-    version: of the software, for people.
     idle_timeout_ns: silence that ends a stream before a welcome has said another.
     details_interval_ns: newest heartbeat details leave no later than this, and no oftener.
     """
@@ -146,7 +142,6 @@ class SessionSettings:
     labels: tuple[tuple[str, str], ...] = field(default=())
     slot_count: int = 16
     control_address: str = ""
-    version: str = ""
     outcome_pending_count_max: int = 2_000
     idle_timeout_ns: int = 10_000_000_000
     details_interval_ns: int = 500_000_000

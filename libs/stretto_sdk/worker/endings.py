@@ -12,6 +12,7 @@ from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.durations import duration_of
 from stretto_sdk.strict_json import parse_json, to_json
+from stretto_sdk.values import READ_BYTES_MAX
 from stretto_sdk.worker.effects import Ending, Failed
 
 PAYLOAD_BYTES_MAX = 64 * 1024
@@ -64,10 +65,10 @@ def failed(reason: str, message: str, *, retryable: bool = False) -> Failed:
     return Failed(failure_pb2.Failure(reason=reason, message=message, retryable=retryable))
 
 
-def payload_of(value: object, *, source: str) -> Payload:
+def payload_of(value: object, *, source: str, bytes_max: int = PAYLOAD_BYTES_MAX) -> Payload:
     """Return a value as a payload: bytes as they are, all else as JSON.
 
-    Raises InvalidArgument when it cannot be JSON or is larger than a payload may be.
+    Raises InvalidArgument when it cannot be JSON or is larger than `bytes_max`.
     """
     if isinstance(value, bytes | bytearray | memoryview):
         payload = Payload(data=bytes(value))
@@ -75,11 +76,11 @@ def payload_of(value: object, *, source: str) -> Payload:
     else:
         payload = Payload(json=to_json(value, source=source))
         size_bytes = len(payload.json.encode())
-    if size_bytes > PAYLOAD_BYTES_MAX:
+    if size_bytes > bytes_max:
         raise InvalidArgument(
-            f"{source} has {size_bytes} bytes; at most {PAYLOAD_BYTES_MAX} fit",
+            f"{source} has {size_bytes} bytes; at most {bytes_max} fit",
             reason="PAYLOAD_TOO_LARGE",
-            bytes_max=str(PAYLOAD_BYTES_MAX),
+            bytes_max=str(bytes_max),
         )
     return payload
 
@@ -88,12 +89,12 @@ def value_of(payload: Payload, *, source: str) -> object:
     """Return what a payload holds: parsed JSON, or bytes. Raises InvalidArgument."""
     match payload.WhichOneof("value"):
         case "json":
-            return parse_json(payload.json, source=source)
+            return parse_json(payload.json, source=source, bytes_max=READ_BYTES_MAX)
         case "data":
             return payload.data
         case None:
             return None
-    raise InvalidArgument(f"{source} is a stored blob, which this version cannot read")
+    raise InvalidArgument(f"{source} is a blob that was not fetched")
 
 
 def ending_of_error(error: BaseException) -> Ending:

@@ -13,6 +13,8 @@ from stretto_core.rpc.channel import credentials, open_channel
 from stretto_core.rpc.retry import refusals
 from stretto_core.telemetry.secret import Secret
 
+from stretto_sdk.blobs import BlobClient
+
 APPEND_LOGS_S = 10.0
 
 
@@ -53,6 +55,7 @@ class GrpcDialer:
     def __init__(self, address: str, token: Secret | None = None) -> None:
         self._channel = open_channel(address)
         self._stub = services.WorkServiceStub(self._channel)
+        self._token = token
         self._metadata = credentials(token)
 
     async def dial(self) -> GrpcLink:
@@ -65,6 +68,10 @@ class GrpcDialer:
             return await self._stub.AppendLogs(
                 request, metadata=self._metadata, timeout=APPEND_LOGS_S, wait_for_ready=True
             )
+
+    def blobs(self) -> BlobClient:
+        """Return the blobs of the kernel, over the same channel."""
+        return BlobClient(self._channel, token=self._token)
 
     async def close(self) -> None:
         """Close the channel and whatever stream is on it."""

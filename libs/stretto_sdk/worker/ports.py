@@ -13,6 +13,7 @@ from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 
+from stretto_sdk.blobs import Source
 from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop
 from stretto_sdk.worker.log_forwarder import TaskLogWriter
 
@@ -54,6 +55,10 @@ class Reports(Protocol):
 
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         """A body asks for tasks below its own; `spawn_answered` follows."""
+        ...
+
+    async def put_blob(self, key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
+        """Store bytes or a file in the namespace of a running body. Raises Refusal, OSError."""
         ...
 
     def task_log(self, key: LeaseKey) -> TaskLogWriter:

@@ -9,7 +9,6 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 import structlog
 from stretto.worker.v1 import worker_control_service_pb2_grpc as services
@@ -23,6 +22,7 @@ from stretto_sdk.worker.effects import SessionSettings
 from stretto_sdk.worker.link import GrpcDialer
 from stretto_sdk.worker.ports import Executor
 from stretto_sdk.worker.runtime import DrainLimits, Ended, WorkerRuntime
+from stretto_sdk.worker.value_carrier import ValueCarrier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,7 @@ async def run_worker(
     control = WorkerControl(settings.worker_id, session_id, clock.now_ns())
     async with _ControlServer(control, settings.tokens) as control_address:
         dialer = GrpcDialer(settings.address, settings.token)
+        blobs = dialer.blobs()
         runtime = WorkerRuntime(
             SessionSettings(
                 worker_id=settings.worker_id,
@@ -60,11 +61,10 @@ async def run_worker(
                 queues=settings.queues,
                 labels=tuple(settings.labels.items()),
                 slot_count=settings.slot_count,
-                version=f"stretto/{version('stretto')}",
                 control_address=reachable(control_address, from_kernel=settings.address),
             ),
             dialer=dialer,
-            executors=executors,
+            executors={name: ValueCarrier(executor, blobs) for name, executor in executors.items()},
             clock=clock,
             drain_limits=settings.drain_limits,
             log_sink=dialer,

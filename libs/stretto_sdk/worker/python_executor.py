@@ -14,17 +14,20 @@ import contextlib
 import contextvars
 import inspect
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
 from stretto.common.v1 import payload_pb2
+from stretto.common.v1.payload_pb2 import Artifact, BlobRef
 from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
 from stretto_core.ids import IdSource
 
+from stretto_sdk.blobs import BLOB_BYTES_MAX, Source
 from stretto_sdk.worker.bodies import BodyLoop, Call, Mailbox
 from stretto_sdk.worker.body_threads import BodyThreads
 from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult, task_specs
@@ -146,8 +149,10 @@ class PythonExecutor:
         if function.blocking:
             if context.cancelled.is_set():
                 return Stopped()
-            return _ending_of_value(await self._in_thread(body, context, function))
-        return _ending_of_value(await function.function(context, **context.inputs))
+            returned = await self._in_thread(body, context, function)
+        else:
+            returned = await function.function(context, **context.inputs)
+        return _ending_of_value(returned, context.artifacts)
 
     async def _in_thread(self, body: _Body, context: TaskContext, function: TaskFunction) -> object:
         """Call a blocking function. Cancelling this waits for it no longer, and ends nothing."""
@@ -240,6 +245,15 @@ class PythonExecutor:
         assert self._reports is not None, "attached before the first body"
         self._outward.put(partial(self._reports.heartbeat, key, payload))
 
+    async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
+        """Store bytes or a file; the connection is the protocol's. Raises Refusal, OSError."""
+        assert self._reports is not None, "attached before the first body"
+        assert self._protocol_loop is not None, "a body was begun on it"
+        putting = self._reports.put_blob(key, source)
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(putting, self._protocol_loop)
+        )
+
     async def spawn(self, key: LeaseKey, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         """Return when the kernel has recorded the tasks. Raises SpawnRefused."""
         request_id = self._ids.uuid7()
@@ -266,14 +280,16 @@ def _carried(error: BaseException) -> BaseException:
     return error
 
 
-def _ending_of_value(returned: object) -> Ending:
+def _ending_of_value(returned: object, artifacts: Mapping[str, Artifact]) -> Ending:
     if inspect.iscoroutine(returned):
         returned.close()
         return failed("INVALID_RESULT", "a plain function returned a coroutine: make it async def")
     result = returned if isinstance(returned, TaskResult) else TaskResult(returned)
     try:
-        payload = None if result.output is None else payload_of(result.output, source="the result")
-        return Succeeded(payload, task_specs(result.spawn))
+        payload = None
+        if result.output is not None:
+            payload = payload_of(result.output, source="the result", bytes_max=BLOB_BYTES_MAX)
+        return Succeeded(payload, task_specs(result.spawn), tuple(artifacts.values()))
     except Refusal as refusal:
         large = refusal.reason_word == "PAYLOAD_TOO_LARGE"
         return failed("RESULT_TOO_LARGE" if large else "INVALID_RESULT", refusal.message)

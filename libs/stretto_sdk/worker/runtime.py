@@ -29,8 +29,10 @@ from stretto_core.errors import (
     Refusal,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
 
+from stretto_sdk.blobs import Source
 from stretto_sdk.worker.effects import (
     CloseStream,
     Effect,
@@ -38,7 +40,6 @@ from stretto_sdk.worker.effects import (
     Exit,
     Failed,
     LeaseKey,
-    Leave,
     OutcomeSettled,
     SessionSettings,
     SpawnAnswered,
@@ -150,6 +151,10 @@ class WorkerRuntime:
         running = self.running.get(key)
         if running is not None:
             self._logs.ended(running.log.log, partial(self._ended, key, ending))
+
+    async def put_blob(self, key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
+        """See `Reports`: this worker has no carrier around its executors."""
+        raise Unimplemented("this worker stores no blobs", feature="put_blob")
 
     def task_log(self, key: LeaseKey) -> TaskLogWriter:
         """See `Reports`."""
@@ -271,8 +276,6 @@ class WorkerRuntime:
                         self._log.info("outcome.refused", **_named(key), reason=reason)
                 case CloseStream(reason=reason):
                     raise Unavailable(reason)
-                case Leave(reason=reason):
-                    self.drain(reason)
                 case Exit():
                     pass  # `_run`, which asked for it, ends the process.
 

@@ -28,7 +28,6 @@ from stretto_sdk.worker.effects import (
     Ending,
     Exit,
     LeaseKey,
-    Leave,
     SessionSettings,
     SpawnAnswered,
     Start,
@@ -148,8 +147,6 @@ class WorkSession:
             effects += self._signal(signal)
         if frame.HasField("drain"):
             stream.drain_asked = True
-            if frame.drain.leave:
-                effects.append(Leave(frame.drain.reason))
         for assignment in frame.assignments:
             effects += self._assignment(stream, assignment, now_ns)
         return effects
@@ -266,7 +263,6 @@ class WorkSession:
             held=[held.token for _, held in self._leases],
             control_address=settings.control_address,
             slot_count=settings.slot_count,
-            version=settings.version,
         )
         frame = wire.WorkRequest(hello=hello)
         self._add_credit(stream, frame)

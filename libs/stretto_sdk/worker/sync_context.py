@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from stretto.run.v1 import plan_pb2
@@ -130,3 +131,18 @@ class SyncTaskContext:
             ...             "arguments": {"function": "count"}, "inputs": {"part": 1}}])
         """
         asyncio.run_coroutine_threadsafe(self._context.spawn(tasks), self._loop).result()
+
+    def artifact(
+        self, name: str, source: Path | str | bytes, content_type: str | None = None
+    ) -> None:
+        """Leave a file behind with the result; it is stored when this returns.
+
+        name: unique in the attempt, a relative path; the same name again replaces the file. source:
+        the bytes, or the path of a file, 1 GiB at most, of which nothing is needed afterwards.
+        content_type: guessed from the name if it is not given. The artifacts of an attempt that
+        fails are dropped. Raises InvalidArgument, OSError, Unavailable.
+
+            >>> ctx.artifact("report.pdf", Path("/tmp/report.pdf"))
+        """
+        storing = self._context.artifact(name, source, content_type)
+        asyncio.run_coroutine_threadsafe(storing, self._loop).result()

@@ -82,11 +82,12 @@ def outcome_of(
     """Return the outcome to report for a body that was asked to `stop` (or not) and ended so."""
     outcome = work_pb2.Outcome(token=token)
     match ending:
-        case Succeeded(result=result, spawned=spawned):
+        case Succeeded(result=result, spawned=spawned, artifacts=artifacts):
             outcome.succeeded.SetInParent()
             if result is not None:
                 outcome.succeeded.result.CopyFrom(result)
             outcome.succeeded.spawned.extend(spawned)
+            outcome.succeeded.artifacts.extend(artifacts)
         case Failed(failure=failure):
             outcome.failed.CopyFrom(failure)
             outcome.failed.reason = failure.reason[:REASON_CHARACTERS_MAX] or "FAILED"

@@ -105,7 +105,7 @@ async def _returns_no_json(ctx: TaskContext) -> object:
     return object()
 
 
-async def _returns_too_much(ctx: TaskContext) -> str:
+async def _returns_much(ctx: TaskContext) -> str:
     return "x" * 70_000
 
 
@@ -143,7 +143,7 @@ async def _spawns_no_list(ctx: TaskContext) -> TaskResult:
         (_fails_for_good, "CARD_DECLINED", False),
         (_breaks, "ZERO_DIVISION_ERROR", True),
         (_returns_no_json, "INVALID_RESULT", False),
-        (_returns_too_much, "RESULT_TOO_LARGE", False),
+        (_returns_much, "RESULT_NOT_STORED", False),  # The double keeps no blobs.
         (_wants_more, "INVALID_INPUTS", False),
         (_exits, "SYSTEM_EXIT", True),
         (_has_a_task_that_exits, "SYSTEM_EXIT", True),

@@ -16,7 +16,6 @@ LOADED_LATER = (
     "cryptography",
     "grpc_reflection.v1alpha",
     "hypothesis",
-    "jsonschema_rs",
     "nats",
     "opentelemetry",
     "pytest",

@@ -25,7 +25,6 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 FULL: dict[str, Any] = {
     "name": "nightly",
-    "output_schema": {"type": "array"},
     "labels": {"team": "search"},
     "input": {"directory": "."},
     "tasks": [

@@ -6,11 +6,13 @@ import random
 from collections.abc import Awaitable, Callable
 
 import pytest
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import BlobRef, Payload
 from stretto.run.v1.plan_pb2 import TaskSpec
 from stretto.work.v1.work_pb2 import Assignment
 from stretto_core.testing.virtual_loop import START_NS, VirtualLoop
+from stretto_sdk.blobs import Source
 from stretto_sdk.worker.effects import Ending, Failed, LeaseKey, Stop, StopKind, Stopped, Succeeded
+from stretto_sdk.worker.log_forwarder import TaskLogWriter
 from stretto_sdk.worker.sleep_executor import SleepExecutor
 
 
@@ -30,6 +32,12 @@ class Endings:
 
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[TaskSpec, ...]) -> None:
         raise AssertionError("a body that sleeps wants nothing")
+
+    async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
+        raise AssertionError("a body that sleeps leaves nothing behind")
+
+    def task_log(self, key: LeaseKey) -> TaskLogWriter:
+        raise AssertionError("a body that sleeps writes nothing")
 
 
 def assignment(item: str, arguments_json: str) -> Assignment:

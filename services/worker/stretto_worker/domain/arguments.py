@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import Final
 
 from stretto_core.errors import InvalidArgument
@@ -24,8 +25,9 @@ from stretto_worker.domain.secret_references import (
     text_or_secret,
 )
 
-OUTPUT_BYTES_DEFAULT: Final = 64 * 1024
-OUTPUT_BYTES_MAX: Final = 4 * 1024 * 1024
+OUTPUT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
+OUTPUT_BYTES_MAX: Final = 64 * 1024 * 1024
+PATTERNS_MAX: Final = 100
 
 
 class OutputForm(Enum):
@@ -41,7 +43,10 @@ class OutputForm(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run. stdin: bytes to feed. spawns: the output is {"output": ..., "spawn": [...]}."""
+    """What to run. stdin: bytes to feed. spawns: the output is {"output": ..., "spawn": [...]}.
+
+    artifacts: paths and glob patterns relative to cwd, of the files to leave behind.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str | SecretReference]
@@ -52,6 +57,7 @@ class Command:
     retryable_exit_codes: frozenset[int] | None
     final_exit_codes: frozenset[int]
     output_bytes_max: int
+    artifacts: tuple[str, ...] = ()
 
     def is_retryable(self, code: int) -> bool:
         """Whether another attempt may help after this exit code (-N: ended by signal N)."""
@@ -97,6 +103,7 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
         final_exit_codes=codes["final_exit_codes"] or frozenset(),
         output_bytes_max=fields.integer("output_bytes_max", low=1, high=OUTPUT_BYTES_MAX)
         or OUTPUT_BYTES_DEFAULT,
+        artifacts=_patterns(fields, fill),
     )
     if command.spawns and command.output is not OutputForm.JSON:
         fields.wrong("spawn", 'needs the output to be "json"')
@@ -125,6 +132,18 @@ def _codes(fields: Fields, name: str) -> frozenset[int]:
         return value
 
     return frozenset(fields.each(name, read))
+
+
+def _patterns(fields: Fields, fill: Placeholders) -> tuple[str, ...]:
+    at = fields.at("artifacts")
+    patterns = tuple(fill.fill(each, at) for each in fields.texts("artifacts"))
+    if len(patterns) > PATTERNS_MAX:
+        fields.wrong("artifacts", f"has more than {PATTERNS_MAX} entries")
+    for pattern in patterns:
+        path = PurePosixPath(pattern)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in pattern:
+            fields.wrong("artifacts", f"{pattern!r} is no path below the working directory")
+    return patterns
 
 
 def _stdin(fields: Fields, inputs: Mapping[str, object]) -> bytes:

@@ -14,7 +14,7 @@ from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.worker.effects import Ending, Succeeded
 from stretto_sdk.worker.endings import failed, payload_of
 
-from stretto_worker.domain.http_arguments import Answers, Expect
+from stretto_worker.domain.http_arguments import RESPONSE_BYTES_MAX, Answers, Expect
 from stretto_worker.domain.redaction import Redaction
 
 BODY_SHOWN_BYTES = 2_048
@@ -68,7 +68,9 @@ def _result(answer: Answer, answers: Answers, redaction: Redaction) -> Ending:
     try:
         body = redaction.value(_body(answer, answers.expect))
         result = {**_head(answer, answers, redaction), "body": body}
-        return Succeeded(payload_of(result, source="the result"))
+        # Text has up to six times the bytes as JSON; what is around it is little.
+        bytes_max = 7 * RESPONSE_BYTES_MAX
+        return Succeeded(payload_of(result, source="the result", bytes_max=bytes_max))
     except (UnicodeDecodeError, LookupError) as error:
         return failed("INVALID_RESPONSE", redaction.text(f"the body is no text: {error}"))
     except Refusal as refusal:

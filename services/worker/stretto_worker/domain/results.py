@@ -13,7 +13,7 @@ from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.worker.effects import Ending, Failed, Succeeded
 from stretto_sdk.worker.endings import failed, payload_of
 
-from stretto_worker.domain.arguments import Command, OutputForm
+from stretto_worker.domain.arguments import OUTPUT_BYTES_MAX, Command, OutputForm
 
 STDERR_TAIL_BYTES = 2_048
 # Another attempt meets the same program; lack of memory or processes passes.
@@ -48,12 +48,13 @@ def _result(command: Command, output: bytes) -> Ending:
         return Succeeded()
     try:
         if command.output is OutputForm.TEXT:
-            return Succeeded(payload_of(output.decode(), source="the output"))
-        blank = not output.strip()
-        value = None if blank else parse_json(output, source="the output")
+            return Succeeded(_payload_of(output.decode()))
+        value = None
+        if output.strip():
+            value = parse_json(output, source="the output", bytes_max=OUTPUT_BYTES_MAX)
         if command.spawns:
             return _spawning(value)
-        return Succeeded(None if value is None else payload_of(value, source="the output"))
+        return Succeeded(None if value is None else _payload_of(value))
     except UnicodeDecodeError as error:
         return failed("INVALID_OUTPUT", f"the output is not UTF-8: byte {error.start}")
     except Refusal as refusal:
@@ -67,8 +68,13 @@ def _spawning(value: object) -> Ending:
         return failed("INVALID_OUTPUT", wrong)
     result = value.get("output")
     tasks = parse_tasks(value.get("spawn") or [], source="the spawn")
-    payload = None if result is None else payload_of(result, source="the output")
+    payload = None if result is None else _payload_of(result)
     return Succeeded(payload, tuple(tasks))
+
+
+def _payload_of(value: object) -> Payload:
+    # Text has up to six times the bytes as JSON, and all of an output may be a result.
+    return payload_of(value, source="the output", bytes_max=6 * OUTPUT_BYTES_MAX)
 
 
 def _signal_name(number: int) -> str:

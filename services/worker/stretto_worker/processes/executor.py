@@ -13,12 +13,13 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
-from stretto_core.errors import Refusal
+from stretto_core.errors import Refusal, Unavailable
+from stretto_sdk.worker.artifacts import artifact_of
 from stretto_sdk.worker.context import idempotency_key
 from stretto_sdk.worker.effects import (
     Ending,
@@ -27,6 +28,7 @@ from stretto_sdk.worker.effects import (
     Stop,
     StopKind,
     Stopped,
+    Succeeded,
     key_of,
 )
 from stretto_sdk.worker.endings import failed, value_of
@@ -42,9 +44,13 @@ from stretto_worker.domain.arguments import (
 from stretto_worker.domain.redaction import Redaction
 from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
 from stretto_worker.domain.secret_references import FindSecret, SecretUnavailable
+from stretto_worker.processes.artifact_files import ArtifactMissing, find_artifacts
 from stretto_worker.processes.capture import Capture
 from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone
 from stretto_worker.processes.redacted_pipe import RedactedPipe
+
+LARGE_BYTES = 256 * 1024
+"""What is larger is parsed in a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +141,11 @@ class ProcessExecutor:
     async def _run(self, assignment: work_pb2.Assignment, attempt: _Attempt) -> None:
         key = key_of(assignment.token)
         try:
-            inputs = {
-                name: value_of(payload, source=f"input {name}")
-                for name, payload in assignment.inputs.items()
-            }
-            command = parse_command(assignment.arguments_json, inputs)
+            if assignment.ByteSize() > LARGE_BYTES:
+                # What takes long to parse must not keep leases from being renewed.
+                command = await asyncio.to_thread(_command_of, assignment)
+            else:
+                command = _command_of(assignment)
             env, redaction = environment_of(command, self._find_secret)
         except Refusal as refusal:
             ending: Ending = failed("INVALID_ARGUMENTS", refusal.message)
@@ -151,6 +157,10 @@ class ProcessExecutor:
             log = self._reports.task_log(key)
             try:
                 ending = await self._execute(command, environment, log, redaction, attempt)
+                if command.artifacts and isinstance(ending, Succeeded):
+                    ending = await self._with_artifacts(key, command, ending)
+                    if attempt.stop is not None:
+                        ending = Stopped()
             except OSError as error:  # No descriptors or no disk left: it may pass.
                 ending = failed("NOT_STARTED", str(error), retryable=True)
         if attempt.kill is not None:
@@ -213,9 +223,29 @@ class ProcessExecutor:
                 limit = command.output_bytes_max
                 return failed("OUTPUT_TOO_LARGE", f"the output has more than {limit} bytes")
             case Exited(code=code):
-                return ending_of_exit(command, code, bytes(output.content), bytes(errors.content))
+                said = bytes(output.content), bytes(errors.content)
+                if len(said[0]) > LARGE_BYTES:
+                    return await asyncio.to_thread(ending_of_exit, command, code, *said)
+                return ending_of_exit(command, code, *said)
             case ReaperGone():
                 return failed("REAPER_GONE", "the worker's reaper ended", retryable=True)
+
+    async def _with_artifacts(self, key: LeaseKey, command: Command, ending: Succeeded) -> Ending:
+        """Put the files the command left behind; one that is not there is a failure."""
+        assert self._reports is not None, "attached before the first body"
+        artifacts = []
+        try:
+            files = await asyncio.to_thread(find_artifacts, command)
+            for name, path in files.items():
+                artifacts.append(artifact_of(name, await self._reports.put_blob(key, path)))
+        except ArtifactMissing as missing:
+            return failed("ARTIFACT_MISSING", str(missing), retryable=True)
+        except Refusal as refusal:
+            passing = isinstance(refusal, Unavailable)
+            return failed("ARTIFACT_NOT_STORED", refusal.message, retryable=passing)
+        except OSError as error:
+            return failed("ARTIFACT_NOT_STORED", str(error), retryable=True)
+        return replace(ending, artifacts=tuple(artifacts))
 
     async def _pipe(self, attempt: _Attempt, reader: Callable[[], RedactedPipe]) -> int:
         """Return the writing end of a new pipe that `reader` reads."""
@@ -228,6 +258,15 @@ class ProcessExecutor:
             raise
         attempt.transports.append(transport)
         return write_fd
+
+
+def _command_of(assignment: work_pb2.Assignment) -> Command:
+    """Return what to run. Raises InvalidArgument with every mistake."""
+    inputs = {
+        name: value_of(payload, source=f"input {name}")
+        for name, payload in assignment.inputs.items()
+    }
+    return parse_command(assignment.arguments_json, inputs)
 
 
 def _named(assignment: work_pb2.Assignment) -> dict[str, str]:

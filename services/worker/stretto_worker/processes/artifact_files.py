@@ -1,0 +1,49 @@
+"""Finds the files that a command leaves behind, by paths and patterns below its directory.
+
+Blocking. A pattern never leads out of the directory, by a symbolic link neither: what a task may
+publish is what lies below its own place.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stretto_core.errors import InvalidArgument
+from stretto_sdk.worker.artifacts import check_artifact_name
+
+from stretto_worker.domain.arguments import Command
+
+_PATTERN_CHARACTERS = frozenset("*?[")
+
+
+class ArtifactMissing(Exception):
+    """Nothing is there for a path or pattern that the task names."""
+
+
+def find_artifacts(command: Command) -> dict[str, Path]:
+    """Return the files by their names, which are their paths below the directory, in order.
+
+    Raises ArtifactMissing, InvalidArgument (too many, or a name that cannot be).
+    """
+    root = Path(command.cwd or ".").resolve()
+    found: dict[str, Path] = {}
+    for pattern in command.artifacts:
+        files = _files(root, pattern)
+        if not files:
+            raise ArtifactMissing(f"no file is there for {pattern!r}")
+        for path in files:
+            name = path.relative_to(root).as_posix()
+            check_artifact_name(name, found)
+            found[name] = path
+    return found
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    if not _PATTERN_CHARACTERS.isdisjoint(pattern):
+        try:
+            paths = sorted(root.glob(pattern))
+        except ValueError as error:
+            raise InvalidArgument(f"{pattern!r} is no pattern: {error}") from None
+    else:
+        paths = [root / pattern]
+    return [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
