@@ -304,9 +304,7 @@ async def test_a_view_whose_newest_rows_went_with_the_server_is_made_whole_again
 
 
 async def test_what_is_not_served_says_so(kernel: Served) -> None:
-    name = (await kernel.start()).run.name
     calls: list[Awaitable[object]] = [
-        kernel.runs.RetryRun(pb.RetryRunRequest(name=name, request_id="r")),
         kernel.start(run_key="k"),
         kernel.start(task_graph=None, goal=pb.GoalSource(goal="g")),
     ]
