@@ -203,8 +203,8 @@ class Network:
         """Make one call and return its answer.
 
         Raises what the handler refuses with, ConnectionRefused when nobody listens, ConnectionLost
-        and DeadlineExceeded when the outcome is unknown: the request may still arrive later. When the
-        caller waits no longer, or dies, its handler is cancelled, unless that word is lost as well.
+        and DeadlineExceeded when the outcome is unknown: the request may still arrive later. When
+        the caller waits no longer, or dies, its handler is cancelled, unless that word is lost.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call: _Call | None = None

@@ -17,6 +17,7 @@ from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import RunId, SessionId, TaskName
 from stretto_kernel import owned_partition
+from stretto_kernel.app.run_ends import Named, RunEnds
 from stretto_kernel.app.stream_host import Overloaded
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.dispatch.death_watch import DialResult
@@ -341,3 +342,16 @@ async def test_work_streams_are_bounded(kernel: Kernel, monkeypatch: pytest.Monk
     FrameWorker(kernel)
     with pytest.raises(TooManyStreams):
         FrameWorker(kernel, worker_id="w2")
+
+
+async def test_nobody_waits_for_an_end_under_an_ownership_that_is_over(kernel: Kernel) -> None:
+    run_id = RunId((await start(kernel)).answer.run_id)
+    partition = kernel.partition
+    run = partition.host.find(run_id)
+    assert run is not None
+    await kernel.stop()
+    assert partition.host.until_end(run).done()
+    ends = RunEnds(partition.host, partition.calls)
+    ends.name(Named("late", NAMESPACE, run_id))
+    with pytest.raises(Unavailable):
+        await ends.next()

@@ -246,14 +246,16 @@ class StreamHost:
         """
         if run.is_clean:
             committed()
+        elif self._closed_by is not None:
+            dropped(self._closed_by)
         else:
             run.waiters.append(Waiter(run.decided, committed, dropped))
 
     def until_end(self, run: HostedRun) -> asyncio.Future[None]:
         """Return a future that is done when the run has ended as decided, or its memory is void."""
         future = asyncio.get_running_loop().create_future()
-        if run.has_ended or run.dropped:
-            future.set_result(None)
+        if run.has_ended or run.dropped or self._closed_by is not None:
+            future.set_result(None)  # Nobody would tell of an end any more: look again.
             return future
         if len(run.end_watchers) > WATCHERS_COMPACT:
             run.end_watchers[:] = [watcher for watcher in run.end_watchers if not watcher.done()]
