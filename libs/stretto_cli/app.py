@@ -25,6 +25,11 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Suite",
+        "backup_commands",
+        {"backup": "Copy the record of the suite on this machine while it runs."},
+    ),
+    CommandModule(
         "Runs",
         "run_commands",
         {
@@ -59,6 +64,14 @@ MODULES = (
             "kill": "End runs at once: no clean-up, and what workers still report is refused.",
             "pause": "Put a hold on runs: nothing new is leased until `resume`; what runs goes on.",
             "resume": "Lift a hold that `pause` placed.",
+        },
+    ),
+    CommandModule(
+        "Workers",
+        "worker_commands",
+        {
+            "workers": "List workers: those connected, and those lost or gone in the last hour.",
+            "worker": "Start a worker here, or ask one to end.",
         },
     ),
     CommandModule(

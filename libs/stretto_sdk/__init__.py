@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
+    from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
         Refusal,
         RunCancelled,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         RunNotSucceeded,
     )
     from stretto_sdk.plan import Plan
+    from stretto_sdk.plan_files.read import read_plan_file
     from stretto_sdk.runs import Artifact, Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.task_log import LogEntry, LogStream
@@ -42,6 +44,7 @@ __all__ = [
     "Client",
     "Event",
     "Failure",
+    "KnownWorker",
     "LogEntry",
     "LogStream",
     "Plan",
@@ -63,6 +66,7 @@ __all__ = [
     "TaskResult",
     "TaskState",
     "Worker",
+    "read_plan_file",
     "run_plan",
 ]
 
@@ -72,6 +76,7 @@ _HOMES = {
     "Client": "client",
     "Event": "runs",
     "Failure": "runs",
+    "KnownWorker": "client_workers",
     "LogEntry": "task_log",
     "LogStream": "task_log",
     "Plan": "plan",
@@ -93,6 +98,7 @@ _HOMES = {
     "TaskResult": "worker.context",
     "TaskState": "runs",
     "Worker": "worker.worker",
+    "read_plan_file": "plan_files.read",
     "run_plan": "blocking",
 }
 

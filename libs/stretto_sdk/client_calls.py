@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
+from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
 from stretto_core.errors import Refusal
@@ -30,6 +31,7 @@ from stretto_sdk.run_ends import RunEnds
 if TYPE_CHECKING:
     # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
+    from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceAsyncStub
     from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceAsyncStub
 
@@ -75,6 +77,11 @@ class Calls:
     def task_log(self) -> TaskLogServiceAsyncStub:
         """The stub of TaskLogService."""
         return TaskLogServiceStub(self._channel)
+
+    @cached_property
+    def registry(self) -> WorkerRegistryServiceAsyncStub:
+        """The stub of WorkerRegistryService."""
+        return WorkerRegistryServiceStub(self._channel)
 
     @cached_property
     def blobs(self) -> BlobClient:

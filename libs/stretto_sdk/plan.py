@@ -73,12 +73,13 @@ class Plan:
     >>> plan.output = greet.output()
 
     failure_policy: "continue" (independent branches finish) or "fail_fast".
-    output: what the run yields; None yields null.
+    output: what the run yields; None yields null. output_schema: a JSON Schema it must hold to.
     """
 
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     output: Binding | None = None
+    output_schema: Mapping[str, object] | None = None
     failure_policy: str | None = None
     run_timeout: Span | None = None
     cancel_grace: Span | None = None
@@ -110,6 +111,7 @@ class Plan:
         preferred_labels: Mapping[str, str] | None = None,
         on_failure: str | None = None,
         clean_up: bool = False,
+        output_schema: Mapping[str, object] | None = None,
         may_spawn: bool = False,
         **more_arguments: Any,
     ) -> Task:
@@ -122,6 +124,7 @@ class Plan:
         ...                    after=[count], inputs={"text": count.output(), "limit": 10})
 
         after: tasks, subtrees (`task.subtree`) or names. inputs: bindings, or plain JSON values.
+        output_schema: a JSON Schema; a result that violates it is a failed attempt.
         Mistakes are found by `to_proto` and `Client.start`, all at once, but for a keyword that is
         nearly one of these: it raises TypeError here. An argument of such a name goes into
         `arguments`.
@@ -142,6 +145,7 @@ class Plan:
             "preferred_labels": preferred_labels,
             "on_failure": on_failure,
             "clean_up": clean_up,
+            "output_schema": output_schema,
             "may_spawn": may_spawn,
         }
         self._tasks.append(_given(form))
@@ -154,6 +158,7 @@ class Plan:
             "labels": self.labels,
             "tasks": list(self._tasks),
             "output": None if self.output is None else dict(self.output.form),
+            "output_schema": self.output_schema,
             "failure_policy": self.failure_policy,
             "run_timeout": self.run_timeout,
             "cancel_grace": self.cancel_grace,

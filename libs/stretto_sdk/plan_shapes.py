@@ -279,6 +279,9 @@ RUN_MEMBERS = {
     "input": Member(Json(), "The run's input, unless the start gives another."),
     "tasks": Member(ListOf(TASK), "The tasks, in any order."),
     "output": Member(BINDING, "What the run yields; default null."),
+    "output_schema": Member(
+        JsonObject(), "A JSON Schema that the output must hold to.", "output_schema_json"
+    ),
     "failure_policy": Member(Word(FAILURE_POLICIES), "What a failed task means for the rest."),
     "run_timeout": Member(Span(), "From start to end of the run, clean-up excepted."),
     "cancel_grace": Member(Span(), "How long attempts may take to stop; default 10s."),

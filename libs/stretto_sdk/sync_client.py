@@ -14,6 +14,7 @@ from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_logs import AnyRun
+from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.plan import AnyPlan, Plan, Span
 from stretto_sdk.runs import ChainCheck, Event, Position, Run, RunChange, Task
@@ -308,6 +309,31 @@ class SyncClient:
         Raises NotFound. A broken chain is an answer, not an error.
         """
         return self._loop.call(self._client.verify(run))
+
+    def workers(self, *, connected_only: bool = False) -> Sequence[KnownWorker]:
+        """Read the workers in the order of their ids: connected, and lost in the last hour.
+
+        >>> idle = [one for one in client.workers() if not one.lease_count]
+
+        What is live is memory of the kernel: after its restart a worker appears when it is back.
+        """
+        return self._loop.call(self._client.workers(connected_only=connected_only))
+
+    def worker(self, worker_id: str) -> KnownWorker:
+        """Read one worker, with what it holds. Raises NotFound.
+
+        >>> print((client.worker("build-1")).leases)
+        """
+        return self._loop.call(self._client.worker(worker_id))
+
+    def drain_worker(self, worker_id: str, *, reason: str = "") -> KnownWorker:
+        """Ask a worker's process to finish what it holds and to end; nothing more is leased to it.
+
+        >>> client.drain_worker("build-1", reason="its disk is full")
+
+        Safe to repeat. Raises NotFound, FailedPrecondition (WORKER_NOT_CONNECTED).
+        """
+        return self._loop.call(self._client.drain_worker(worker_id, reason=reason))
 
     def fetch(self, value: object) -> object:
         """Return a value whole: what a Blob stands for, anything else as it is.

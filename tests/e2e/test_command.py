@@ -312,3 +312,29 @@ def test_a_revoked_token_ends_what_it_opened(suite: Suite, tmp_path: Path) -> No
     assert "removed" in said
     assert "ada" not in suite.stretto("token", "list").stdout
     assert suite.stretto("runs", "--token-file", token).returncode == ExitStatus.USAGE
+
+
+async def test_a_backup_goes_on_from_where_it_was_taken(idle_suite: Suite, gate: Gate) -> None:
+    idle_suite.up("--workers", 1)
+    run_id = started(idle_suite, {"tasks": [gate.task("a")]})
+    await until(lambda: gate.count("start")["a"] == 1)
+    copy = idle_suite.home / "copy"
+    made = json_of(idle_suite.stretto("backup", copy, "--json"))
+    assert made["directory"] == str(copy)
+    again = idle_suite.stretto("backup", copy)
+    assert again.returncode == ExitStatus.USAGE
+    assert "not empty" in again.stderr
+    assert json_of(idle_suite.stretto("verify", "--json"))["whole"]
+    idle_suite.down()
+    gate.open()
+    up = idle_suite.stretto("up", "--detach", "--port", 0, "--workers", 1, "--data-dir", copy)
+    try:
+        assert up.returncode == 0, up.stderr
+        watched = idle_suite.stretto("watch", run_id, "--data-dir", copy)
+        assert watched.returncode == 0, watched.stderr
+        assert json_of(idle_suite.stretto("verify", "--json", "--data-dir", copy))["whole"]
+        for path in (copy / "tokens").iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    finally:
+        idle_suite.stretto("down", "--data-dir", copy)
+    assert idle_suite.stretto("backup", copy).returncode == ExitStatus.UNREACHABLE

@@ -35,6 +35,8 @@ def random_task(
         task.inputs["above"].task_output.task = after[0]
         if random.random() < 0.1:
             task.inputs["above"].task_output.pointer = "/nowhere"
+    if random.random() < 0.2:
+        task.output_schema_json = '{"maximum": 1}'  # Of the results 1 and 2.
     for span in (task.timeouts.queue, task.timeouts.attempt, task.timeouts.task):
         if random.random() < 0.3:
             span.seconds = random.choice([2, 5, 10])

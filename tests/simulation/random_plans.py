@@ -62,6 +62,8 @@ def _random_task(draws: random.Random, name: str, before: list[str]) -> pb.TaskS
     _join(draws, task)
     _inputs(draws, task)
     _limits(draws, task)
+    if draws.random() < 0.1:
+        task.output_schema_json = '{"properties": {"epoch": {"not": {"const": 1}}}}'
     task.may_spawn = draws.random() < 0.3
     if draws.random() < 0.3:
         task.on_failure = pb.ON_FAILURE_IGNORE

@@ -148,6 +148,8 @@ class SimWorker:
                         body.spawn_answered(reason)
                 case effects.CloseStream():
                     close = True
+                case effects.Leave():
+                    self.session.drain()
                 case effects.Exit():
                     self._exited = close = True
         return close

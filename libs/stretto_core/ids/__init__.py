@@ -24,6 +24,9 @@ StreamId = NewType("StreamId", str)
 
 RUN_ID_PATTERN = re.compile(r"^(p[0-9]{1,4})-([0-9a-f]{12})([0-9a-f]{20})$")
 
+UUID7_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+_BITS_48 = (1 << 48) - 1
+
 
 class IdSource(Protocol):
     """Where the shell mints ids; rules receive them inside commands."""
@@ -35,18 +38,17 @@ class IdSource(Protocol):
 
 def uuid7_text(unix_ms: int, random_74_bits: int) -> str:
     """Return the UUIDv7 of a millisecond and 74 random bits (RFC 9562, section 5.7)."""
-    value = (unix_ms & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76
-    value |= ((random_74_bits >> 62) & 0xFFF) << 64
-    value |= 0b10 << 62
-    value |= random_74_bits & ((1 << 62) - 1)
-    return str(UUID(int=value))
+    high, low = random_74_bits >> 62 & 0xFFF, random_74_bits & ((1 << 62) - 1)
+    time = f"{unix_ms & ((1 << 48) - 1):012x}"
+    return f"{time[:8]}-{time[8:]}-7{high:03x}-{0x8000 | low >> 48:04x}-{low & _BITS_48:012x}"
 
 
 def uuid7_unix_ms(text: str) -> int | None:
     """Return the millisecond inside a UUIDv7's text, or None when it is not one."""
+    if UUID7_PATTERN.match(text):
+        return int(text[:8] + text[9:13], 16)
     try:
-        parsed = UUID(text)
+        parsed = UUID(text)  # Written in another way: without hyphens, in capitals, as a URN.
     except ValueError:
         return None
     return parsed.int >> 80 if parsed.version == 7 else None

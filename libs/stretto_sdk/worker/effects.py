@@ -122,7 +122,14 @@ class Exit:
     reason: str
 
 
-Effect = Start | Stop | SpawnAnswered | OutcomeSettled | CloseStream | Exit
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Somebody asked for this process to end: drain, then exit."""
+
+    reason: str
+
+
+Effect = Leave | Start | Stop | SpawnAnswered | OutcomeSettled | CloseStream | Exit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +138,7 @@ class SessionSettings:
 
     worker_id, session_id: see Hello. slot_count: bodies at once, at least 1.
     outcome_pending_count_max: outcomes without receipt beyond which no credit is given.
+    version: of the software, for people.
     idle_timeout_ns: silence that ends a stream before a welcome has said another.
     details_interval_ns: newest heartbeat details leave no later than this, and no oftener.
     """
@@ -142,6 +150,7 @@ class SessionSettings:
     labels: tuple[tuple[str, str], ...] = field(default=())
     slot_count: int = 16
     control_address: str = ""
+    version: str = ""
     outcome_pending_count_max: int = 2_000
     idle_timeout_ns: int = 10_000_000_000
     details_interval_ns: int = 500_000_000

@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import structlog
 from stretto.worker.v1 import worker_control_service_pb2_grpc as services
@@ -61,6 +62,7 @@ async def run_worker(
                 queues=settings.queues,
                 labels=tuple(settings.labels.items()),
                 slot_count=settings.slot_count,
+                version=f"stretto/{version('stretto')}",
                 control_address=reachable(control_address, from_kernel=settings.address),
             ),
             dialer=dialer,

@@ -40,6 +40,7 @@ from stretto_sdk.worker.effects import (
     Exit,
     Failed,
     LeaseKey,
+    Leave,
     OutcomeSettled,
     SessionSettings,
     SpawnAnswered,
@@ -276,6 +277,8 @@ class WorkerRuntime:
                         self._log.info("outcome.refused", **_named(key), reason=reason)
                 case CloseStream(reason=reason):
                     raise Unavailable(reason)
+                case Leave(reason=reason):
+                    self.drain(reason)
                 case Exit():
                     pass  # `_run`, which asked for it, ends the process.
 

@@ -28,6 +28,7 @@ from stretto_sdk.worker.effects import (
     Ending,
     Exit,
     LeaseKey,
+    Leave,
     SessionSettings,
     SpawnAnswered,
     Start,
@@ -147,6 +148,8 @@ class WorkSession:
             effects += self._signal(signal)
         if frame.HasField("drain"):
             stream.drain_asked = True
+            if frame.drain.leave:
+                effects.append(Leave(frame.drain.reason))
         for assignment in frame.assignments:
             effects += self._assignment(stream, assignment, now_ns)
         return effects
@@ -263,6 +266,7 @@ class WorkSession:
             held=[held.token for _, held in self._leases],
             control_address=settings.control_address,
             slot_count=settings.slot_count,
+            version=settings.version,
         )
         frame = wire.WorkRequest(hello=hello)
         self._add_credit(stream, frame)

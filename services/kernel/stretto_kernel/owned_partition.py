@@ -38,6 +38,7 @@ from stretto_kernel.dispatch.unary_writes import UnaryWrites
 from stretto_kernel.dispatch.work_polls import WorkPolls
 from stretto_kernel.dispatch.work_streams import WorkStreams
 from stretto_kernel.dispatch.worker_processes import WorkerProcesses
+from stretto_kernel.dispatch.worker_registry import WorkerRegistry
 from stretto_kernel.timers.alarm import Alarm
 
 TICK_NS = NS_PER_S
@@ -112,6 +113,7 @@ class OwnedPartition:
             shared, processes=self._processes, streams_max=limits.streams_max
         )
         self.polls = WorkPolls(shared, processes=self._processes, polls_max=limits.polls_max)
+        self.workers = WorkerRegistry(shared, self._processes, self.streams, self.polls)
         self.dispatcher = Dispatcher(
             shared,
             streams=self.streams,

@@ -15,6 +15,9 @@ from typing import Protocol
 import structlog
 from stretto.blob.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
+from stretto.registry.v1.worker_registry_service_pb2_grpc import (
+    add_WorkerRegistryServiceServicer_to_server,
+)
 from stretto.run.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from stretto.tasklog.v1.task_log_service_pb2_grpc import add_TaskLogServiceServicer_to_server
 from stretto.work.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
@@ -27,6 +30,7 @@ from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.servicers.blob_servicer import BlobServicer
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
+from stretto_kernel.servicers.registry_servicer import RegistryServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
 from stretto_kernel.servicers.task_log_servicer import TaskLogServicer
@@ -101,6 +105,7 @@ def add_servicers(
     """Serve every service of the kernel."""
     server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing))
     server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
+    server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))

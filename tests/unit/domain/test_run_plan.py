@@ -132,7 +132,6 @@ def test_an_input_may_read_any_ancestor_and_clean_up_any_task() -> None:
     ("spec", "feature"),
     [
         (plan.TaskSpec(verification=plan.VerificationPolicy(verifiers=["v"])), "verification"),
-        (plan.TaskSpec(output_schema_json="{}"), "output_schema"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_REPLAN), "replan"),
         (plan.TaskSpec(on_failure=plan.ON_FAILURE_ESCALATE), "escalate"),
     ],
@@ -260,3 +259,15 @@ def test_an_executor_of_ones_own_has_a_dot_and_may_be_offered_later() -> None:
     story = started(own)
     offer = queries.offer(story.state, TaskName("a"))
     assert offer is not None and offer.executor == "acme.render"
+
+
+def test_a_plan_that_comes_again_is_judged_and_recorded_alike() -> None:
+    good = graph(task("a"), task("b", "a"))
+    first, second = Story(), Story()
+    assert first.start(good) == second.start(good)
+    assert first.state.tasks[TaskName("b")].spec == second.state.tasks[TaskName("b")].spec
+    first.lease("a")
+    first.complete("a")
+    assert second.state.tasks[TaskName("a")].epoch == 0, "what is remembered is never changed"
+    for _ in range(3):
+        assert _violations(task("a", "a")) == _violations(task("a", "a")) != {}

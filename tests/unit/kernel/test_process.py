@@ -16,6 +16,7 @@ LOADED_LATER = (
     "cryptography",
     "grpc_reflection.v1alpha",
     "hypothesis",
+    "jsonschema_rs",
     "nats",
     "opentelemetry",
     "pytest",

@@ -25,6 +25,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 FULL: dict[str, Any] = {
     "name": "nightly",
+    "output_schema": {"type": "array"},
     "labels": {"team": "search"},
     "input": {"directory": "."},
     "tasks": [

@@ -22,6 +22,7 @@ class WorkerHello:
 
     held: every lease the process says it holds.
     control_address: host:port to prove the process's death by; "" = none.
+    slot_count, version: in its own word, for people.
     """
 
     worker_id: WorkerId
@@ -30,6 +31,8 @@ class WorkerHello:
     held: tuple[lease_pb2.LeaseToken, ...]
     control_address: str
     takes_tasks: bool
+    slot_count: int
+    version: str
 
 
 def parse_hello(hello: work_pb2.Hello) -> WorkerHello:
@@ -47,6 +50,9 @@ def parse_hello(hello: work_pb2.Hello) -> WorkerHello:
     check(len(hello.labels) <= NAMES_MAX, "labels", "at most 1,000")
     check(len(hello.held) <= HELD_MAX, "held", "at most 10,000")
     check(hello.slot_count >= 0, "slot_count", "not negative")
+    version = hello.version
+    check(len(version) <= NAME_CHARACTERS_MAX, "version", "at most 128 characters")
+    check(not version or version.isprintable(), "version", "printable characters")
     for path, names in (("executors", hello.executors), ("queues", hello.queues)):
         for index, name in enumerate(names):
             check(_is_name(name), f"{path}[{index}]", "1-128 printable characters")
@@ -64,6 +70,8 @@ def parse_hello(hello: work_pb2.Hello) -> WorkerHello:
         held=tuple(hello.held),
         control_address=hello.control_address,
         takes_tasks=not hello.kinds or task_kind in hello.kinds,
+        slot_count=hello.slot_count,
+        version=version,
     )
 
 

@@ -230,9 +230,15 @@ class WorkSession:
         """Send a request about a lease."""
         self._outbox.signals.append(signal)
 
-    def drain(self, reason: str) -> None:
-        """Ask the worker to take nothing more."""
-        self._outbox.drain = work_pb2.Drain(reason=reason)
+    def drain(self, reason: str, *, leave: bool = False) -> None:
+        """Ask the worker to take nothing more; with `leave` also to end, and offer it nothing."""
+        self._draining = self._draining or leave
+        self._outbox.drain = work_pb2.Drain(reason=reason, leave=leave)
+
+    @property
+    def heard_mono_ns(self) -> int:
+        """When something was heard last."""
+        return self._heard_mono_ns
 
     def next_frame(self, now_mono_ns: int) -> work_service_pb2.WorkResponse | None:
         """Take what is to be sent now, as one frame within its limits; None when nothing is.

@@ -20,7 +20,7 @@ import structlog
 from stretto.run.v1 import events_pb2 as ev
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
-from stretto_core.errors import Refusal, Unavailable
+from stretto_core.errors import FailedPrecondition, Refusal, Unavailable
 from stretto_core.ids import RequestId, SessionId, WorkerId
 
 from stretto_kernel.dispatch.hello import WorkerHello
@@ -44,6 +44,12 @@ class Draining(Unavailable):
     """The kernel is ending: it leases nothing more."""
 
     reason = "DRAINING"
+
+
+class WorkerDrained(FailedPrecondition):
+    """Somebody asked for this process to end: it is to finish what it holds, and exit."""
+
+    reason = "WORKER_DRAINED"
 
 
 class WorkPolls:
@@ -87,7 +93,9 @@ class WorkPolls:
         """
         if self._draining:
             raise Draining(self._draining)
-        self._processes.greet(call.hello)
+        worker = self._processes.greet(call.hello, unary=True)
+        if worker.drain_reason:
+            raise WorkerDrained(worker.drain_reason, worker_id=call.hello.worker_id)
         granted = self._granted_before(call)
         if granted is not None:
             # Only an owner that still is one may say what is leased.
@@ -138,6 +146,15 @@ class WorkPolls:
         """End every call with `cause`; what was leased to them is the next owner's business."""
         for poll in list(self._by_key.values()):
             self._fail(poll, cause)
+
+    def is_waiting(self, worker_id: WorkerId) -> bool:
+        """Whether a call of the worker waits."""
+        return worker_id in self._by_worker
+
+    def ask_to_leave(self, worker_id: WorkerId, reason: str) -> None:
+        """End the calls of a worker's process that is to end."""
+        for poll in list(self._by_worker.get(worker_id, {}).values()):
+            self._fail(poll, WorkerDrained(reason, worker_id=worker_id))
 
     def lease_expired(self, lease: Lease) -> None:
         """The holder let a lease run out: a frozen process must not be offered the task again."""

@@ -132,6 +132,12 @@ class WorkStreams:
                 stream.session.drain(reason)
                 self.flush_one(stream)
 
+    def ask_to_leave(self, stream: WorkStream, reason: str) -> None:
+        """Lease nothing more to the stream's process, and ask it to finish and end."""
+        stream.session.drain(reason, leave=True)
+        self.credits_changed(stream)
+        self.flush_one(stream)
+
     def by_key(self, key: SessionKey) -> WorkStream | None:
         """The open stream of that key."""
         return self._streams.get(key)
@@ -252,7 +258,7 @@ class WorkStreams:
             lease.acknowledged = True
 
     def _greet(self, stream: WorkStream, hello: WorkerHello) -> None:
-        worker = self._processes.greet(hello)
+        worker = self._processes.greet(hello, unary=False)
         if worker.stream is not None:
             self._end_for_newer(worker.stream, None)
         worker.stream = stream
@@ -307,6 +313,8 @@ class WorkStreams:
         )
         if self._draining:
             stream.session.drain(self._draining)
+        if drain_reason := self._processes.workers[hello.worker_id].drain_reason:
+            stream.session.drain(drain_reason, leave=True)
         if hello.takes_tasks:
             self._queues.add_session(stream.key, hello.offer)
             self.credits_changed(stream)
@@ -326,6 +334,7 @@ class WorkStreams:
         if not self._forget(stream):
             return
         if self._processes.disconnected(stream):
+            self._processes.left(hello)
             for lease in self._leases.held_by_session(hello.session_id):
                 self._own.release(lease, ev.RELEASE_CAUSE_RETURNED)
         self._log.info("worker.left", worker_id=hello.worker_id, session_id=hello.session_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,10 +43,20 @@ class SessionReplaced(FailedPrecondition):
 class Worker:
     """The newest process known of a worker, and its stream while it has one.
 
+    hello: the newest it said. since_ns: when the first of the process came, on the wall clock.
+    heard_mono_ns: when it said hello, or was last heard on a stream that is lost.
+    unary: it leases by calls. end: why it is gone for sure; "" = it is not.
+    drain_reason: why it was asked to end; "" = it was not.
     hello_count: how often it said hello: tells a proof of death from one that raced with a hello.
     """
 
     session_id: SessionId
+    hello: WorkerHello
+    since_ns: int
+    heard_mono_ns: int
+    unary: bool = False
+    end: str = ""
+    drain_reason: str = ""
     stream: WorkStream | None = None
     hello_count: int = 0
 
@@ -56,6 +66,7 @@ class WorkerProcesses:
 
     def __init__(self, shared: Shared, dialer: WorkerDialer) -> None:
         self._leases = shared.leases
+        self._clock = shared.clock
         self._own = shared.own
         self._dialer = dialer
         self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()
@@ -68,7 +79,12 @@ class WorkerProcesses:
         """Tell `replaced` of every hello from now on."""
         self._followers.append(replaced)
 
-    def greet(self, hello: WorkerHello) -> Worker:
+    @property
+    def workers(self) -> Mapping[WorkerId, Worker]:
+        """The newest process of each worker that is known."""
+        return self._workers
+
+    def greet(self, hello: WorkerHello, *, unary: bool) -> Worker:
         """The process said hello: it is its worker's newest from now on. Raises SessionReplaced.
 
         Leases of the worker's other processes are lost at once.
@@ -81,8 +97,13 @@ class WorkerProcesses:
             )
         for replaced in self._followers:
             replaced(hello)
+        now_mono_ns = self._clock.mono_ns()
         if worker is None or worker.session_id != hello.session_id:
-            worker = self._workers[hello.worker_id] = Worker(hello.session_id)
+            worker = self._workers[hello.worker_id] = Worker(
+                hello.session_id, hello, self._clock.now_ns(), now_mono_ns
+            )
+        worker.hello, worker.heard_mono_ns = hello, now_mono_ns
+        worker.unary, worker.end = unary, ""
         self._workers.move_to_end(hello.worker_id)
         worker.hello_count += 1
         self._gone.pop(hello.session_id, None)  # It lives: the proof was wrong.
@@ -104,7 +125,17 @@ class WorkerProcesses:
         if worker is None or worker.stream is not stream:
             return False
         worker.stream = None
+        worker.heard_mono_ns = stream.session.heard_mono_ns
         return True
+
+    def left(self, hello: WorkerHello) -> None:
+        """The process said goodbye."""
+        self._note_end(hello.worker_id, hello.session_id, "it said goodbye")
+
+    def _note_end(self, worker_id: WorkerId, session_id: SessionId, end: str) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.session_id == session_id:
+            worker.end = end
 
     def stream_of(self, worker_id: WorkerId, session_id: SessionId) -> WorkStream | None:
         """The open stream of that very process."""
@@ -148,6 +179,7 @@ class WorkerProcesses:
             return  # It was heard meanwhile; a dial that raced with that proves nothing.
         self._log.info("worker.dead", worker_id=hello.worker_id, session_id=hello.session_id)
         self._note_gone(hello.session_id, ev.LOSS_CAUSE_PROCESS_GONE)
+        self._note_end(hello.worker_id, hello.session_id, "its process is gone")
         for lease in self._leases.held_by_session(hello.session_id):
             self._own.lose(lease, ev.LOSS_CAUSE_PROCESS_GONE)
 

@@ -15,8 +15,8 @@ from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.run import commands
-from stretto_kernel.domain.run.canonical import digest_of
-from stretto_kernel.domain.run.plan import read_policies, read_tasks
+from stretto_kernel.domain.run.canonical import digest_of, graph_encoding
+from stretto_kernel.domain.run.plan import read_tasks
 from stretto_kernel.servicers.fields import Fields
 
 WAIT_S_MAX = 60
@@ -93,8 +93,7 @@ def parse_start(request: pb.StartRunRequest, asked: Asked) -> Start:
         digest = digest_of(
             "StartRun",
             namespace,
-            read_policies(request.task_graph),
-            read_tasks(request.task_graph.tasks),
+            graph_encoding(request.task_graph),
             given,
             labels,
             name,

@@ -84,6 +84,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
     REASON_WORKER_NOT_CONNECTED: _Reason.ValueType  # 42
     """FAILED_PRECONDITION: the worker is lost or gone: nobody is there to ask."""
+    REASON_WORKER_DRAINED: _Reason.ValueType  # 43
+    """FAILED_PRECONDITION: somebody asked for this process to end: finish what it holds, and exit."""
     REASON_PARTITION_MOVED: _Reason.ValueType  # 50
     """UNAVAILABLE: another process owns the partition now."""
     REASON_PARTITION_HELD: _Reason.ValueType  # 51
@@ -186,6 +188,8 @@ REASON_SUBSCRIBER_TOO_SLOW: Reason.ValueType  # 41
 """RESOURCE_EXHAUSTED: the subscriber fell behind; resume from its cursor."""
 REASON_WORKER_NOT_CONNECTED: Reason.ValueType  # 42
 """FAILED_PRECONDITION: the worker is lost or gone: nobody is there to ask."""
+REASON_WORKER_DRAINED: Reason.ValueType  # 43
+"""FAILED_PRECONDITION: somebody asked for this process to end: finish what it holds, and exit."""
 REASON_PARTITION_MOVED: Reason.ValueType  # 50
 """UNAVAILABLE: another process owns the partition now."""
 REASON_PARTITION_HELD: Reason.ValueType  # 51

@@ -175,12 +175,17 @@ class TaskGraph(_message.Message):
     CANCEL_GRACE_FIELD_NUMBER: _builtins.int
     CLEAN_UP_TIMEOUT_FIELD_NUMBER: _builtins.int
     TASK_COUNT_MAX_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     growing: _builtins.bool
     """More slices will come by AddTasks; the run does not end before one of them seals the plan."""
     failure_policy: Global___FailurePolicy.ValueType
     """What a failed task means for the rest of the run."""
     task_count_max: _builtins.int
     """Most tasks the run may ever hold, spawned ones included. 0 = 10,000; at most 1,000,000."""
+    output_schema_json: _builtins.str
+    """JSON Schema that the run's output must hold to, else the run fails with OUTPUT_SCHEMA_VIOLATED;
+    needs `output`. The same limits as of a task's. Empty = none.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]:
         """The tasks of the first slice, in any order."""
@@ -221,10 +226,11 @@ class TaskGraph(_message.Message):
         cancel_grace: _duration_pb2.Duration | None = ...,
         clean_up_timeout: _duration_pb2.Duration | None = ...,
         task_count_max: _builtins.int = ...,
+        output_schema_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "output", b"output", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "failure_policy", b"failure_policy", "growing", b"growing", "output", b"output", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "failure_policy", b"failure_policy", "growing", b"growing", "output", b"output", "output_schema_json", b"output_schema_json", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,7 +342,12 @@ class TaskSpec(_message.Message):
     clean-up tasks only, and read outputs of any task. Its failure fails the run.
     """
     output_schema_json: _builtins.str
-    """JSON Schema of the result. Refused with UNIMPLEMENTED in this version."""
+    """JSON Schema (2020-12, or 2019-09 or draft 7 when $schema says so) that its result must hold to; a
+    result that does not is a failed attempt with OUTPUT_SCHEMA_VIOLATED, retried by policy. At most
+    16 KiB and 1,000 subschemas with references written out; references only within the schema and
+    not to themselves, patterns without look-around, formats not asserted. Such a result must be JSON
+    given inline, not a blob. Empty = none.
+    """
     may_spawn: _builtins.bool
     """May the worker's result spawn tasks. Default false: a result with tasks is refused."""
     @_builtins.property

@@ -83,7 +83,8 @@ class WorkServiceStub:
     Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
     id belongs to another request that waits, or its answer has been acknowledged: mint another.
     FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
-    exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+    exit. FAILED_PRECONDITION WORKER_DRAINED: somebody asked for this process to end: finish what it
+    holds, and exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
     RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
 
     Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
@@ -201,7 +202,8 @@ class WorkServiceAsyncStub(WorkServiceStub):
     Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
     id belongs to another request that waits, or its answer has been acknowledged: mint another.
     FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
-    exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+    exit. FAILED_PRECONDITION WORKER_DRAINED: somebody asked for this process to end: finish what it
+    holds, and exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
     RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
 
     Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
@@ -328,7 +330,8 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: INVALID_ARGUMENT: fix it; BadRequest names each field. ALREADY_EXISTS REQUEST_ID_REUSED: the
         id belongs to another request that waits, or its answer has been acknowledged: mint another.
         FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
-        exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
+        exit. FAILED_PRECONDITION WORKER_DRAINED: somebody asked for this process to end: finish what it
+        holds, and exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
         RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
 
         Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a

@@ -15,20 +15,44 @@ from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
+from stretto.run.v1 import plan_pb2
 
 from stretto_kernel.domain.run.plan import (
+    PLANS_REMEMBERED_MAX,
     Dependency,
     Join,
     Retry,
     TaskSpec,
     Timeouts,
     duration_ns,
+    read_graph,
+    remembered_bytes,
 )
 
 
 def digest_of(*values: object) -> bytes:
     """Return the SHA-256 of scalars, messages and dataclasses, and sequences and maps of them."""
     return hashlib.sha256(b"".join(map(_encode, values))).digest()
+
+
+class Encoded(bytes):
+    """Values that are encoded already, as `digest_of` would."""
+
+
+def graph_encoding(graph: plan_pb2.TaskGraph) -> Encoded:
+    """Return a plan's policies and tasks, encoded."""
+    serialized = remembered_bytes(graph)
+    return _encode_graph(graph) if serialized is None else _encode_remembered_graph(serialized)
+
+
+def _encode_graph(graph: plan_pb2.TaskGraph) -> Encoded:
+    policies, tasks = read_graph(graph)
+    return Encoded(_encode(policies) + _encode(list(tasks)))
+
+
+@lru_cache(maxsize=PLANS_REMEMBERED_MAX)
+def _encode_remembered_graph(serialized: bytes) -> Encoded:
+    return _encode_graph(plan_pb2.TaskGraph.FromString(serialized))
 
 
 def success_digest(
@@ -111,6 +135,7 @@ def _scalar(value: object) -> bytes:
 
 _FIELD_NAMES: dict[type, tuple[str, ...]] = {}
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    Encoded: bytes,
     str: _text,
     bytes: lambda value: _tagged(b"b", value),
     type(None): lambda value: b"n",

@@ -14,6 +14,7 @@ from stretto_core.eventlog.recorded import Recorded
 
 from stretto_kernel.domain.run.bindings import Unresolved, resolve_output
 from stretto_kernel.domain.run.evolve import evolve
+from stretto_kernel.domain.run.output_schema import REASON, violations
 from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.stopping import clean_up_over, ordinary_over
 from stretto_kernel.domain.run.task import Leased, Open
@@ -55,9 +56,14 @@ def conclusion(state: RunState) -> tuple[RunEvent, ...]:
     if failure := state.failure or state.clean_up_failure:
         return (ev.RunFailed(failure=failure),)
     try:
-        return (ev.RunSucceeded(output=resolve_output(state)),)
+        output = resolve_output(state)
     except Unresolved as unresolved:
         return (ev.RunFailed(failure=_of_run(unresolved.failure)),)
+    schema = state.policies.output_schema_json
+    if schema and output is not None and (violated := violations(schema, output)):
+        failure = Failure(reason=REASON, message=f"it violates its output schema: {violated}")
+        return (ev.RunFailed(failure=_of_run(failure)),)
+    return (ev.RunSucceeded(output=output),)
 
 
 def _of_run(failure: Failure) -> Failure:

@@ -25,7 +25,7 @@ from stretto_kernel.domain.run.canonical import WITHDRAWN_DIGEST
 from stretto_kernel.domain.run.growth import add_slice, add_spawned
 from stretto_kernel.domain.run.holds import Hold
 from stretto_kernel.domain.run.joins import Settling
-from stretto_kernel.domain.run.plan import duration_ns, read_policies, read_spawned, read_tasks
+from stretto_kernel.domain.run.plan import duration_ns, read_graph, read_spawned, read_tasks
 from stretto_kernel.domain.run.reopening import begin_reopening, go_on_reopening
 from stretto_kernel.domain.run.state import (
     REQUEST_KEPT_NS,
@@ -64,11 +64,12 @@ def evolve(state: RunState, recorded: Recorded[RunEvent]) -> None:
 
 def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[RunEvent]) -> None:
     state = settling.state
+    policies, tasks = read_graph(event.plan)
     state.start = Start(
         request_id=RequestId(recorded.request_id),
         request_digest=recorded.request_digest,
         started_ns=recorded.time_ns,
-        policies=read_policies(event.plan),
+        policies=policies,
         input=event.input if event.HasField("input") else None,
         labels=dict(event.labels),
         display_name=event.display_name,
@@ -76,7 +77,7 @@ def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[Ru
     state.opened_ns = recorded.time_ns
     state.run_touched = True
     _take_slice(state, sealed=not event.plan.growing)
-    add_slice(settling, read_tasks(event.plan.tasks))
+    add_slice(settling, tasks)
 
 
 def _tasks_added(settling: Settling, event: ev.TasksAdded) -> None:

@@ -31,6 +31,11 @@ class Findings:
         self._features: list[tuple[str, str]] = []
         self._count = 0
 
+    @property
+    def any(self) -> bool:
+        """Whether `refuse` would raise."""
+        return bool(self._violations or self._features)
+
     def wrong(self, field: str, description: str) -> None:
         """Note a wrong field by its path."""
         self._count += 1

@@ -30,6 +30,8 @@ from stretto_kernel.domain.run.commands import (
     Spawn,
 )
 from stretto_kernel.domain.run.findings import Findings
+from stretto_kernel.domain.run.output_schema import REASON as VIOLATED_REASON
+from stretto_kernel.domain.run.output_schema import violations
 from stretto_kernel.domain.run.planning import result_or_null, spawned_specs, spawned_tasks
 from stretto_kernel.domain.run.refusals import LeaseLost, NotLeasable, ResultConflict, TaskNotFound
 from stretto_kernel.domain.run.state import RunEvent, RunState
@@ -86,7 +88,7 @@ def lease(state: RunState, command: Lease) -> tuple[RunEvent, ...]:
 
 
 def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
-    """Accept the result and what it spawns."""
+    """Accept the result and what it spawns; one that violates its schema is a failed attempt."""
     record = find(state, command.task)
     result = result_or_null(command.result)
     specs = spawned_specs(state, record, command.spawned) if command.spawned else ()
@@ -94,12 +96,24 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
     digest = success_digest(result, specs, artifacts)
     if _is_repeat(record, command.epoch, digest):
         return ()
-    if not accepts_late(state, record, command.epoch):
+    late = accepts_late(state, record, command.epoch)
+    if not late:
         _fence(state, record, command)
     findings = Findings()
     findings.check_payload("result", result)
     check_artifacts(findings, "artifacts", artifacts)
     findings.refuse("the result")
+    schema = record.spec.output_schema_json
+    if schema and (violated := violations(schema, result)):
+        if late:
+            _fence(state, record, command)  # Its try was counted when it was lost.
+        failed = ev.AttemptFailed(
+            task=record.name,
+            epoch=command.epoch,
+            failure=_violated(violated),
+            outcome_digest=digest,
+        )
+        return (failed,)
     spawned = spawned_tasks(state, record, command.spawned, "spawned") if command.spawned else ()
     return (
         ev.AttemptSucceeded(
@@ -254,6 +268,11 @@ def _is_repeat(record: TaskRecord, epoch: int, digest: bytes) -> bool:
             epoch=str(epoch),
         )
     return False  # Passed on since: the fence refuses it.
+
+
+def _violated(violated: str) -> Failure:
+    message = f"the result violates its output schema: {violated}"
+    return _cut(Failure(reason=VIOLATED_REASON, message=message, retryable=True))
 
 
 def _released(

@@ -6,7 +6,7 @@ recorded, so that a later default never changes what an old stream means. Spans 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 from stretto_core.ids import TaskName
 
+PLANS_REMEMBERED_MAX = 256
 _SHARED_MAX = 1_024
 _REMEMBERED_BYTES_MAX = 4 * 1024
 
@@ -113,6 +114,7 @@ class TaskSpec:
     failure_ignored: bool
     clean_up: bool
     may_spawn: bool
+    output_schema_json: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,32 @@ class Policies:
     cancel_grace_ns: int
     clean_up_timeout_ns: int
     task_count_max: int
+    output_schema_json: str
+
+
+def remembered_bytes(graph: pb.TaskGraph) -> bytes | None:
+    """Return what a small plan is remembered by, None for one too large to be.
+
+    Runs of one plan come by the thousand, told apart by their input. What is remembered is only
+    ever what the same bytes would be read as again.
+    """
+    serialized = graph.SerializeToString(deterministic=True)
+    return serialized if len(serialized) <= _REMEMBERED_BYTES_MAX else None
+
+
+def read_graph(graph: pb.TaskGraph) -> tuple[Policies, Sequence[TaskSpec]]:
+    """Return a recorded plan: its run-wide part and its tasks."""
+    serialized = remembered_bytes(graph)
+    return _read_graph(graph) if serialized is None else _read_remembered_graph(serialized)
+
+
+def _read_graph(graph: pb.TaskGraph) -> tuple[Policies, Sequence[TaskSpec]]:
+    return read_policies(graph), tuple(read_tasks(graph.tasks))
+
+
+@lru_cache(maxsize=PLANS_REMEMBERED_MAX)
+def _read_remembered_graph(serialized: bytes) -> tuple[Policies, Sequence[TaskSpec]]:
+    return _read_graph(pb.TaskGraph.FromString(serialized))
 
 
 def read_policies(graph: pb.TaskGraph) -> Policies:
@@ -140,6 +168,7 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
         cancel_grace_ns=duration_ns(graph.cancel_grace),
         clean_up_timeout_ns=duration_ns(graph.clean_up_timeout),
         task_count_max=graph.task_count_max,
+        output_schema_json=graph.output_schema_json,
     )
 
 
@@ -229,6 +258,7 @@ def _read_task(
         failure_ignored=spec.on_failure == pb.ON_FAILURE_IGNORE,
         clean_up=spec.clean_up or clean_up,
         may_spawn=spec.may_spawn,
+        output_schema_json=spec.output_schema_json,
     )
 
 

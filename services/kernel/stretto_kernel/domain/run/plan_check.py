@@ -14,6 +14,7 @@ from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 
 from stretto_kernel.domain.run.findings import Findings
+from stretto_kernel.domain.run.output_schema import check_schema
 from stretto_kernel.domain.run.plan import duration_ns
 
 SLICE_TASKS_MAX = 1_000
@@ -46,6 +47,9 @@ def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
         findings.wrong(f"{path}.task_count_max", f"must be 1 to {TASK_COUNT_LIMIT}")
     if graph.HasField("output"):
         _check_binding(findings, f"{path}.output", graph.output)
+    check_schema(findings, f"{path}.output_schema_json", graph.output_schema_json)
+    if graph.output_schema_json and not graph.HasField("output"):
+        findings.wrong(f"{path}.output_schema_json", "a run without an output has nothing to check")
     if not graph.tasks and not graph.growing:
         findings.wrong(f"{path}.tasks", "a plan that does not grow needs at least one task")
 
@@ -90,8 +94,7 @@ def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
     _check_retry(findings, f"{path}.retry", task.retry)
     _check_timeouts(findings, f"{path}.timeouts", task.timeouts)
     _check_on_failure(findings, f"{path}.on_failure", task)
-    if task.output_schema_json:
-        findings.unserved(f"{path}.output_schema_json", "output_schema")
+    check_schema(findings, f"{path}.output_schema_json", task.output_schema_json)
     if task.HasField("verification"):
         findings.unserved(f"{path}.verification", "verification")
 

@@ -6,6 +6,8 @@ Everything new is judged as a whole: all of it enters, or nothing does and every
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2 as ev
@@ -14,7 +16,14 @@ from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.commands import AddTasks, StartRun
 from stretto_kernel.domain.run.findings import Findings
-from stretto_kernel.domain.run.plan import TaskSpec, read_policies, read_spawned, read_tasks
+from stretto_kernel.domain.run.plan import (
+    PLANS_REMEMBERED_MAX,
+    TaskSpec,
+    read_graph,
+    read_spawned,
+    read_tasks,
+    remembered_bytes,
+)
 from stretto_kernel.domain.run.plan_check import check_policies, check_tasks
 from stretto_kernel.domain.run.plan_defaults import filled_graph, filled_tasks
 from stretto_kernel.domain.run.plan_graph import Slice, check_graph, check_output
@@ -36,28 +45,53 @@ def start_run(state: RunState, command: StartRun) -> tuple[RunEvent, ...]:
     """Accept the run with every default written out. Repeats were answered before."""
     assert state.start is None
     findings = Findings()
-    graph = filled_graph(command.graph)
-    check_policies(findings, "task_graph", graph)
-    check_tasks(findings, "task_graph.tasks", graph.tasks)
-    new = Slice("task_graph.tasks", read_tasks(graph.tasks), existing=lambda name: None)
-    check_graph(findings, new)
-    policies = read_policies(graph)
-    if not policies.growing:
-        check_output(findings, "task_graph.output", policies.output, new)
+    judged = _judge(findings, command.graph)
     if command.input is not None:
         findings.check_payload("input", command.input)
     findings.check_labels("labels", dict(command.labels))
     findings.check_text("display_name", command.display_name, characters_max=DISPLAY_NAME_CHARS_MAX)
     findings.refuse("the run")
-    _check_task_count(len(new.tasks), policies.task_count_max)
+    _check_task_count(len(judged.graph.tasks), judged.graph.task_count_max)
     return (
         ev.RunStarted(
-            plan=graph,
+            plan=judged.graph,
             input=command.input,
             labels=dict(command.labels),
             display_name=command.display_name,
         ),
     )
+
+
+class _Judged(NamedTuple):
+    """A plan with every default written out; never changed. wrong: mistakes were noted."""
+
+    graph: pb.TaskGraph
+    is_wrong: bool
+
+
+def _judge(findings: Findings, graph: pb.TaskGraph) -> _Judged:
+    """Fill the plan in and note what is wrong in it; one that was right before is right again."""
+    serialized = remembered_bytes(graph)
+    if serialized is not None and not (judged := _judge_remembered(serialized)).is_wrong:
+        return judged
+    return _judge_anew(findings, graph)
+
+
+@lru_cache(maxsize=PLANS_REMEMBERED_MAX)
+def _judge_remembered(serialized: bytes) -> _Judged:
+    return _judge_anew(Findings(), pb.TaskGraph.FromString(serialized))
+
+
+def _judge_anew(findings: Findings, graph: pb.TaskGraph) -> _Judged:
+    filled = filled_graph(graph)
+    check_policies(findings, "task_graph", filled)
+    check_tasks(findings, "task_graph.tasks", filled.tasks)
+    policies, tasks = read_graph(filled)
+    new = Slice("task_graph.tasks", tasks, existing=lambda name: None)
+    check_graph(findings, new)
+    if not policies.growing:
+        check_output(findings, "task_graph.output", policies.output, new)
+    return _Judged(filled, is_wrong=findings.any)
 
 
 def add_tasks(state: RunState, command: AddTasks) -> tuple[RunEvent, ...]:
