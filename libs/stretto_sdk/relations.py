@@ -21,7 +21,8 @@ TASK_COUNT_DEFAULT_MAX = 10_000
 ANCESTRY_TASKS_MAX = 20_000
 """Of a larger plan the kernel judges the bindings to far ancestors, slice by slice."""
 _CYCLES_MAX = 20
-_SUGGESTIONS_MAX = 200
+_COMPARISONS_MAX = 40_000
+"""Of names with names, for suggestions; a second of work. What comes after has none."""
 
 
 def check_relations(graph: pb.TaskGraph, mistakes: Mistakes) -> list[list[int]]:
@@ -81,13 +82,13 @@ class _Relations:
     graph: pb.TaskGraph
     mistakes: Mistakes
     numbers: dict[str, int] = field(default_factory=dict)
-    suggestions: int = 0
+    comparisons: int = 0
 
     def unknown(self, name: str) -> str:
         """Describe a name that leads nowhere, with the nearest one that would."""
         near = ""
-        if self.suggestions < _SUGGESTIONS_MAX:
-            self.suggestions += 1
+        if self.comparisons < _COMPARISONS_MAX:
+            self.comparisons += len(self.numbers)
             near = nearest(name, self.numbers)
         return f"no task is named {name!r}{near}"
 
