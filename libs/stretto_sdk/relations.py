@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from stretto.run.v1 import plan_pb2 as pb
 
@@ -63,10 +64,8 @@ def _check_cycles(
         if not cycle:
             break
         names = " -> ".join(graph.tasks[number].name for number in cycle)
-        edges = [edge.task for edge in graph.tasks[cycle[0]].dependencies]
-        index = edges.index(graph.tasks[cycle[1]].name)
         mistakes.add(
-            f"tasks[{cycle[0]}].after[{index}]",
+            _place_of(cycle, graph, mistakes),
             f"the dependencies form a cycle: {names}; take one of these edges away",
         )
         left = [
@@ -75,6 +74,17 @@ def _check_cycles(
         ]
         within = ordered(left)
     return order
+
+
+def _place_of(cycle: Sequence[int], graph: pb.TaskGraph, mistakes: Mistakes) -> str:
+    """Return the path of an edge of a cycle that is not mistaken otherwise, else of them all."""
+    taken = {path for path, _, _ in mistakes.found()}
+    for number, following in pairwise(cycle):
+        edges = [edge.task for edge in graph.tasks[number].dependencies]
+        path = f"tasks[{number}].after[{edges.index(graph.tasks[following].name)}]"
+        if path not in taken:
+            return path
+    return f"tasks[{cycle[0]}].after"
 
 
 @dataclass(slots=True)
@@ -102,7 +112,7 @@ class _Relations:
                 continue
             if why := self._wrong_edge(task, edge.task, found, above):
                 self.mistakes.add(f"tasks[{number}].after[{index}]", why)
-            elif found is not None:
+            if found is not None and edge.task != task.name:
                 above[found] = None
         return list(above)
 
