@@ -57,12 +57,14 @@ class RunEnds:
         self._calls = calls
         self._waiting: dict[str, asyncio.Future[None] | None] = {}
         self._absent: deque[Named] = deque()
+        self._ended_before: list[Named] = []
         self._ended: deque[Named] = deque()
         self._refused: deque[RunEnd] = deque()
         self._more = True
         self._failed: BaseException | None = None
         self._wake = asyncio.Event()
         self._loader: asyncio.Task[None] | None = None
+        self._prover: asyncio.Task[None] | None = None
 
     def name(self, named: Named) -> None:
         """Wait for one more run; one that is waited for already is told once."""
@@ -98,13 +100,15 @@ class RunEnds:
 
     def close(self) -> None:
         """Let go of every run."""
-        if self._loader is not None:
-            self._loader.cancel()
+        for task in (self._loader, self._prover):
+            if task is not None:
+                task.cancel()
         for future in self._waiting.values():
             if future is not None:
                 future.cancel()
         self._waiting.clear()
         self._absent.clear()
+        self._ended_before.clear()
         self._ended.clear()
 
     def _follow(self, named: Named, run: HostedRun | None) -> None:
@@ -114,6 +118,10 @@ class RunEnds:
                 self._loader = asyncio.create_task(self._load(), name="run-ends-load")
         elif run.namespace != named.namespace:
             self._refuse(named, NotFound("no such run", run_id=named.run_id))
+        elif run.has_ended:
+            self._ended_before.append(named)
+            if self._prover is None:
+                self._prover = asyncio.create_task(self._prove(), name="run-ends-prove")
         else:
             future = self._host.until_end(run)
             self._waiting[named.name] = future
@@ -125,11 +133,14 @@ class RunEnds:
             return
         self._waiting[named.name] = None
         if run.has_ended and not run.dropped:
-            self._host.when_settled(
-                run, partial(self._committed, named), lambda _: self._look_again(named)
-            )
+            self._tell_when_settled(named, run)
         else:
             self._look_again(named)
+
+    def _tell_when_settled(self, named: Named, run: HostedRun) -> None:
+        self._host.when_settled(
+            run, partial(self._committed, named), lambda _: self._look_again(named)
+        )
 
     def _look_again(self, named: Named) -> None:
         if named.name in self._waiting:
@@ -164,6 +175,27 @@ class RunEnds:
             bytes_left -= shown.ByteSize()
             ends.append(RunEnd(named.name, shown, run.position, None))
         return ends
+
+    async def _prove(self) -> None:
+        """Prove the ownership for ends older than the question.
+
+        An end that comes after it is proven by its own commit; an older one may have been retried
+        since under an owner that this one does not know of.
+        """
+        try:
+            while names := self._ended_before:
+                self._ended_before = []
+                await self._host.writer.barrier()
+                for named in names:
+                    run = self._host.find(named.run_id)
+                    if run is not None and run.has_ended:
+                        self._tell_when_settled(named, run)
+                    else:
+                        self._look_again(named)
+        except Refusal as error:
+            self.end_names(error)  # The ownership is over: the follower names them again.
+        finally:
+            self._prover = None
 
     async def _load(self) -> None:
         try:
