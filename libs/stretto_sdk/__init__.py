@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult
     from stretto_sdk.worker.endings import RetryLater, TaskFailed
     from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
+    from stretto_sdk.worker.task_logger import TaskLogHandler
     from stretto_sdk.worker.worker import Worker
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "TaskCancelled",
     "TaskContext",
     "TaskFailed",
+    "TaskLogHandler",
     "TaskResult",
     "TaskState",
     "Worker",
@@ -95,6 +97,7 @@ _HOMES = {
     "TaskCancelled": "worker.sync_context",
     "TaskContext": "worker.context",
     "TaskFailed": "worker.endings",
+    "TaskLogHandler": "worker.task_logger",
     "TaskResult": "worker.context",
     "TaskState": "runs",
     "Worker": "worker.worker",

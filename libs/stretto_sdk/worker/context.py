@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef
 from stretto.run.v1 import plan_pb2
 from stretto_core.errors import Refusal
@@ -18,6 +17,7 @@ from stretto_sdk.blobs import Source
 from stretto_sdk.plan_form import parse_tasks
 from stretto_sdk.worker.artifacts import artifact_of, check_artifact_name
 from stretto_sdk.worker.effects import LeaseKey, StopKind
+from stretto_sdk.worker.task_logger import TaskLogger
 
 
 class SpawnRefused(Refusal):
@@ -65,6 +65,7 @@ class TaskContext:
     idempotency_key: the same for every try of one activation, for what must not happen twice.
     inputs: all inputs by name, as the function got them.
     last_details: what the attempt before said last in a heartbeat, or None.
+    log: what it says of its work, `ctx.log("copied", count=3)`: shown by `stretto logs`.
     deadline: until when it may run (UTC): its attempt timeout, or sooner once it is asked to stop.
     cancelled: set once the attempt is asked to stop, see `stop_reason`.
     artifacts: what it leaves behind so far, see `artifact`.
@@ -85,6 +86,7 @@ class TaskContext:
     inputs: Mapping[str, object]
     last_details: Any
     port: ContextPort = field(repr=False)
+    log: TaskLogger = field(repr=False)
     deadline: datetime | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     stop_kind: StopKind | None = None
@@ -100,16 +102,6 @@ class TaskContext:
     def idempotency_key(self) -> str:
         """Names the activation: what it does once, no other try of it should do again."""
         return idempotency_key(self.run, self.task, self.activation)
-
-    @property
-    def log(self) -> Any:
-        """A structlog logger that names run, task and attempt in every line.
-
-        >>> ctx.log.info("copy.started", count=len(files))
-        """
-        return structlog.get_logger("stretto.task").bind(
-            run=self.run, task=self.task, attempt=self.attempt
-        )
 
     def heartbeat(self, details: object) -> None:
         """Record how far the work came: the next attempt finds the newest in `last_details`.

@@ -45,6 +45,7 @@ from stretto_sdk.worker.endings import ending_of_error, failed, payload_of, valu
 from stretto_sdk.worker.functions import FunctionTable, TaskFunction
 from stretto_sdk.worker.ports import Reports
 from stretto_sdk.worker.sync_context import SyncTaskContext, TaskCancelled
+from stretto_sdk.worker.task_logger import TaskLogger, enter
 
 
 @dataclass(slots=True)
@@ -144,6 +145,7 @@ class PythonExecutor:
             return failed(wrong, refusal.message)
         body = self._bodies[key]
         body.context, body.function = context, function
+        enter(context.log)
         if body.stop is not None:
             self._body_stop(body.stop)  # It came before the body could hear of it.
         if function.blocking:
@@ -184,6 +186,7 @@ class PythonExecutor:
         return await ended
 
     def _context(self, key: LeaseKey, assignment: work_pb2.Assignment) -> TaskContext:
+        assert self._reports is not None, "attached before the first body"
         has_details = assignment.HasField("last_details")
         last = value_of(assignment.last_details, source="details") if has_details else None
         return TaskContext(
@@ -201,6 +204,7 @@ class PythonExecutor:
             if assignment.HasField("attempt_deadline_time")
             else None,
             port=self,
+            log=TaskLogger(self._reports.task_log(key), self._outward.put),
         )
 
     def _body_stop(self, stop: Stop) -> None:

@@ -18,6 +18,7 @@ from stretto.run.v1 import plan_pb2
 
 from stretto_sdk.worker.context import TaskContext
 from stretto_sdk.worker.effects import StopKind
+from stretto_sdk.worker.task_logger import TaskLogger
 
 _NOTHING = object()
 
@@ -103,8 +104,8 @@ class SyncTaskContext:
         return self._context.stop_reason
 
     @property
-    def log(self) -> Any:
-        """A structlog logger that names run, task and attempt in every line."""
+    def log(self) -> TaskLogger:
+        """What it says of its work: `ctx.log("copied", count=3)`, shown by `stretto logs`."""
         return self._context.log
 
     def heartbeat(self, details: object = _NOTHING) -> None:
