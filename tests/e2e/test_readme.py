@@ -42,6 +42,31 @@ def test_every_block_and_every_command_runs(idle_suite: Suite, tmp_path: Path) -
         assert said in told.stdout + told.stderr, said
 
 
+def test_every_command_of_operations_runs(idle_suite: Suite, tmp_path: Path) -> None:
+    for path in ROOT.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    backups = idle_suite.home / "backups"
+    backups.mkdir()
+    backups.chmod(0o711)  # The account that PostgreSQL runs as passes through it.
+    page = BLOCK.findall((ROOT / "docs" / "operations.md").read_text())
+    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+    environ = idle_suite.environ | {"PWD": str(tmp_path), "BACKUPS": str(backups)}
+    told = command("bash", "-c", program, environ=environ, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert told.stdout.count("whole: ") == 2
+
+
+def test_no_page_has_commands_that_are_not_run() -> None:
+    pages = {
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if any(
+            language in {"sh", "bash", "console"} for language, _ in BLOCK.findall(page.read_text())
+        )
+    }
+    assert pages == {"operations.md", "plan-files.md"}
+
+
 def test_its_programs_are_the_examples() -> None:
     programs = [text for language, text in blocks() if language == "python"]
     assert programs == [
