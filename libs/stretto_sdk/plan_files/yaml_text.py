@@ -254,8 +254,10 @@ def _told(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
     problem = error.problem or "it cannot be read"
     if mark and error.context_mark and not text[mark.index :].strip():
         mark = error.context_mark  # It was noticed at the very end; what is open began here.
-    if mark is None:
-        return Place(1, 1), f"is not YAML: {problem}"
+    if mark is None or not text[mark.index :].strip():
+        whole = text.rstrip()
+        end = Place(whole.count("\n") + 1, len(whole) - whole.rfind("\n"))
+        return end, f"is not YAML: it ends too early: {problem}"
     line = text[text.rfind("\n", 0, mark.index) + 1 : mark.index]
     character = text[mark.index : mark.index + 1]
     if "\t" in line + character:

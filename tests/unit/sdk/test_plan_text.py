@@ -30,6 +30,7 @@ def mistakes_of(text: bytes | str, path: Path) -> list[PlanMistake]:
 YAML_REFUSALS = {
     "a tab that indents": ("tasks:\n\t- name: a\n", 2, 1, "a tab cannot indent; use spaces"),
     "an open bracket": ("input: [1, 2", 1, 8, "bracket is not closed"),
+    "an open bracket at the very end": ("tasks: [", 1, 9, "it ends too early"),
     "an open quote": ("name: 'x\ninput: 3\n", 1, 7, "quote or a bracket is not closed"),
     "a colon in a text": ("name: b: c", 1, 8, "needs quotes"),
     "a crooked indent": ("tasks:\n  - name: a\n executor: x", 3, 2, "indented like the ones"),
