@@ -217,8 +217,12 @@ def _binding_form(value: object) -> Mapping[str, object]:
 def _refuse_misspelt(task: str, keywords: Mapping[str, object]) -> None:
     """Raise TypeError for a keyword that is surely meant to be a field of the task."""
     for keyword in keywords:
-        # `retires` is as far from `retry` as `port` from `priority`: the beginning tells apart.
-        alike = [name for name in _FIELDS if name[:2] == keyword[:2]]
+        # A typo begins as the word and is about as long; `port` is no `priority`.
+        alike = [
+            name
+            for name in _FIELDS
+            if name[:2] == keyword[:2] and abs(len(name) - len(keyword)) <= 2
+        ]
         near = get_close_matches(keyword, alike, n=1, cutoff=0.66)
         if near and keyword not in _ARGUMENTS:
             raise TypeError(

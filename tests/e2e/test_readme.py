@@ -64,7 +64,7 @@ def test_no_page_has_commands_that_are_not_run() -> None:
             language in {"sh", "bash", "console"} for language, _ in BLOCK.findall(page.read_text())
         )
     }
-    assert pages == {"operations.md", "plan-files.md"}
+    assert pages == {"clients.md", "operations.md", "plan-files.md"}
 
 
 def test_its_programs_are_the_examples() -> None:

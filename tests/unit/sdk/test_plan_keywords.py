@@ -27,7 +27,16 @@ def test_a_misspelt_field_is_refused_with_the_field(keyword: str, field: str) ->
 
 def test_arguments_of_executors_pass_and_any_name_does_inside_arguments() -> None:
     plan = Plan()
-    plan.task("a", executor="process", argv=["true"], cwd="/", env={}, output="text", stdin="")
+    plan.task(
+        "a",
+        executor="process",
+        argv=["true"],
+        cwd="/",
+        env={},
+        output="text",
+        stdin="",
+        output_bytes_max=9,
+    )
     plan.task(
         "b",
         executor="my.http",
