@@ -76,6 +76,7 @@ function serve() {
       }
     }
     frame.signals.forEach((signal) => leases.hear(signal));
+    if (frame.drain?.leave) (draining = true), flush(); // Somebody asked this process to end.
     if (frame.assignments.length) {
       for (const assignment of frame.assignments) {
         if (leases.has(assignment.token)) continue; // Sent twice: it runs already.

@@ -37,10 +37,17 @@ async function poll() {
       count_max: free,
       wait_timeout: { seconds: 20 },
     };
-    const answer = await call(work, "LeaseWork", request, { signal: drain.signal });
+    const answer = await call(work, "LeaseWork", request, { signal: drain.signal }).catch(asked);
     if (answer) await begin(answer.assignments);
     else await giveBack([], [request.request_id]);
   }
+}
+
+/** Somebody asked this process to end: it finishes what it holds. */
+function asked(error) {
+  if (reasonOf(error) !== "WORKER_DRAINED") throw error;
+  drain.abort();
+  wake();
 }
 
 async function begin(assignments) {

@@ -454,6 +454,20 @@ async def test_a_draining_kernel_ends_calls_and_renews_on(kernel: Kernel) -> Non
     assert await worker.succeed(assignment.token) == [""]
 
 
+async def test_a_call_of_a_drained_process_leaves_no_lease_with_nobody(
+    kernel: Kernel, store: MemoryStore
+) -> None:
+    await start(kernel)
+    poll = PollWorker(kernel).poll()
+    await one_turn()
+    (waiting,) = kernel.partition.polls._by_key.values()
+    assert waiting.making_count == 1, "its lease is decided and not committed"
+    kernel.partition.polls.ask_to_leave(waiting.hello.worker_id, "update")
+    with pytest.raises(WorkerDrained):
+        await poll
+    await until(lambda: types_of(store)[-1] == "AttemptReleased")
+
+
 async def test_calls_are_bounded(kernel: Kernel) -> None:
     worker = PollWorker(kernel)
     polls = [worker.poll() for _ in range(POLLS_PER_WORKER_MAX)]

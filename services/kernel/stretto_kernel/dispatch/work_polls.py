@@ -256,7 +256,9 @@ class WorkPolls:
 
     def _settled(self, poll: Poll) -> None:
         """A credit was returned, or a lease committed: the first one ends the waiting."""
-        if poll.granted:
+        if poll.key not in self._by_key:
+            self._release_granted(poll)
+        elif poll.granted:
             # What is committed together is told within one turn of the loop, before this.
             asyncio.get_running_loop().call_soon(self._close, poll)
         elif poll.closed:
@@ -318,6 +320,7 @@ class WorkPolls:
         if not poll.answered:
             poll.answer.set_exception(cause)
             poll.answer.exception()  # Its callers may be gone; that is no one's error.
+            self._release_granted(poll)
 
     def _forget(self, poll: Poll) -> None:
         """Take the call out; its leases are not touched."""
@@ -330,6 +333,12 @@ class WorkPolls:
         of_worker.pop(poll.key, None)
         if not of_worker:
             self._by_worker.pop(poll.hello.worker_id, None)
+
+    def _release_granted(self, poll: Poll) -> None:
+        """Nobody was told of what the call was granted, and nobody will be."""
+        leases = [lease for lease, _ in poll.granted]
+        poll.granted.clear()
+        self._release_later(leases)
 
     def _release_later(self, leases: Sequence[Lease]) -> None:
         """Release what was never sent, outside of whatever tells of commits now."""
