@@ -213,6 +213,20 @@ async def test_a_drained_worker_in_node_finishes_what_it_holds(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_a_worker_in_node_that_is_asked_to_leave_finishes_and_ends(
+    suite: Suite, node: Node, gate: Gate, kind: str
+) -> None:
+    async with suite.client() as client:
+        with node.worker(kind, f"{kind}-asked", "gate.mjs") as worker:
+            run = await started(client, gate, gated())
+            await client.drain_worker(f"{kind}-asked", reason="update")
+            gate.open()
+            await client.result(run, timeout=LIMIT)
+            assert worker.wait(30) == 0
+    assert gate.count("end") == dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_cancel_reaches_a_worker_in_node(
     suite: Suite, node: Node, gate: Gate, kind: str
 ) -> None:

@@ -143,8 +143,9 @@ class WorkServiceServicer:
         id belongs to another request that waits, or its answer has been acknowledged: mint another.
         FAILED_PRECONDITION SESSION_REPLACED: a newer process of this worker is known, its leases are lost:
         exit. FAILED_PRECONDITION WORKER_DRAINED: somebody asked for this process to end: finish what it
-        holds, and exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all: again after
-        RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing and reporting.
+        holds, and exit. RESOURCE_EXHAUSTED OVERLOADED: too many calls wait, of this worker or of all:
+        again after RetryInfo. UNAVAILABLE DRAINING: the kernel takes no polls any more; go on renewing
+        and reporting.
 
         Limits: count_max 1,000 and wait_timeout 60 s (more is taken for the limit); 16 waiting calls a
         worker, 1,000 a kernel; 3 MiB an answer (what does not fit is released and comes with a later call).
