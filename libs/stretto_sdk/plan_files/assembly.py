@@ -76,7 +76,8 @@ class Assembly:
         if not isinstance(value, Mapping):
             return value
         body, self.tasks = self._expanded(top, value, given, self._wrong_setting, (top,))
-        if self.tasks or isinstance(body.get("tasks"), list):
+        own = body.get("tasks")
+        if isinstance(own, list) or (own is None and self.tasks):
             body["tasks"] = [each.value for each in self.tasks]
         return body
 

@@ -469,6 +469,15 @@ def test_the_kernels_findings_in_an_included_task_name_its_file(write: Write) ->
     assert told(list(named.mistakes)) == ["part.yaml:3:12 tasks[1].name: no"]
 
 
+def test_wrong_tasks_are_not_hidden_by_included_ones(write: Write) -> None:
+    path = write(
+        part="tasks: [{name: a, executor: process}]\n",
+        plan="include: [{file: part.yaml}]\ntasks: yes\n",
+    )
+    assert told(refused(path)) == ["plan.yaml:2:8 tasks: must be a list, not a string"]
+    assert list(tasks_of(read_plan_file(write(plan=path.read_text()[:-11])))) == ["a"]
+
+
 def test_files_that_include_each_other_are_named(write: Write) -> None:
     path = write(
         a="include: [{file: b.yaml}]\n",
