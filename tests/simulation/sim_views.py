@@ -20,21 +20,21 @@ from stretto_kernel.projections.run_index import RunIndexFold, RunRow
 
 
 class MemoryRunIndex:
-    """Implements RunIndexStore, RunIndex and RunList."""
+    """Implements ViewStore, RunIndex and RunList."""
 
     def __init__(self) -> None:
         self.rows: dict[RunId, RunRow] = {}
         self._position = 0
 
     async def prepare(self) -> None:
-        """See `RunIndexStore`."""
+        """See `ViewStore`."""
 
     async def position(self) -> int:
-        """See `RunIndexStore`."""
+        """See `ViewStore`."""
         return self._position
 
     async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
-        """See `RunIndexStore`."""
+        """See `ViewStore`."""
         if after != self._position:
             raise PositionMoved
         self._position = position

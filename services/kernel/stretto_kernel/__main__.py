@@ -148,6 +148,12 @@ async def _serve(
 async def _run_projector(settings: Settings) -> int:
     """Keep the views and relay the log until a signal; servers that are down are waited for."""
     # What only this role needs is not loaded by the kernel, whose start is a budget.
+    from stretto_kernel.adapters.blob_reference_table import (  # noqa: PLC0415
+        BlobReferenceTables,
+        blob_reference_view,
+    )
+    from stretto_kernel.app.blob_sweep import keep_sweeping  # noqa: PLC0415
+    from stretto_kernel.projections.blob_references import BlobReferencesFold  # noqa: PLC0415
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
     from stretto_kernel.projections.run_index import RunIndexFold  # noqa: PLC0415
 
@@ -161,6 +167,13 @@ async def _run_projector(settings: Settings) -> int:
     store = RunIndexTable(settings.partition, event_log.tracking)
     projector = Projector(event_log, store, RunIndexFold(RUN_CODEC))
     followers = [asyncio.create_task(projector.run(), name="projector")]
+    blob_table = BlobTable(settings.postgres_dsn, SystemClock())
+    tables = BlobReferenceTables(settings.postgres_dsn)
+    view = blob_reference_view(settings.partition, event_log.tracking)
+    naming = Projector(event_log, view, BlobReferencesFold(RUN_CODEC))
+    sweeping = keep_sweeping(blob_table, tables, SystemClock())
+    followers.append(asyncio.create_task(naming.run(), name="blob-references"))
+    followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
     if settings.nats_url:
         followers.append(asyncio.create_task(_relay(event_log, settings.nats_url), name="relay"))
     ended = asyncio.create_task(stopped.wait())
@@ -173,6 +186,8 @@ async def _run_projector(settings: Settings) -> int:
     for follower in followers:
         follower.cancel()
     await asyncio.wait(followers)
+    await blob_table.close()
+    await tables.close()
     await event_log.close()
     return 1 if failed else 0
 

@@ -77,6 +77,17 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
     }
     for name, (help_text, read) in gauges.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
+    blobs = kernel.ports.blobs
+    registry.gauge(
+        "stretto_kernel_blob_uploads_open",
+        "Blobs on their way in.",
+        read=lambda: blobs.upload_count,
+    )
+    registry.gauge(
+        "stretto_kernel_blob_stored_bytes",
+        "Bytes of blobs stored since the start.",
+        read=lambda: blobs.stored_bytes_count,
+    )
 
 
 def _read(kernel: Kernel, read: Callable[[OwnedPartition], float]) -> float:

@@ -83,9 +83,20 @@ class BlobTable:
         rows = await self._rows(self._durable, "read", key=key, chunk_number=chunk_number)
         return bytes(rows[0][0]) if rows else None
 
-    async def untouched(self, *, before_ns: int, count_max: int) -> Sequence[Untouched]:
+    async def untouched(
+        self, *, before_ns: int, count_max: int, after: Untouched | None = None
+    ) -> Sequence[Untouched]:
         """See `SweptBlobs`."""
-        rows = await self._rows(self._durable, "untouched", before_ns=before_ns, count=count_max)
+        place = after or Untouched(Namespace(""), b"", 0)
+        rows = await self._rows(
+            self._durable,
+            "untouched",
+            before_ns=before_ns,
+            count=count_max,
+            after_ns=place.touched_ns,
+            after_namespace=place.namespace,
+            after_digest=place.digest,
+        )
         return [Untouched(Namespace(row[0]), bytes(row[1]), row[2]) for row in rows]
 
     async def delete(self, blob: Untouched) -> bool:

@@ -63,14 +63,19 @@ class MemoryBlobs:
             return None
         return blob.chunks[chunk_number]
 
-    async def untouched(self, *, before_ns: int, count_max: int) -> Sequence[Untouched]:
+    async def untouched(
+        self, *, before_ns: int, count_max: int, after: Untouched | None = None
+    ) -> Sequence[Untouched]:
         """See `SweptBlobs`."""
         found = [
             Untouched(namespace, digest, blob.touched_ns)
             for (namespace, digest), blob in self._blobs.items()
             if blob.touched_ns < before_ns
         ]
-        return sorted(found, key=lambda each: each.touched_ns)[:count_max]
+        found.sort(key=_order)
+        if after is not None:
+            found = [each for each in found if _order(each) > _order(after)]
+        return found[:count_max]
 
     async def delete(self, blob: Untouched) -> bool:
         """See `SweptBlobs`."""
@@ -127,3 +132,7 @@ class _Upload:
     async def discard(self) -> None:
         """See `BlobUpload`."""
         self._blobs.discard(self._blob)
+
+
+def _order(blob: Untouched) -> tuple[int, Namespace, bytes]:
+    return blob.touched_ns, blob.namespace, blob.digest

@@ -1,81 +1,42 @@
 """The view `run_index` in PostgreSQL: written by the projector, read by ListRuns and recovery.
 
-Uses the log's connections; the statements are in `sql/run_index.sql`. Blocking calls run in
-threads. The view may lose its newest rows in a crash of the server (synchronous_commit is off):
-its position goes with them, and they are made again.
+The statements are in `sql/run_index.sql`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from eventsourcing.persistence import IntegrityError, PersistenceError
-from psycopg import Cursor, Error
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import Identifier, Literal
-from stretto_core.eventlog.port import StoreDown
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition, RunId
 
 from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.adapters.tracked_view import TrackedView
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
-from stretto_kernel.projections.projector import PositionMoved
 from stretto_kernel.projections.run_index import RUN_INDEX, RunRow
 
 Result = TypeVar("Result")
 
 
-class RunIndexTable:
+class RunIndexTable(TrackedView[RunRow]):
     """The view of one partition, over the connections that `tracking` uses."""
 
     def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
-        self._tracking = tracking
         schema = PartitionSchema(partition).name
-        self._statements = named_statements(
+        statements = named_statements(
             "run_index.sql",
             {"schema": Identifier(schema), "table_name": Literal(f"{schema}.{RUN_INDEX}")},
         )
+        super().__init__(tracking, RUN_INDEX, statements, _columns)
         self._exists = False
-
-    async def prepare(self) -> None:
-        """See `RunIndexStore`."""
-
-        def create() -> None:
-            with self._transaction(commit=True) as cursor:
-                cursor.execute(self._statements["create"])
-
-        await asyncio.to_thread(create)
-
-    async def position(self) -> int:
-        """See `RunIndexStore`."""
-
-        def read() -> int:
-            with self._transaction(commit=False) as cursor:
-                return self._position(cursor)
-
-        return await asyncio.to_thread(read)
-
-    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
-        """See `RunIndexStore`."""
-
-        def store() -> None:
-            with self._transaction(commit=True) as cursor:
-                cursor.execute("SET LOCAL synchronous_commit = off")
-                if self._position(cursor) != after:
-                    raise PositionMoved
-                try:
-                    self._tracking.insert_in(cursor, RUN_INDEX, position)
-                except IntegrityError as error:
-                    raise PositionMoved from error
-                cursor.execute(self._statements["upsert"], _columns(rows))
-
-        await asyncio.to_thread(store)
 
     async def active_runs(self) -> ActiveRuns:
         """See `RunIndex`."""
@@ -123,28 +84,15 @@ class RunIndexTable:
         """Read the position first: rows may then only be newer than it says."""
 
         def transact() -> Result:
-            with self._transaction(commit=False) as cursor:
+            with self.transaction(commit=False) as cursor:
                 if not self._exists:
                     row = cursor.execute(self._statements["exists"]).fetchone()
                     self._exists = bool(row and row["found"])
                 if not self._exists:
                     return without_view
-                return read(cursor, self._position(cursor))
+                return read(cursor, self.position_in(cursor))
 
         return await asyncio.to_thread(transact)
-
-    def _position(self, cursor: Cursor[DictRow]) -> int:
-        statement = self._tracking.max_tracking_id_statement
-        row = cursor.execute(statement, (RUN_INDEX,)).fetchone()
-        return int(row["max"] or 0) if row else 0
-
-    @contextmanager
-    def _transaction(self, *, commit: bool) -> Iterator[Cursor[DictRow]]:
-        try:
-            with self._tracking.datastore.transaction(commit=commit) as cursor:
-                yield cursor
-        except (PersistenceError, Error) as error:
-            raise StoreDown(f"the view cannot be reached: {error}") from error
 
 
 def _columns(rows: Sequence[RunRow]) -> dict[str, list[object]]:

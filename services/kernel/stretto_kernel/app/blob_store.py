@@ -87,8 +87,13 @@ class BlobStore(Protocol):
 class SweptBlobs(Protocol):
     """The blobs as the sweep sees them."""
 
-    async def untouched(self, *, before_ns: int, count_max: int) -> Sequence[Untouched]:
-        """Return visible blobs touched last before an instant. Raises Unavailable."""
+    async def untouched(
+        self, *, before_ns: int, count_max: int, after: Untouched | None = None
+    ) -> Sequence[Untouched]:
+        """Return visible blobs touched last before an instant, the longest untouched first.
+
+        after: the last of the page before. Raises Unavailable.
+        """
         ...
 
     async def delete(self, blob: Untouched) -> bool:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 from stretto_core.errors import Unavailable
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
-from stretto_core.ids import RunId
 
-from stretto_kernel.projections.run_index import RunIndexFold, RunRow
-
+Row = TypeVar("Row")
+RowIn_contra = TypeVar("RowIn_contra", contravariant=True)
+RowOut_co = TypeVar("RowOut_co", covariant=True)
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 AGAIN_S = 0.2
@@ -30,8 +30,28 @@ class PositionMoved(Exception):
     """The view is not where this projector left it: another one is at work, or rows were lost."""
 
 
-class RunIndexStore(Protocol):
-    """Where the rows of the view and the follower's position are kept."""
+class ViewFold(Protocol[RowOut_co]):
+    """What events mean for a view: pure."""
+
+    def forget_all(self) -> None:
+        """Forget everything folded: what was changed may not have been stored."""
+        ...
+
+    def missing_after(self, stored: StoredEvent) -> int | None:
+        """After which version of its stream the events before this one are needed; None: none."""
+        ...
+
+    def apply(self, stored: StoredEvent) -> None:
+        """Fold the event; one that is folded already changes nothing."""
+        ...
+
+    def take_rows(self) -> Sequence[RowOut_co]:
+        """Return the rows changed since the last call."""
+        ...
+
+
+class ViewStore(Protocol[RowIn_contra]):
+    """Where the rows of a view and the follower's position are kept."""
 
     async def prepare(self) -> None:
         """Make the table if it is missing. Raises Unavailable."""
@@ -41,7 +61,7 @@ class RunIndexStore(Protocol):
         """Up to which position the view is done. Raises Unavailable."""
         ...
 
-    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
+    async def save(self, rows: Sequence[RowIn_contra], *, after: int, position: int) -> None:
         """Store rows and position in one transaction onto a view that is at `after`.
 
         Raises PositionMoved, Unavailable.
@@ -49,10 +69,10 @@ class RunIndexStore(Protocol):
         ...
 
 
-class Projector:
-    """Keeps the view `run_index` of one partition."""
+class Projector(Generic[Row]):
+    """Keeps one view of one partition."""
 
-    def __init__(self, log: EventLog, store: RunIndexStore, fold: RunIndexFold) -> None:
+    def __init__(self, log: EventLog, store: ViewStore[Row], fold: ViewFold[Row]) -> None:
         self._log = log
         self._store = store
         self._fold = fold
@@ -87,8 +107,7 @@ class Projector:
 
     async def _catch_up(self, stored: StoredEvent) -> None:
         """Fold what comes before the event, when its run is not in the cache."""
-        run_id = RunId(stored.stream)
-        while (version := self._fold.version_of(run_id)) + 1 < stored.version:
+        while (version := self._fold.missing_after(stored)) is not None:
             limit = min(stored.version - 1 - version, FOLD_PAGE_EVENTS)
             page = await self._log.read_stream(stored.stream, after_version=version, limit=limit)
             for event in page.events:

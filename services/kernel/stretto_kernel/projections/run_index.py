@@ -74,6 +74,11 @@ class RunIndexFold:
         folded = self._runs.get(run_id)
         return 0 if folded is None else folded.state.version
 
+    def missing_after(self, stored: StoredEvent) -> int | None:
+        """After which version the events before this one are needed first; None: none are."""
+        version = self.version_of(RunId(stored.stream))
+        return version if version + 1 < stored.version else None
+
     def apply(self, stored: StoredEvent) -> None:
         """Fold the run's next event; one that is folded already changes nothing."""
         run_id = RunId(stored.stream)

@@ -79,7 +79,8 @@ WHERE blob_number = %(key)s AND chunk_number = %(chunk_number)s;
 -- name: untouched
 SELECT namespace, digest, touched_ns FROM stretto.blobs
 WHERE touched_ns < %(before_ns)s AND digest IS NOT NULL
-ORDER BY touched_ns LIMIT %(count)s;
+  AND (touched_ns, namespace, digest) > (%(after_ns)s, %(after_namespace)s, %(after_digest)s)
+ORDER BY touched_ns, namespace, digest LIMIT %(count)s;
 
 -- name: delete
 -- A touch that holds the row is waited for, and the condition then looks at what it wrote.

@@ -1,0 +1,86 @@
+"""The view `blob_references` in PostgreSQL: written per partition, read over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from psycopg.sql import Composed, Identifier, Literal
+from stretto_core.eventlog.postgres.schema import PartitionSchema
+from stretto_core.eventlog.postgres.tracking import TrackingRecorder
+from stretto_core.ids import Namespace, Partition
+
+from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.adapters.tracked_view import TrackedView
+from stretto_kernel.app.blob_store import Untouched
+from stretto_kernel.app.blob_sweep import References
+from stretto_kernel.projections.blob_references import BLOB_REFERENCES, BlobReference
+
+_PARTITIONS = "SELECT partition FROM stretto.partitions"
+
+
+def blob_reference_view(
+    partition: Partition, tracking: TrackingRecorder
+) -> TrackedView[BlobReference]:
+    """Return the store of one partition's view."""
+    return TrackedView(tracking, BLOB_REFERENCES, _statements(partition), _columns)
+
+
+class BlobReferenceTables:
+    """Implements BlobReferences over every partition of the database. Close it at the end."""
+
+    def __init__(self, dsn: str) -> None:
+        self._lane = DatabaseLane(dsn, "blob-references")
+
+    async def of(self, blobs: Collection[Untouched]) -> References:
+        """See `BlobReferences`."""
+        asked = {
+            "namespace": [blob.namespace for blob in blobs],
+            "digest": [blob.digest for blob in blobs],
+        }
+
+        def read(connection: Connection) -> References:
+            named: set[tuple[Namespace, bytes]] = set()
+            for (partition,) in connection.execute(_PARTITIONS).fetchall():
+                statements = _statements(Partition(partition))
+                if not _one(connection, statements["exists"]):
+                    return References(complete=False, named=frozenset())
+                # In this order: the rows are those of the position at least, and it covers the log.
+                recorded = _one(connection, statements["recorded"])
+                if _one(connection, statements["read"]) < recorded:
+                    return References(complete=False, named=frozenset())
+                rows = connection.execute(statements["named"], asked).fetchall()
+                named.update((Namespace(namespace), bytes(digest)) for namespace, digest in rows)
+            return References(complete=True, named=frozenset(named))
+
+        return await self._lane.run(read)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._lane.close()
+
+
+def _one(connection: Connection, statement: Composed) -> Any:
+    row = connection.execute(statement).fetchone()
+    assert row is not None, "each of these has one row"
+    return row[0]
+
+
+def _statements(partition: Partition) -> dict[str, Composed]:
+    schema = PartitionSchema(partition).name
+    return named_statements(
+        "blob_references.sql",
+        {
+            "schema": Identifier(schema),
+            "table_name": Literal(f"{schema}.{BLOB_REFERENCES}"),
+            "follower": Literal(BLOB_REFERENCES),
+        },
+    )
+
+
+def _columns(rows: Sequence[BlobReference]) -> dict[str, list[object]]:
+    return {
+        "namespace": [row.namespace for row in rows],
+        "digest": [row.digest for row in rows],
+    }

@@ -1,0 +1,77 @@
+"""The sweep: deletes blobs that nobody touched for a day and that no fact names.
+
+A command touches the blobs it names and is appended within moments, so every command that touched a
+blob last before a day ago is in the log by now, and its reference is in a view that has read all of
+the log. A command that comes while the sweep looks touches the blob again, and the deletion, which
+names the touch it looked at, then changes nothing; or it comes after the deletion and is refused.
+Instants are UTC nanoseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import NamedTuple, Protocol
+
+import structlog
+from stretto_core.clock import NS_PER_S, Clock
+from stretto_core.errors import Unavailable
+from stretto_core.ids import Namespace
+
+from stretto_kernel.app.blob_store import SweptBlobs, Untouched
+
+KEPT_NS = 24 * 3600 * NS_PER_S
+UPLOAD_SILENT_NS = 600 * NS_PER_S
+"""An upload silent for so long has no kernel any more: one that lives is cut much sooner."""
+INTERVAL_S = 3_600.0
+PAGE_BLOBS = 500
+
+
+class References(NamedTuple):
+    """Which blobs facts name. complete: every partition's view has read all of its log."""
+
+    complete: bool
+    named: frozenset[tuple[Namespace, bytes]]
+
+
+class BlobReferences(Protocol):
+    """The reference views of all partitions."""
+
+    async def of(self, blobs: Collection[Untouched]) -> References:
+        """Return which of the blobs facts name: at least by what the log held at the call.
+
+        Raises Unavailable.
+        """
+        ...
+
+
+async def sweep(blobs: SweptBlobs, references: BlobReferences, *, now_ns: int) -> int:
+    """Delete what may go, and return how many blobs that were. Raises Unavailable."""
+    await blobs.delete_uploads(before_ns=now_ns - UPLOAD_SILENT_NS)
+    deleted_count = 0
+    last: Untouched | None = None
+    while True:
+        page = await blobs.untouched(before_ns=now_ns - KEPT_NS, count_max=PAGE_BLOBS, after=last)
+        if not page:
+            return deleted_count
+        # Asked after the touches were read: what relied on them is in the log by now.
+        found = await references.of(page)
+        if not found.complete:
+            return deleted_count
+        for blob in page:
+            if (blob.namespace, blob.digest) not in found.named:
+                deleted_count += await blobs.delete(blob)
+        last = page[-1]
+
+
+async def keep_sweeping(blobs: SweptBlobs, references: BlobReferences, clock: Clock) -> None:
+    """Sweep once an hour until cancelled; a store that is down is tried again the next time."""
+    log = structlog.get_logger("stretto.kernel.blobs")
+    while True:
+        try:
+            deleted_count = await sweep(blobs, references, now_ns=clock.now_ns())
+            if deleted_count:
+                log.info("blobs.swept", deleted_count=deleted_count)
+        except Unavailable as refusal:
+            log.info("blobs.not_swept", reason=refusal.reason_word)
+        await asyncio.sleep(INTERVAL_S)
