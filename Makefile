@@ -42,7 +42,7 @@ lint: setup ## Ruff, format check
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .
 
 types: setup ## mypy strict
-	@$(BIN)/mypy libs/stretto_core libs/stretto_sdk libs/stretto_cli services tests scripts
+	@$(BIN)/mypy libs/stretto_core libs/stretto_sdk libs/stretto_cli libs/stretto_verify services tests scripts
 
 arch: setup ## Import contracts between layers and services
 	@$(BIN)/lint-imports

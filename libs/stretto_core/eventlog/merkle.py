@@ -1,0 +1,63 @@
+"""Merkle trees over events, as RFC 6962 makes them: roots, and proofs that one event is in one.
+
+Pure. A leaf is an event's position and hash, so that the tree binds what the stored bytes cannot
+say: where in the log the event lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+
+def leaf_hash(position: int, event_hash: bytes) -> bytes:
+    """Return the leaf of the event with this hash (32 bytes) at this position (>= 0)."""
+    return hashlib.sha256(b"\x00" + position.to_bytes(8, "big") + event_hash).digest()
+
+
+def root_of(leaves: Sequence[bytes]) -> bytes:
+    """Return the root over the leaves, 32 bytes; of none, the hash of nothing."""
+    if not leaves:
+        return EMPTY_ROOT
+    level = list(leaves)
+    while len(level) > 1:
+        level = _next_level(level)
+    return level[0]
+
+
+def path_of(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """Return the hashes that lead from leaf `index` (0 <= index < len) to the root, leaf first."""
+    assert 0 <= index < len(leaves), "a proof is of a leaf of the tree"
+    path, level = [], list(leaves)
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            path.append(level[index ^ 1])
+        level = _next_level(level)
+        index //= 2
+    return path
+
+
+def root_by_path(leaf: bytes, index: int, leaf_count: int, path: Sequence[bytes]) -> bytes | None:
+    """Return the root that `path` leads to, None when it has not the length such a tree gives."""
+    rest, width = list(path), leaf_count
+    while width > 1:
+        if index ^ 1 < width:
+            if not rest:
+                return None
+            sibling = rest.pop(0)
+            leaf = _node(sibling, leaf) if index % 2 else _node(leaf, sibling)
+        index //= 2
+        width = (width + 1) // 2
+    return None if rest else leaf
+
+
+def _next_level(level: Sequence[bytes]) -> list[bytes]:
+    """Pair neighbours; an odd one at the end rises as it is, which is RFC 6962's tree."""
+    paired = [_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+    return [*paired, level[-1]] if len(level) % 2 else paired
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
