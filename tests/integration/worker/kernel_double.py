@@ -122,6 +122,9 @@ class KernelDouble(services.WorkServiceServicer):
                 self.logs[logs.token.work_item] += chunk.content
         return wire.AppendLogsResponse(results=[wire.AppendLogsResult() for _ in request.leases])
 
+    async def ReleaseWork(self, request: Any, context: Any) -> wire.ReleaseWorkResponse:
+        raise NotImplementedError
+
     async def ReportOutcomes(self, request: Any, context: Any) -> wire.ReportOutcomesResponse:
         raise NotImplementedError
 
