@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from stretto_cli.app import app
 
 
 def main() -> None:
     """Run the command line of this process."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Before a command has begun: within one, `exits` says so.
+        sys.exit(130)
 
 
 if __name__ == "__main__":

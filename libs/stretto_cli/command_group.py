@@ -56,4 +56,15 @@ class CommandGroup(TyperGroup):
         register = import_module(f"stretto_cli.{self._module_of[name]}").register
         part = typer.Typer(rich_markup_mode=self.rich_markup_mode)
         register(part)
-        return typer.main.get_group(part).commands[name]
+        command = typer.main.get_group(part).commands[name]
+        _quiet_flags(command)
+        return command
+
+
+def _quiet_flags(command: Command) -> None:
+    """Show a flag without the type of its value: it takes none."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _quiet_flags(inner)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.runs import ChainCheck, Event
 
@@ -31,6 +31,9 @@ OptionalRun = Annotated[
         autocompletion=complete_run,
     ),
 ]
+
+
+_PIPED_WIDTH = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -128,11 +131,15 @@ def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> No
 
 
 def _print_event(event: Event, *, with_stream: bool) -> None:
-    kind = event.type.rpartition(".")[2]
     body = json.dumps(event.body, ensure_ascii=False, separators=(", ", ": "))
-    body = body if len(body) <= 120 else f"{body[:117]}..."
-    stream = f"{event.stream} " if with_stream else ""
-    printing.out.print(
-        f"[dim]{printing.instant(event.time)} {stream}{event.version:>5}[/] "
-        f"[bold]{kind}[/] {escape(body)}"
+    line = Text.assemble(
+        (f"{printing.instant(event.time)} ", "dim"),
+        (f"{event.stream} " if with_stream else "", "dim"),
+        (f"{event.version:>5} ", "dim"),
+        (event.type.rpartition(".")[2], "bold"),
+        f" {body}",
     )
+    # A terminal gets a line an event; the whole body is in --json, and `--json | jq` in a pipe.
+    width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH
+    line.truncate(width, overflow="ellipsis")
+    printing.out.print(line)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from stretto_core.errors import InvalidArgument
 
-from stretto_cli.completion import complete_run, complete_task
+from stretto_cli.completion import complete_run
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 RunArgument = Annotated[
@@ -18,9 +18,6 @@ RunArgument = Annotated[
         help="A run: its id, the beginning or the end of it, or `last` for the newest.",
         autocompletion=complete_run,
     ),
-]
-TaskArgument = Annotated[
-    str, typer.Argument(metavar="TASK", help="A task's name.", autocompletion=complete_task)
 ]
 Reason = Annotated[
     str, typer.Option(help="Why, for the record.", metavar="TEXT", show_default=False)

@@ -44,6 +44,10 @@ _COLOURS = {
 }
 
 
+_LAST_WIDTH_MIN = 12
+"""A last column narrower than that says nothing: the line wraps instead."""
+
+
 def complain(message: str) -> None:
     """Write one complaint to standard error."""
     err.print(f"[bold red]stretto:[/] {escape(message)}")
@@ -72,12 +76,17 @@ def print_line(text: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a table without borders, a line a row; cells may hold markup.
 
-    No cell is cut to fit: an id is there to be copied, and a pipe has no width. A terminal that is
-    too narrow wraps the line.
+    No cell is cut, for an id is there to be copied and a pipe has no width; but the last one, of
+    several, gives way on a terminal: it says why, and its end is in the --json.
     """
     head = [Text(column, style="bold dim") for column in columns]
     lines = [head, *([Text.from_markup(_one_line(cell)) for cell in row] for row in rows)]
     widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+    left = out.width - sum(widths[:-1]) - 2 * len(widths[:-1])
+    if out.is_terminal and len(widths) > 1 and left >= _LAST_WIDTH_MIN:
+        for line in lines:
+            line[-1].truncate(left, overflow="ellipsis")
+        widths[-1] = min(widths[-1], left)
     for line in lines:
         for cell, width in zip(line, widths, strict=True):
             cell.pad_right(width - cell.cell_len)

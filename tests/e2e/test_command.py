@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stretto_cli.exits import ExitStatus
 
-from tests.e2e.conftest import BIN, Gate, Suite, json_of
+from tests.e2e.conftest import BIN, Gate, Suite, command, json_of
 from tests.waiting import until
 
 HELLO = {
@@ -338,3 +338,22 @@ async def test_a_backup_goes_on_from_where_it_was_taken(idle_suite: Suite, gate:
     finally:
         idle_suite.stretto("down", "--data-dir", copy)
     assert idle_suite.stretto("backup", copy).returncode == ExitStatus.UNREACHABLE
+
+
+def test_the_shell_is_offered_runs_and_tasks_within_a_moment(suite: Suite, hello: Path) -> None:
+    run_id = json_of(suite.stretto("run", hello, "--json"))["run_id"]
+
+    def offered(words: str, **environ: str) -> list[str]:
+        asked = {"_STRETTO_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        count = str(len(words.split(" ")) - 1)
+        told = command(
+            BIN / "stretto", environ={**suite.environ, **asked, "COMP_CWORD": count, **environ}
+        )
+        assert told.stderr == ""
+        return told.stdout.split()
+
+    assert "cancel" in offered("stretto can")
+    assert {"last", run_id} <= set(offered("stretto get "))
+    assert offered(f"stretto get {run_id[:-2]}") == [run_id]
+    # Nothing that answers: nothing to offer, and nothing to read.
+    assert offered("stretto get ", STRETTO_ADDRESS="127.0.0.1:1") == ["last"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
+from rich.text import Text
 from stretto_cli import printing
 from stretto_cli.progress import wait_text
 from stretto_sdk.runs import Task, TaskState
 
 RUN_ID = "p0-01a1fcde9e997ae76f7cb5dfdec3dc3f"
+WHY = "a rather long story"
 
 
 def test_a_narrow_output_cuts_no_cell(
@@ -51,3 +56,15 @@ def test_a_task_that_no_worker_takes_says_what_is_missing() -> None:
         name="a", state=TaskState.READY, executor="proces", queue="mine", wait_reason="NO_WORKER"
     )
     assert wait_text(task) == 'NO_WORKER: none serves executor "proces" in queue "mine"'
+
+
+def test_on_a_terminal_the_last_column_gives_way_and_the_first_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for width, why in ((80, WHY), (60, "a rather long …"), (40, WHY)):
+        console = Console(file=StringIO(), force_terminal=True, width=width, soft_wrap=True)
+        monkeypatch.setattr(printing, "out", console)
+        printing.print_table(("RUN", "STATE", "WHY"), [(RUN_ID, "FAILED", WHY)])
+        written = Text.from_ansi(console.file.getvalue()).plain  # type: ignore[attr-defined]
+        assert RUN_ID in written
+        assert why in written
