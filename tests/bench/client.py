@@ -21,12 +21,12 @@ from typing import Any
 
 import grpc
 import uvloop
-from google.protobuf.duration_pb2 import Duration
+from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.channel import open_channel
-from stretto_sdk import Client, Plan
+from stretto_sdk import Client, Plan, Run
 from stretto_sdk.plan import form_of
 from stretto_sdk.runs import Position
 
@@ -47,35 +47,33 @@ class Bench:
         self._ids = SystemIds()
 
     async def unary(self, *, runs: int, outstanding: int) -> Measured:
-        """Independent one-task runs, one StartRun call each, answered when the run has ended."""
-        graph = form_of(_noop(1)).graph
+        """Independent one-task runs, one StartRun call each; their ends are heard of together."""
+        graph = form_of(_noop()).graph
 
-        async def once() -> Position | None:
+        async def start(n: int) -> str:
             request = pb.StartRunRequest(
-                request_id=self._ids.uuid7(), task_graph=graph, wait_timeout=Duration(seconds=60)
+                request_id=self._ids.uuid7(), task_graph=graph, input=Payload(json=str(n))
             )
-            answer = await self._stub.StartRun(request)
-            return Position(partition=answer.position.partition, number=answer.position.number)
+            return (await self._stub.StartRun(request)).run.name
 
-        return await self._in_parallel(once, runs, outstanding)
+        return await self._in_parallel(start, runs, outstanding)
 
     async def coalesced(self, *, runs: int, outstanding: int) -> Measured:
-        """The same, each by `client.start` and `client.wait`: the SDK puts calls together."""
-        plan = _noop(1)
+        """The same, each by `await client.start(plan)`: the SDK puts concurrent calls together."""
+        plan = _noop()
 
-        async def once() -> Position | None:
-            ended = await self._client.wait(await self._client.start(plan))
-            return ended.position
+        async def start(n: int) -> Run:
+            return await self._client.start(plan, input=n)
 
-        return await self._in_parallel(once, runs, outstanding)
+        return await self._in_parallel(start, runs, outstanding)
 
     async def sequence(self, *, runs: int) -> Measured:
         """One run after another, each started and waited for; how long each took."""
-        plan = _noop(1)
+        plan = _noop()
         took_ms = []
-        for _ in range(runs):
+        for n in range(runs):
             began_s = time.perf_counter()
-            await self._client.run(plan)
+            await self._client.run(plan, input=n)
             took_ms.append((time.perf_counter() - began_s) * 1_000)
         return {"p50_ms": percentile(took_ms, 50), "p99_ms": percentile(took_ms, 99)}
 
@@ -131,10 +129,10 @@ class Bench:
         """Independent runs of the bare worker."""
         plan = _bare(1)
 
-        async def once() -> None:
-            await self._client.run(plan)
+        async def start(_n: int) -> Run:
+            return await self._client.start(plan)
 
-        return await self._in_parallel(once, runs, outstanding)
+        return await self._in_parallel(start, runs, outstanding)
 
     async def abandon(self, *, tasks: int, address: str) -> Measured:
         """A large run whose worker takes as much as it may and goes away; it stays open."""
@@ -169,24 +167,24 @@ class Bench:
         return time.perf_counter() - began_s
 
     async def _in_parallel(
-        self, once: Callable[[], Awaitable[Position | None]], runs: int, outstanding: int
+        self, start: Callable[[int], Awaitable[Run | str]], runs: int, outstanding: int
     ) -> Measured:
+        """Start so many runs, so many calls at a time, and see each of them end."""
         left = iter(range(runs))
-        last: Position | None = None
+        ends: list[asyncio.Task[Run]] = []
 
         async def caller() -> None:
-            nonlocal last
-            for _ in left:
-                position = await once()
-                if position is not None and (last is None or position.number > last.number):
-                    last = position
+            for n in left:
+                ends.append(asyncio.create_task(self._client.wait(await start(n))))
 
         began_s = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(outstanding)))
+        ended = await asyncio.gather(*ends)
         measured = {"tasks_per_s": runs / (time.perf_counter() - began_s)}
-        if last is not None:
-            await self._seen_in_views(last)
-            measured["caught_up_tasks_per_s"] = runs / (time.perf_counter() - began_s)
+        assert all(run.state == "SUCCEEDED" for run in ended), "every run succeeds"
+        positions = [run.position for run in ended if run.position is not None]
+        await self._seen_in_views(max(positions, key=lambda position: position.number))
+        measured["caught_up_tasks_per_s"] = runs / (time.perf_counter() - began_s)
         return measured
 
     async def _seen_in_views(self, position: Position) -> None:
@@ -198,9 +196,9 @@ class Bench:
 NOOP: dict[str, Any] = {"executor": "python", "function": "noop"}
 
 
-def _noop(n: int) -> Plan:
+def _noop() -> Plan:
     plan = Plan("noop")
-    plan.output = plan.task("a", **NOOP, inputs={"n": n}).output()
+    plan.output = plan.task("a", **NOOP, inputs={"n": plan.input()}).output()
     return plan
 
 

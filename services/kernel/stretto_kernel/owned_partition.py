@@ -191,6 +191,11 @@ class OwnedPartition:
         self.host.writer.abort()
 
     @property
+    def ready_count(self) -> int:
+        """How many tasks are offered to workers, those of held runs included."""
+        return self._queues.ready_count
+
+    @property
     def lease_count(self) -> int:
         """How many leases are open."""
         return len(self._leases)

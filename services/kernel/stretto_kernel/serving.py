@@ -51,6 +51,10 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
             lambda owned: owned.folds.recovery_streams_left,
         ),
         "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
+        "tasks_offered": (
+            "Ready tasks offered to workers, those of held runs included.",
+            lambda owned: owned.ready_count,
+        ),
         "leases_open": ("Open leases.", lambda owned: owned.lease_count),
         "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
         "polls_waiting": ("LeaseWork calls that wait.", lambda owned: owned.polls.poll_count),

@@ -148,6 +148,8 @@ def test_a_held_run_is_set_aside_and_comes_back_in_order() -> None:
     assert [task for task, _ in granted(queues)] == ["other"]
     queues.withdraw_item(RunId("held"), TaskName("1"))
     assert queues.hold_run(RunId("held"), held=False)
+    assert queues.offer_again(RunId("held"), 2)
+    assert not queues.offer_again(RunId("held"), 2)
     assert [task for task, _ in granted(queues)] == ["0", "2"]
 
 

@@ -28,6 +28,7 @@ from stretto_kernel.dispatch.assignments import (
     build_signal,
     work_item_name,
 )
+from stretto_kernel.dispatch.later_looks import LaterLooks
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX, Lease, LeaseKey
 from stretto_kernel.dispatch.ready_queues import Grant, ReadyItem
 from stretto_kernel.dispatch.shared import Shared
@@ -73,9 +74,10 @@ class Dispatcher:
         self._closed = closed
         self._armed = armed
         self.timers = DurableTimers()
+        self._later = LaterLooks(self._look_again, self._queues.offer_again, self._looked_later)
         self._not_before: TimerHeap[LeaseKey, None] = TimerHeap()
         self._granted: dict[RunId, list[Taker]] = {}
-        self._pumping = False
+        self._pumping = self._pump_posted = False
         self._granting = True
         self._log = structlog.get_logger("stretto.kernel.dispatch")
 
@@ -84,8 +86,7 @@ class Dispatcher:
         if run.has_ended:
             self._forget(run)
         else:
-            for task in touched.tasks:
-                self._look_at_task(run, task, folded=False)
+            self._look_at_tasks(run, touched.tasks)
             if touched.run_wide:
                 self._look_at_run(run)
         self.pump()
@@ -105,9 +106,14 @@ class Dispatcher:
         self.pump()
         self._armed()
 
+    def _looked_later(self) -> None:
+        self.pump()
+        self._armed()
+
     def run_dropped(self, run: HostedRun) -> None:
         """See `HostListener`. Leases stay in the table: the fold will say which were real."""
         self._queues.forget_run(run.run_id)
+        self._later.forget_run(run.run_id)
         # Which slots it holds as committed is not known before the fold: none is given meanwhile.
         self._queues.block_limited_queues(run.run_id)
         self.timers.forget_run(run.run_id)
@@ -129,8 +135,8 @@ class Dispatcher:
         self._closed(cause)
 
     def pump(self) -> None:
-        """Lease ready items to free credits until nothing matches."""
-        if self._pumping or not self._granting:
+        """Lease ready items to free credits until nothing matches, a bounded part a stretch."""
+        if self._pumping or self._pump_posted or not self._granting:
             return
         self._pumping = True
         try:
@@ -139,10 +145,14 @@ class Dispatcher:
                 if grant is None:
                     return
                 self._lease(grant)
-            # Others run first: a stretch on the loop is bounded.
-            asyncio.get_running_loop().call_soon(self.pump)
+            self._pump_posted = True
+            asyncio.get_running_loop().call_soon(self._pump_on)
         finally:
             self._pumping = False
+
+    def _pump_on(self) -> None:
+        self._pump_posted = False
+        self.pump()
 
     def stop_granting(self) -> None:
         """Lease nothing any more: the kernel drains."""
@@ -213,8 +223,8 @@ class Dispatcher:
         """A fact about the whole run: its hold, its timers, what its lease holders must hear."""
         state = run.state
         held = queries.is_held(state)
-        lifted = self._queues.hold_run(run.run_id, held=held)
-        if lifted:
+        if self._queues.hold_run(run.run_id, held=held):
+            self._later.add_kept_back(run.run_id)
             self._look_at_every_task(run)
         self.timers.arm(run.run_id, RUN_ITSELF, queries.run_due(state))
         for lease in self._leases.of_run(run.run_id):
@@ -225,10 +235,26 @@ class Dispatcher:
 
     def _look_at_every_task(self, run: HostedRun) -> None:
         # Those that a hold keeps back as well: their timers may run on.
-        for task in list(run.state.open_tasks):
-            self._look_at_task(run, task, folded=False)
+        self._later.add(run.run_id, list(run.state.open_tasks))
         for lease in self._leases.of_run(run.run_id):
             self.timers.arm(run.run_id, lease.task, queries.task_due(run.state, lease.task))
+
+    def _look_at_tasks(self, run: HostedRun, tasks: tuple[TaskName, ...]) -> None:
+        """Look at what a fact touched: at leases at once, at the rest of a large fact in parts."""
+        leased = run.state.leased_tasks
+        ready = []
+        for task in tasks:
+            if task in leased or self._leases.is_open((run.run_id, task)):
+                self._look_at_task(run, task, folded=False)
+            else:
+                ready.append(task)
+        self._later.add(run.run_id, ready)
+
+    def _look_again(self, run_id: RunId, task: TaskName) -> None:
+        run = self._host.find(run_id)
+        # A task that was spawned by facts that were dropped is not there any more.
+        if run is not None and not run.has_ended and task in run.state.tasks:
+            self._look_at_task(run, task, folded=False)
 
     def _look_at_task(self, run: HostedRun, task: TaskName, *, folded: bool) -> None:
         lease = queries.open_lease(run.state, task)
@@ -305,6 +331,7 @@ class Dispatcher:
         for lease in self._leases.of_run(run.run_id):
             self._close_lease(run, lease.task)
         self._queues.forget_run(run.run_id)
+        self._later.forget_run(run.run_id)
         self.timers.forget_run(run.run_id)
 
     def next_due_ns(self) -> int | None:
@@ -323,10 +350,7 @@ class Dispatcher:
             for run_id, timer in self.timers.take_due(now_ns, DUE_PER_STRETCH_MAX):
                 self._own.fire(run_id, timer)
         for (run_id, task), _ in self._not_before.take_due(now_ns, DUE_PER_STRETCH_MAX):
-            run = self._host.find(run_id)
-            # A task that was spawned by facts that were dropped is not there any more.
-            if run is not None and not run.has_ended and task in run.state.tasks:
-                self._look_at_task(run, task, folded=False)
+            self._look_again(run_id, task)
         self.pump()
 
     def _expire(self, lease: Lease) -> None:

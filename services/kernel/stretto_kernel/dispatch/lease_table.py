@@ -125,6 +125,10 @@ class LeaseTable:
         lease = self._leases.get(key)
         return lease if lease is not None and lease.epoch == epoch else None
 
+    def is_open(self, key: LeaseKey) -> bool:
+        """Whether the work item has an open lease."""
+        return key in self._leases
+
     def of_run(self, run_id: RunId) -> list[Lease]:
         """The open leases of one run."""
         return list(self._by_run.get(run_id, {}).values())

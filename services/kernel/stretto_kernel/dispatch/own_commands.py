@@ -7,6 +7,7 @@ shows again what made it necessary. Commands on runs out of memory wait for the 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import structlog
 from stretto.run.v1 import events_pb2 as ev
@@ -28,6 +29,8 @@ from stretto_kernel.domain.run.commands import (
 )
 
 RETRY_S = 0.1
+DECIDED_PER_STRETCH_MAX = 50
+"""Others run after so many: a stretch on the loop is bounded."""
 
 
 class OwnCommands:
@@ -38,6 +41,8 @@ class OwnCommands:
         self._clock = clock
         self._later: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._waiting: deque[tuple[RunId, Command]] = deque()
+        self._decided_count = 0
         self._log = structlog.get_logger("stretto.kernel.dispatch")
 
     def lose(self, lease: Lease, cause: ev.LossCause.ValueType) -> None:
@@ -91,12 +96,31 @@ class OwnCommands:
     def close(self) -> None:
         """Forget what waits."""
         self._closed = True
+        self._waiting.clear()
         for task in self._later:
             task.cancel()
 
     def _decide(self, run_id: RunId, command: Command) -> None:
+        """Decide now, or, when many come at once (a worker with many leases died), in its turn."""
         if self._closed:
             return
+        if self._waiting or self._decided_count >= DECIDED_PER_STRETCH_MAX:
+            self._waiting.append((run_id, command))
+        else:
+            self._begin(run_id, command)
+
+    def _begin(self, run_id: RunId, command: Command) -> None:
+        if self._decided_count == 0:
+            asyncio.get_running_loop().call_soon(self._next_stretch)
+        self._decided_count += 1
+        self._decide_now(run_id, command)
+
+    def _next_stretch(self) -> None:
+        self._decided_count = 0
+        while self._waiting and self._decided_count < DECIDED_PER_STRETCH_MAX:
+            self._begin(*self._waiting.popleft())
+
+    def _decide_now(self, run_id: RunId, command: Command) -> None:
         run = self._host.find(run_id)
         if run is not None:
             self._take(run, command)

@@ -14,7 +14,7 @@ a whole run costs the same for any number of its tasks.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -109,7 +109,7 @@ class _Run:
     items: dict[TaskName, ReadyItem] = field(default_factory=dict)
     leased: dict[TaskName, str] = field(default_factory=dict)
     held: bool = False
-    set_aside: list[ReadyItem] = field(default_factory=list)
+    set_aside: deque[ReadyItem] = field(default_factory=deque)
 
 
 class ReadyQueues:
@@ -154,22 +154,28 @@ class ReadyQueues:
             self._queue(queue).leased_count += 1
 
     def hold_run(self, run_id: RunId, *, held: bool) -> bool:
-        """While `held`, nothing of the run is granted; lifted, everything offered is again.
+        """While `held`, nothing of the run is granted.
 
-        Returns whether this lifted a hold.
+        Returns whether this lifted a hold: `offer_again` then, until nothing is left.
         """
         if not held and run_id not in self._runs:
             return False
         run = self._run(run_id)
         lifted = run.held and not held
         run.held = held
-        if lifted:
-            aside, run.set_aside = run.set_aside, []
-            for item in aside:
-                if run.items.get(item.task) is item:
-                    self._push(item)
-            self._forget_when_empty(run_id, run)
         return lifted
+
+    def offer_again(self, run_id: RunId, count_max: int) -> bool:
+        """Offer up to so many items that a lifted hold had kept back; whether some are left."""
+        run = self._runs.get(run_id)
+        if run is None or run.held:
+            return False
+        for _ in range(min(count_max, len(run.set_aside))):
+            item = run.set_aside.popleft()
+            if run.items.get(item.task) is item:
+                self._push(item)
+        self._forget_when_empty(run_id, run)
+        return bool(run.set_aside)
 
     def forget_run(self, run_id: RunId) -> None:
         """Take the run's items and leases out."""

@@ -16,6 +16,11 @@ from stretto_core.clock import NS_PER_S
 from stretto_kernel.domain.run.findings import Findings
 from stretto_kernel.domain.run.output_schema import check_schema
 from stretto_kernel.domain.run.plan import duration_ns
+from stretto_kernel.domain.run.plan_defaults import (
+    DEFAULT_JOIN,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+)
 
 SLICE_TASKS_MAX = 1_000
 TASK_COUNT_LIMIT = 1_000_000
@@ -91,8 +96,11 @@ def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
         findings.check_labels(f"{path}.preferred_labels", dict(task.preferred_labels))
     _check_join(findings, path, task)
     _check_inputs(findings, path, task)
-    _check_retry(findings, f"{path}.retry", task.retry)
-    _check_timeouts(findings, f"{path}.timeouts", task.timeouts)
+    # What was filled in whole needs no look: most of what a large slice is made of.
+    if task.retry != DEFAULT_RETRY:
+        _check_retry(findings, f"{path}.retry", task.retry)
+    if task.timeouts != DEFAULT_TIMEOUTS:
+        _check_timeouts(findings, f"{path}.timeouts", task.timeouts)
     _check_on_failure(findings, f"{path}.on_failure", task)
     check_schema(findings, f"{path}.output_schema_json", task.output_schema_json)
     if task.HasField("verification"):
@@ -105,6 +113,8 @@ def _check_join(findings: Findings, path: str, task: pb.TaskSpec) -> None:
         findings.wrong(f"{path}.dependencies", f"has more than {DEPENDENCIES_MAX} entries")
     for index, edge in enumerate(task.dependencies):
         _check_enum(findings, f"{path}.dependencies[{index}].scope", _SCOPES, edge.scope)
+    if join == DEFAULT_JOIN:
+        return
     _check_enum(findings, f"{path}.join.kind", _JOIN_KINDS, join.kind)
     _check_enum(findings, f"{path}.join.rest", _JOIN_RESTS, join.rest)
     counts_successes = join.kind in (pb.JOIN_KIND_ANY_SUCCEEDED, pb.JOIN_KIND_N_SUCCEEDED)

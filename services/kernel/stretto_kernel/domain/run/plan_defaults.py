@@ -57,13 +57,36 @@ def _fill(task: pb.TaskSpec) -> None:
     task.arguments_json = task.arguments_json or "{}"
     task.queue = task.queue or QUEUE
     task.on_failure = task.on_failure or pb.ON_FAILURE_FAIL
-    task.join.kind = task.join.kind or pb.JOIN_KIND_ALL_SUCCEEDED
-    task.join.rest = task.join.rest or pb.JOIN_REST_IGNORED
     for edge in task.dependencies:
         edge.scope = edge.scope or pb.DEPENDENCY_SCOPE_TASK
-    if not task.timeouts.HasField("heartbeat"):
-        task.timeouts.heartbeat.seconds = HEARTBEAT_S
-    retry = task.retry
+    # Most tasks leave a policy out: then the whole of it is copied at once.
+    if task.HasField("join"):
+        _fill_join(task.join)
+    else:
+        task.join.CopyFrom(DEFAULT_JOIN)
+    if task.HasField("timeouts"):
+        _fill_timeouts(task.timeouts)
+    else:
+        task.timeouts.CopyFrom(DEFAULT_TIMEOUTS)
+    if task.HasField("retry"):
+        _fill_retry(task.retry)
+    else:
+        task.retry.CopyFrom(DEFAULT_RETRY)
+
+
+def _fill_join(join: pb.JoinRule) -> pb.JoinRule:
+    join.kind = join.kind or pb.JOIN_KIND_ALL_SUCCEEDED
+    join.rest = join.rest or pb.JOIN_REST_IGNORED
+    return join
+
+
+def _fill_timeouts(timeouts: pb.Timeouts) -> pb.Timeouts:
+    if not timeouts.HasField("heartbeat"):
+        timeouts.heartbeat.seconds = HEARTBEAT_S
+    return timeouts
+
+
+def _fill_retry(retry: pb.RetryPolicy) -> pb.RetryPolicy:
     retry.max_attempts = retry.max_attempts or MAX_ATTEMPTS
     retry.coefficient = retry.coefficient or COEFFICIENT
     if not retry.HasField("initial_interval"):
@@ -74,3 +97,10 @@ def _fill(task: pb.TaskSpec) -> None:
         retry.max_interval.seconds = max(MAX_INTERVAL_S, initial_s + 1)
     if not retry.HasField("jitter"):
         retry.jitter = JITTER
+    return retry
+
+
+# What a task that says nothing gets; compared with, copied from, never changed.
+DEFAULT_JOIN = _fill_join(pb.JoinRule())
+DEFAULT_TIMEOUTS = _fill_timeouts(pb.Timeouts())
+DEFAULT_RETRY = _fill_retry(pb.RetryPolicy())

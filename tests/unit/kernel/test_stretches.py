@@ -1,0 +1,146 @@
+"""What is large is done in parts: others run in between, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from stretto_core.eventlog.memory import MemoryStore
+from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.dispatch.dispatcher import GRANTS_PER_STRETCH_MAX, Dispatcher
+from stretto_kernel.dispatch.later_looks import TASKS_PER_STRETCH, LaterLooks
+from stretto_kernel.dispatch.own_commands import DECIDED_PER_STRETCH_MAX
+from stretto_kernel.domain.run import commands
+from stretto_kernel.kernel import Kernel
+
+from tests.unit.kernel.harness import (
+    Dialer,
+    FrameWorker,
+    get,
+    graph,
+    new_store,
+    start,
+    start_kernel,
+    task,
+)
+from tests.unit.kernel.test_kernel import steer, steering
+from tests.waiting import until
+
+TASKS = 2 * TASKS_PER_STRETCH + 50
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return new_store()
+
+
+@pytest.fixture
+async def kernel(store: MemoryStore) -> AsyncIterator[Kernel]:
+    kernel = await start_kernel(store)
+    yield kernel
+    await kernel.stop()
+
+
+@contextmanager
+def calls_per_turn(
+    monkeypatch: pytest.MonkeyPatch, kind: type, method: str
+) -> Iterator[Counter[int]]:
+    """Count how often a method is called in each turn of the loop."""
+    counts: Counter[int] = Counter()
+    plain = getattr(kind, method)
+    loop = asyncio.get_running_loop()
+    turn = 0
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        ticking.append(loop.call_soon(next_turn))
+        del ticking[:-1]
+
+    ticking = [loop.call_soon(next_turn)]
+
+    def counted(*given: Any, **named: Any) -> Any:
+        counts[turn] += 1
+        return plain(*given, **named)
+
+    monkeypatch.setattr(kind, method, counted)
+    try:
+        yield counts
+    finally:
+        ticking[0].cancel()
+        monkeypatch.setattr(kind, method, plain)
+
+
+def large() -> Any:
+    return graph(*(task(f"t{number}") for number in range(TASKS)))
+
+
+async def test_a_large_plan_is_offered_in_parts(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with calls_per_turn(monkeypatch, Dispatcher, "_look_at_task") as looks:
+        await start(kernel, large())
+        await until(lambda: kernel.partition.ready_count == TASKS)
+    assert max(looks.values()) <= TASKS_PER_STRETCH
+
+
+async def test_a_fold_and_a_lifted_hold_offer_in_parts(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start_kernel(store)
+    run_id = (await start(first, large())).answer.run_id
+    await first.stop()
+    kernel = await start_kernel(store)
+    with calls_per_turn(monkeypatch, Dispatcher, "_look_at_task") as looks:
+        await until(lambda: kernel.partition.ready_count == TASKS)
+        await steer(kernel, run_id, steering(kernel, commands.PlaceHold, hold_id="h"))
+        worker = FrameWorker(kernel)
+        worker.grant(TASKS)
+        await steer(kernel, run_id, steering(kernel, commands.LiftHold, hold_id="h"))
+        await until(lambda: len(worker.assignments) == TASKS)
+    # A lease is looked at by itself, as it is granted.
+    assert max(looks.values()) <= TASKS_PER_STRETCH + GRANTS_PER_STRETCH_MAX
+    assert len({each.token.work_item for each in worker.assignments}) == TASKS
+    await kernel.stop()
+
+
+async def test_a_run_that_ends_or_leaves_memory_is_looked_at_no_more(kernel: Kernel) -> None:
+    seen: list[str] = []
+    looks = LaterLooks(
+        lambda run_id, name: seen.append(f"{run_id} {name}"), lambda *_: False, lambda: None
+    )
+    names: Any = [f"t{number}" for number in range(TASKS)]
+    gone: Any = "gone"
+    stays: Any = "stays"
+    looks.add(gone, names)
+    looks.add(stays, names)
+    looks.forget_run(gone)
+    await until(lambda: len(seen) == TASKS_PER_STRETCH + TASKS)
+    assert Counter(line.split()[0] for line in seen) == {"gone": TASKS_PER_STRETCH, "stays": TASKS}
+    run_id = (await start(kernel, large())).answer.run_id
+    await steer(kernel, run_id, steering(kernel, commands.Kill))
+    assert kernel.partition.ready_count == 0
+
+
+async def test_a_worker_lost_with_many_leases_is_cleared_in_parts(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = await start_kernel(store, dialer=Dialer())
+    worker = FrameWorker(kernel, session_id="01000000-0000-7000-8000-000000000001")
+    worker.grant(TASKS)
+    run_id = (await start(kernel, large())).answer.run_id
+    await until(lambda: len(worker.assignments) == TASKS)
+    worker.acknowledge()
+    with calls_per_turn(monkeypatch, StreamHost, "take") as takes:
+        successor = FrameWorker(kernel, session_id="02000000-0000-7000-8000-000000000001")
+        successor.grant(TASKS)
+        await until(lambda: len(successor.assignments) == TASKS)
+    # As many are lost as are granted anew in the same turn.
+    assert max(takes.values()) <= DECIDED_PER_STRETCH_MAX + GRANTS_PER_STRETCH_MAX
+    assert (await get(kernel, run_id)).task_counts.running_count == TASKS
+    assert {each.token.epoch for each in successor.assignments} == {2}
+    await kernel.stop()
