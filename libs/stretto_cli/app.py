@@ -57,6 +57,14 @@ MODULES = (
         {"logs": "Print what tasks wrote: standard output, standard error, and what they logged."},
     ),
     CommandModule(
+        "Runs",
+        "blob_commands",
+        {
+            "artifacts": "List the files that the tasks of a run left behind.",
+            "cat": "Write an artifact, or any blob by its digest, as it is.",
+        },
+    ),
+    CommandModule(
         "Steering",
         "steer_commands",
         {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -168,13 +168,15 @@ def get(
     --json: run_id, state, namespace, version, name, labels, input, output, failure {reason,
     message, retryable, task, details}, end_reason, holds, creator, create_time, update_time,
     end_time, growing, task_counts {total, pending, ready, running, waiting, verifying, succeeded,
-    failed, cancelled, skipped}.
+    failed, cancelled, skipped}. An input or output over 64 KiB is {sha256, size_bytes,
+    content_type}: --output prints it whole, `stretto cat` by its digest.
 
     Exit status: 0, but with --output 1 when the run has not succeeded.
     """
 
     async def read(client: Client) -> Run:
-        return await client.get(await find_run(client, run))
+        found = await client.get(await find_run(client, run))
+        return replace(found, output=await client.fetch(found.output)) if output else found
 
     found = suite.ask(read)
     if output and found.state is not RunState.SUCCEEDED:
@@ -200,7 +202,8 @@ async def _to_end(client: Client, started: Run, timeout: timedelta | None) -> Ru
     with RunProgress(started) as progress:
         try:
             async with progress.telling_what_waits(client):
-                return await client.wait(started, timeout=timeout, on_change=progress.show)
+                ended = await client.wait(started, timeout=timeout, on_change=progress.show)
+                return replace(ended, output=await client.fetch(ended.output))
         except DeadlineExceeded:
             progress.leave(f"not ended in the time given; {follow}")
             return await client.get(started)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.strict_json import TEXT_BYTES_MAX, parse_json
+from stretto_sdk.strict_json import parse_json
+
+INPUT_BYTES_MAX = 64 << 20
 
 
 def read_bytes(file: str, bytes_max: int) -> bytes:
@@ -30,10 +32,15 @@ def input_given(text: str) -> object:
     Raises InvalidArgument.
     """
     if text == "-":
-        return parse_json(read_bytes("-", TEXT_BYTES_MAX), source="standard input")
+        return _parsed("-", "standard input")
     if text.startswith("@"):
-        return parse_json(read_bytes(text[1:], TEXT_BYTES_MAX), source=text[1:])
+        return _parsed(text[1:], text[1:])
     return parse_json(text, source="--input")
+
+
+def _parsed(file: str, source: str) -> object:
+    content = read_bytes(file, INPUT_BYTES_MAX)
+    return parse_json(content, source=source, bytes_max=INPUT_BYTES_MAX)
 
 
 def labels_given(labels: Sequence[str]) -> dict[str, str]:

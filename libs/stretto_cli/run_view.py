@@ -6,6 +6,8 @@ Members are added, never renamed.
 
 from __future__ import annotations
 
+import sys
+
 from rich.markup import escape
 from stretto_sdk.runs import Run, RunState
 
@@ -22,8 +24,12 @@ def run_json(run: Run) -> dict[str, object]:
 
 
 def print_output(output: object) -> None:
-    """Write a run's output: a text as it is, anything else as JSON."""
-    if isinstance(output, str):
+    """Write a run's output: text and bytes as they are, anything else as JSON."""
+    if isinstance(output, bytes):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(output)
+        sys.stdout.buffer.flush()
+    elif isinstance(output, str):
         printing.print_line(output)
     else:
         printing.print_json(output)

@@ -23,11 +23,12 @@ from stretto_core.rpc.channel import credentials
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
 from stretto_core.telemetry.secret import Secret
 
+from stretto_sdk.value_sizes import BLOB_BYTES_MAX
+
 if TYPE_CHECKING:
     # It exists in the generated stubs only.
     from stretto.blob.v1.blob_service_pb2_grpc import BlobServiceAsyncStub
 
-BLOB_BYTES_MAX = 1 << 30
 PART_BYTES = 512 * 1024
 ASKED_MAX = 1_000
 PUT_S_MAX = 3_600.0

@@ -18,12 +18,8 @@ from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.blobs import Source
 from stretto_sdk.strict_json import parse_json
+from stretto_sdk.value_sizes import INLINE_BYTES_MAX, READ_BYTES_MAX, TASK_INLINE_BYTES_MAX
 
-INLINE_BYTES_MAX = 64 * 1024
-TASK_INLINE_BYTES_MAX = 256 * 1024
-"""Of the literal inputs of one task; beyond it the largest become blobs: a slice holds it."""
-READ_BYTES_MAX = 256 << 20
-"""What the blobs of one value, or of the inputs of one attempt, come to at most when read."""
 JSON = "application/json"
 _INDEX = re.compile(r"0\Z|[1-9][0-9]*\Z")
 

@@ -12,7 +12,7 @@ from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.durations import duration_of
 from stretto_sdk.strict_json import parse_json, to_json
-from stretto_sdk.values import READ_BYTES_MAX
+from stretto_sdk.value_sizes import READ_BYTES_MAX
 from stretto_sdk.worker.effects import Ending, Failed
 
 PAYLOAD_BYTES_MAX = 64 * 1024

@@ -27,7 +27,8 @@ from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
 from stretto_core.ids import IdSource
 
-from stretto_sdk.blobs import BLOB_BYTES_MAX, Source
+from stretto_sdk.blobs import Source
+from stretto_sdk.value_sizes import BLOB_BYTES_MAX
 from stretto_sdk.worker.bodies import BodyLoop, Call, Mailbox
 from stretto_sdk.worker.body_threads import BodyThreads
 from stretto_sdk.worker.context import SpawnRefused, TaskContext, TaskResult, task_specs

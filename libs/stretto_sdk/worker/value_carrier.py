@@ -18,8 +18,8 @@ from stretto.work.v1 import work_pb2
 from stretto_core.errors import Refusal, Unavailable
 
 from stretto_sdk.blobs import Source
+from stretto_sdk.value_sizes import INLINE_BYTES_MAX
 from stretto_sdk.values import (
-    INLINE_BYTES_MAX,
     Blobs,
     ValueTooLarge,
     ValueUnresolved,
