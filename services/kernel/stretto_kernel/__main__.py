@@ -174,6 +174,7 @@ async def _run_projector(settings: Settings) -> int:
     sweeping = keep_sweeping(blob_table, tables, SystemClock())
     followers.append(asyncio.create_task(naming.run(), name="blob-references"))
     followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
+    followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
     if settings.nats_url:
         followers.append(asyncio.create_task(_relay(event_log, settings.nats_url), name="relay"))
     ended = asyncio.create_task(stopped.wait())
@@ -190,6 +191,18 @@ async def _run_projector(settings: Settings) -> int:
     await tables.close()
     await event_log.close()
     return 1 if failed else 0
+
+
+async def _sweep_task_logs(settings: Settings) -> None:
+    from stretto_kernel.adapters.task_log_sweep import TaskLogSweep  # noqa: PLC0415
+    from stretto_kernel.tasklog.retention import Kept, keep_sweeping  # noqa: PLC0415
+
+    kept = Kept(days=settings.task_log_keep_days, ended_days=settings.task_log_ended_keep_days)
+    sweep = TaskLogSweep(settings.postgres_dsn, settings.partition)
+    try:
+        await keep_sweeping(sweep, SystemClock(), kept)
+    finally:
+        await sweep.close()
 
 
 async def _relay(event_log: PostgresLog, nats_url: str) -> None:

@@ -16,8 +16,14 @@ from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
 from stretto.work.v1 import work_service_pb2 as work_pb
 from stretto.work.v1.work_service_pb2_grpc import WorkServiceStub
 from stretto_core.rpc.status import from_status
+from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.task_log_sweep import TaskLogSweep
+from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.run_index import RUN_INDEX, RunIndexFold
 
 from tests.integration.kernel.serving import (
+    PARTITION,
     TASK_LOG_BYTES_MAX,
     Served,
     StreamWorker,
@@ -279,3 +285,41 @@ async def test_two_kernels_store_no_entry_twice(fresh_database: str) -> None:
         await append(kernel, token, chunk(2, b"two"), chunk(3, b"three"))
         async with aclosing(followed(kernel, run)) as parts:
             assert content([await anext(parts)]) == b"onetwothree"
+
+
+async def test_the_sweep_takes_ended_runs_and_old_entries_and_nothing_else(
+    kernel: Served, fresh_database: str
+) -> None:
+    ended_run, worker, (ended_token,) = await leased(kernel)
+    await append(kernel, ended_token, chunk(1, b"ended"))
+    worker.succeed(ended_token)
+    await until(lambda: len(worker.receipts) == 1)
+    live_run = (await kernel.start()).run.name
+    await until(lambda: len(worker.assignments) == 2)
+    live = worker.assignments[-1].token
+    await append(kernel, live, chunk(1, b"old"))
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("UPDATE stretto_p0.task_log_v1 SET store_ns = 1 WHERE content = 'old'")
+        connection.execute("UPDATE stretto_p0.task_log_runs_v1 SET oldest_ns = 1")
+    await append(kernel, live, chunk(2, b"new"))
+    store = RunIndexTable(PARTITION, kernel.log.tracking)
+    projector = asyncio.create_task(Projector(kernel.log, store, RunIndexFold(RUN_CODEC)).run())
+    sweep = TaskLogSweep(fresh_database, PARTITION)
+    try:
+        position = await kernel.log.position()
+        while await kernel.log.tracking_position(RUN_INDEX) < position:
+            pass
+        assert await sweep.sweep(before_ns=2, ended_before_ns=2) == 1, "what is old goes"
+        assert content(await read(kernel, live_run)) == b"new"
+        assert content(await read(kernel, ended_run)) == b"ended"
+        now_ns = kernel.kernel.ports.clock.now_ns()
+        assert await sweep.sweep(before_ns=2, ended_before_ns=now_ns) == 1, "what ended goes"
+        assert await sweep.sweep(before_ns=2, ended_before_ns=now_ns) == 0
+    finally:
+        projector.cancel()
+        await sweep.close()
+    assert content(await read(kernel, ended_run)) == b""
+    (part, _) = await read(kernel, live_run)
+    assert part.missing_count == 1, "positions stay, so a reader is told what is gone"
+    await append(kernel, live, chunk(3, b"er"))
+    assert content(await read(kernel, live_run, follow=False)) == b"newer"

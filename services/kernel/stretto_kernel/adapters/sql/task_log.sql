@@ -71,7 +71,8 @@ FROM unnest(
 INSERT INTO {schema}.task_log_runs_v1 AS kept (run_id, oldest_ns, newest_ns)
 SELECT DISTINCT run_id, %(store_ns)b::bigint, %(store_ns)b::bigint
 FROM unnest(%(run_id)b::text[]) AS new (run_id)
-ON CONFLICT (run_id) DO UPDATE SET newest_ns = excluded.newest_ns;
+ON CONFLICT (run_id) DO UPDATE SET
+    oldest_ns = LEAST(kept.oldest_ns, excluded.oldest_ns), newest_ns = excluded.newest_ns;
 
 -- name: newest_position
 SELECT COALESCE(max(position), 0) FROM {schema}.task_log_v1 WHERE run_id = %(run_id)s;
@@ -104,32 +105,3 @@ ORDER BY position DESC LIMIT %(count)s;
 -- name: last_content
 SELECT content FROM {schema}.task_log_v1
 WHERE run_id = %(run_id)s AND position = %(position)s;
-
--- name: sweepable
--- By age: whatever an entry's run does. By end: all of it, once its newest entry is that old.
-SELECT log.run_id, run.ended IS TRUE AND log.newest_ns < %(ended_before_ns)s AS all_of_it
-FROM {schema}.task_log_runs_v1 AS log
-LEFT JOIN {schema}.run_index_v1 AS run USING (run_id)
-WHERE log.oldest_ns < %(before_ns)s OR (run.ended AND log.newest_ns < %(ended_before_ns)s)
-ORDER BY log.oldest_ns LIMIT %(count)s;
-
--- name: sweep
-DELETE FROM {schema}.task_log_v1
-WHERE (run_id, position) IN (
-    SELECT run_id, position FROM {schema}.task_log_v1
-    WHERE run_id = %(run_id)s AND (%(all_of_it)s OR store_ns < %(before_ns)s)
-    ORDER BY position LIMIT %(count)s
-);
-
--- name: note_swept
--- A run that has ended writes no more; another keeps its row, and says how old its rest is.
-WITH gone AS (
-    DELETE FROM {schema}.task_log_runs_v1
-    WHERE run_id = %(run_id)s AND %(all_of_it)s AND newest_ns < %(ended_before_ns)s
-    RETURNING run_id
-)
-UPDATE {schema}.task_log_runs_v1 AS kept SET oldest_ns = COALESCE(
-    (SELECT store_ns FROM {schema}.task_log_v1 WHERE run_id = kept.run_id
-     ORDER BY position LIMIT 1),
-    kept.newest_ns + %(kept_ns)s)
-WHERE run_id = %(run_id)s AND run_id NOT IN (SELECT run_id FROM gone);
