@@ -30,9 +30,9 @@ def backup(suite: LocalSuite, target: Target, as_json: AsJson = False) -> None:
         stretto up --detach --data-dir /backups/monday
 
     The copy is a data directory: a suite started in it goes on from the instant the copy ended.
-    It holds the whole record and the tokens, and neither logs nor the files of attempts. Keep it
-    as you keep the original: its tokens are in it. Never let both run against one outside world:
-    each would do what the record says is still to do.
+    It holds the whole record, what tasks wrote, and the tokens, but not the services' own logs.
+    Keep it as you keep the original: its tokens are in it. Never let both run against one outside
+    world: each would do what the record says is still to do.
 
     --json: {"directory": "...", "size_bytes": 12345678}.
     """

@@ -91,7 +91,7 @@ VARIABLES: Final = (
     Variable(
         "STRETTO_DATA_DIR",
         "data_directory",
-        "Where attempts keep their files.",
+        "Where its id lies when it has no name.",
         "as of the command",
     ),
     Variable(
