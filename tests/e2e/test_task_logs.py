@@ -146,19 +146,16 @@ async def test_wrong_names_and_ctrl_c(suite: Suite, tmp_path: Path) -> None:
     assert suite.stretto("logs", "p0-" + "0" * 32).returncode == 2
     assert suite.stretto("logs", run.run_id, "--attempt", "1").returncode == 2
     async with suite.client() as client:
-        waiting = await client.start(plan_of(a=program("import time; time.sleep(60)")))
+        waiting = await client.start(
+            plan_of(a=program("import time; print(1, flush=True); time.sleep(60)"))
+        )
         following = await asyncio.create_subprocess_exec(
             BIN / "stretto", "logs", waiting.run_id, "-f", env=suite.environ, cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        await until_true(lambda: _is_listening(following.pid))
+        assert following.stdout is not None
+        assert await following.stdout.readline() == b"a | 1\n"
         following.send_signal(signal.SIGINT)
         assert await following.wait() == 130
         assert (await client.get(waiting)).state == "RUNNING", "the run does not end with it"
         await client.kill(waiting)
-
-
-async def _is_listening(pid: int) -> bool:
-    """Whether the command has come so far that a signal means Ctrl-C to it: it has connected."""
-    files = Path(f"/proc/{pid}/fd")
-    return any("socket" in str(each.readlink()) for each in files.iterdir() if each.is_symlink())
