@@ -74,12 +74,14 @@ class Plan:
 
     failure_policy: "continue" (independent branches finish) or "fail_fast".
     output: what the run yields; None yields null. output_schema: a JSON Schema it must hold to.
+    fairness_key: whose share of their queues its tasks take, where they do not say themselves.
     """
 
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     output: Binding | None = None
     output_schema: Mapping[str, object] | None = None
+    fairness_key: str | None = None
     failure_policy: str | None = None
     run_timeout: Span | None = None
     cancel_grace: Span | None = None
@@ -107,6 +109,7 @@ class Plan:
         timeouts: Mapping[str, Span] | None = None,
         queue: str | None = None,
         priority: int | None = None,
+        fairness_key: str | None = None,
         required_labels: Mapping[str, str] | None = None,
         preferred_labels: Mapping[str, str] | None = None,
         on_failure: str | None = None,
@@ -141,6 +144,7 @@ class Plan:
             "timeouts": timeouts,
             "queue": queue,
             "priority": priority,
+            "fairness_key": fairness_key,
             "required_labels": required_labels,
             "preferred_labels": preferred_labels,
             "on_failure": on_failure,
@@ -159,6 +163,7 @@ class Plan:
             "tasks": list(self._tasks),
             "output": None if self.output is None else dict(self.output.form),
             "output_schema": self.output_schema,
+            "fairness_key": self.fairness_key,
             "failure_policy": self.failure_policy,
             "run_timeout": self.run_timeout,
             "cancel_grace": self.cancel_grace,

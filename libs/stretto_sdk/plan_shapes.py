@@ -234,6 +234,7 @@ TASK = Object(
         "timeouts": Member(TIMEOUTS, "Its four limits in time."),
         "queue": Member(WORD, "The line it waits in."),
         "priority": Member(Integer(-100, 100), "Its place there: higher goes first."),
+        "fairness_key": Member(WORD, "Whose share of the queue it takes; default the run's."),
         "required_labels": Member(LABELS, "What a worker must have."),
         "preferred_labels": Member(LABELS, "What a worker should have."),
         "on_failure": Member(Word(ON_FAILURE), "What its failure means for the run."),
@@ -282,6 +283,7 @@ RUN_MEMBERS = {
     "output_schema": Member(
         JsonObject(), "A JSON Schema that the output must hold to.", "output_schema_json"
     ),
+    "fairness_key": Member(WORD, "Whose share of their queues its tasks take."),
     "failure_policy": Member(Word(FAILURE_POLICIES), "What a failed task means for the rest."),
     "run_timeout": Member(Span(), "From start to end of the run, clean-up excepted."),
     "cancel_grace": Member(Span(), "How long attempts may take to stop; default 10s."),

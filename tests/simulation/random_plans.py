@@ -53,6 +53,7 @@ def random_slice(draws: random.Random, number: int, names: list[str]) -> list[pb
 
 def _random_task(draws: random.Random, name: str, before: list[str]) -> pb.TaskSpec:
     task = pb.TaskSpec(name=name, executor=EXECUTOR, priority=draws.choice((-5, 0, 0, 0, 9)))
+    task.fairness_key = draws.choice(("", "", "a", "b"))
     if draws.random() < 0.35:
         task.queue = NARROW_QUEUE
     for dependency in draws.sample(before, min(len(before), draws.choice((0, 1, 1, 2, 3)))):

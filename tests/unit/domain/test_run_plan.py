@@ -271,3 +271,16 @@ def test_a_plan_that_comes_again_is_judged_and_recorded_alike() -> None:
     assert second.state.tasks[TaskName("a")].epoch == 0, "what is remembered is never changed"
     for _ in range(3):
         assert _violations(task("a", "a")) == _violations(task("a", "a")) != {}
+
+
+def test_a_task_without_a_fairness_key_has_the_runs_spawned_ones_too() -> None:
+    own = task("own")
+    own.fairness_key = "mine"
+    story = started(own, task("s", may_spawn=True), fairness_key="all")
+    story.lease("s")
+    story.spawn("s", task("child"))
+    keys = {str(offer.task): offer.fairness_key for offer in queries.every_offer(story.state)}
+    assert keys == {"own": "mine", "s/child": "all"}
+    with pytest.raises(InvalidArgument) as caught:
+        Story().start(graph(task("a"), fairness_key="two words"))
+    assert caught.value.violations[0].field == "task_graph.fairness_key"

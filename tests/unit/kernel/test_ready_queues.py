@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from stretto_core.ids import RunId, TaskName
-from stretto_kernel.dispatch.ready_queues import OfferKey, ReadyItem, ReadyQueues
+from stretto_kernel.dispatch.fair_share import FairShare
+from stretto_kernel.dispatch.ready_bucket import ReadyItem
+from stretto_kernel.dispatch.ready_queues import OfferKey, ReadyQueues
 
 ANY = OfferKey(frozenset({"default"}), frozenset({"test"}), frozenset())
 
@@ -115,7 +117,7 @@ def test_a_limit_is_held_and_its_slots_come_back() -> None:
         queues.offer_item(item(str(number), queue="narrow", ready_ns=number))
     queues.offer_item(item("free", ready_ns=99))
     session(queues, 1, 10, offer(queues="narrow default"))
-    assert [task for task, _ in granted(queues)] == ["0", "1", "free"]
+    assert [task for task, _ in granted(queues)] == ["0", "free", "1"], "queues take turns"
     assert queues.waits_for_limit("narrow") and not queues.waits_for_limit("default")
     queues.withdraw_item(RunId("r"), TaskName("0"))
     assert [task for task, _ in granted(queues)] == ["2"]
@@ -264,3 +266,100 @@ def test_a_line_that_ran_empty_while_it_was_parked_keeps_its_new_items() -> None
     assert granted(queues) == [("next", 2)]
     queues.withdraw_item(RunId("r"), TaskName("next"))
     assert granted(queues) == [("after it", 2)]
+
+
+def test_keys_take_turns_whoever_has_more() -> None:
+    queues = ReadyQueues({})
+    for number in range(6):
+        queues.offer_item(item(f"big {number}", fairness_key="big", ready_ns=number))
+    for number in range(2):
+        queues.offer_item(item(f"small {number}", fairness_key="small", ready_ns=100 + number))
+    queues.offer_item(item("urgent", fairness_key="big", priority=1, ready_ns=200))
+    session(queues, 1, 20)
+    assert [task for task, _ in granted(queues)] == [
+        "urgent",
+        *("small 0", "big 0", "small 1"),
+        *(f"big {number}" for number in range(1, 6)),
+    ]
+
+
+def test_keys_take_turns_across_executors_of_a_queue() -> None:
+    queues = ReadyQueues({})
+    for number in range(4):
+        queues.offer_item(item(f"big {number}", fairness_key="big", executor="other"))
+    queues.offer_item(item("small", fairness_key="small", ready_ns=100))
+    session(queues, 1, 2, offer(executors="test other"))
+    assert [task for task, _ in granted(queues)] == ["big 0", "small"]
+
+
+def test_a_key_that_waited_for_nothing_has_saved_up_nothing() -> None:
+    queues = ReadyQueues({})
+    session(queues, 1, 100)
+    for number in range(40):
+        queues.offer_item(item(str(number), fairness_key="busy"))
+        assert len(granted(queues)) == 1
+    queues.set_credits(1, 0)
+    for key in ("busy", "new"):
+        for number in range(3):
+            queues.offer_item(item(f"{key} {number}", run=key, fairness_key=key))
+    queues.set_credits(1, 4)
+    assert Counter(task.split()[0] for task, _ in granted(queues)) == {"busy": 2, "new": 2}
+
+
+def test_a_queue_that_was_at_its_limit_catches_up_a_few_turns_only() -> None:
+    queues = ReadyQueues({"narrow": 1})
+    for number in range(100):
+        queues.offer_item(item(f"narrow {number}", run=str(number), queue="narrow"))
+        queues.offer_item(item(f"wide {number}", run=str(number)))
+    session(queues, 1, 60, offer(queues="narrow default"))
+    assert Counter(task.split()[0] for task, _ in granted(queues)) == {"narrow": 1, "wide": 59}
+    queues.set_credits(1, 1)
+    for number in range(18):
+        queues.withdraw_item(RunId(str(number)), TaskName(f"narrow {number}"))
+        queues.set_credits(1, 1)
+        granted(queues)
+    assert queues.leased_count("default") > 0
+
+
+def test_new_keys_without_end_keep_no_older_one_waiting() -> None:
+    queues = ReadyQueues({})
+    for number in range(3):
+        queues.offer_item(item(f"old {number}", fairness_key="old", ready_ns=number))
+    session(queues, 1, 0)
+    taken = []
+    for number in range(10):
+        queues.offer_item(item(f"new {number}", fairness_key=str(number), ready_ns=10 + number))
+        queues.set_credits(1, 1)
+        taken += [task for task, _ in granted(queues)]
+    assert {"old 0", "old 1", "old 2"} <= set(taken)
+
+
+def test_nothing_is_kept_of_queues_and_keys_without_work() -> None:
+    queues = ReadyQueues({})
+    for number in range(5_000):
+        name = f"n{number}"
+        key = offer(queues=name)
+        queues.offer_item(item("t", run=name, queue=name, fairness_key=name))
+        session(queues, number, 1, key)
+        assert granted(queues) == [("t", number)]
+        queues.remove_session(number)
+        queues.withdraw_item(RunId(name), TaskName("t"))
+    assert len(queues._queues) == 0
+    assert len(queues._share) < 2_000
+
+
+def test_a_share_is_even_whatever_the_order_of_things() -> None:
+    for seed in range(50):
+        draws = random.Random(seed)
+        share = FairShare()
+        flows = [("q", key) for key in "abc"]
+        served: Counter[tuple[str, str]] = Counter()
+        for flow in flows:
+            for _ in range(100):
+                share.join(flow)
+        for _ in range(draws.randint(3, 250)):
+            flow = min(flows, key=share.turn)
+            share.serve(flow)
+            share.leave(flow)
+            served[flow] += 1
+        assert max(served.values()) - min(served[flow] for flow in flows) <= 1

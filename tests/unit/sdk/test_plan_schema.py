@@ -26,6 +26,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FULL: dict[str, Any] = {
     "name": "nightly",
     "output_schema": {"type": "array"},
+    "fairness_key": "search",
     "labels": {"team": "search"},
     "input": {"directory": "."},
     "tasks": [
@@ -58,6 +59,7 @@ FULL: dict[str, Any] = {
             },
             "timeouts": {"queue": "1h", "attempt": "1m30s", "heartbeat": "1s", "task": "1d"},
             "queue": "heavy",
+            "fairness_key": "team-a",
             "priority": -5,
             "required_labels": {"gpu": "yes"},
             "preferred_labels": {"zone": "a"},

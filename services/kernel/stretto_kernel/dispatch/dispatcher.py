@@ -30,7 +30,8 @@ from stretto_kernel.dispatch.assignments import (
 )
 from stretto_kernel.dispatch.later_looks import LaterLooks
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX, Lease, LeaseKey
-from stretto_kernel.dispatch.ready_queues import Grant, ReadyItem
+from stretto_kernel.dispatch.ready_bucket import ReadyItem
+from stretto_kernel.dispatch.ready_queues import Grant
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.takers import Taker
 from stretto_kernel.dispatch.work_polls import WorkPolls
@@ -370,6 +371,7 @@ def _ready_item(run_id: RunId, item: queries.Offer) -> ReadyItem:
         queue=item.queue,
         executor=item.executor,
         priority=item.priority,
+        fairness_key=item.fairness_key,
         ready_ns=item.ready_ns,
         required=frozenset(item.required_labels),
         preferred=frozenset(item.preferred_labels),

@@ -4,7 +4,7 @@ Owns the ready items of the runs in memory, the free credits of the sessions and
 counts of the queues; all of it is derived from folded states and can be thrown away and rebuilt.
 Knows no I/O, no clock, and no stream; instants only order items.
 
-Items stand in *buckets*: one per (queue, executor, required labels), a heap by priority, then age.
+Items stand in *buckets*: one per (queue, executor, required labels), by priority, fair share, age.
 Sessions that offer the same stand in one *offer*. An offer keeps a heap over the heads of the
 buckets it can serve, so that one grant costs O(log n) whatever the number of items, queues and
 sessions. What is taken away (a held run, an ended task) is skipped when it surfaces: a fact about
@@ -20,29 +20,11 @@ from dataclasses import dataclass, field
 
 from stretto_core.ids import RunId, TaskName
 
-Labels = frozenset[tuple[str, str]]
-BucketKey = tuple[str, str, Labels]
+from stretto_kernel.dispatch.fair_share import FairShare
+from stretto_kernel.dispatch.ready_bucket import Bucket, BucketKey, Labels, Order, ReadyItem
+
 SessionKey = int
 """Names a work stream inside this process."""
-Order = tuple[int, int, int]
-"""(-priority, ready instant, arrival): less goes first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyItem:
-    """A task that may be leased.
-
-    ready_ns: since when, UTC nanoseconds; older goes first within a priority.
-    """
-
-    run_id: RunId
-    task: TaskName
-    queue: str
-    executor: str
-    priority: int
-    ready_ns: int
-    required: Labels = frozenset()
-    preferred: Labels = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +45,12 @@ class Grant:
 
 
 @dataclass(slots=True, eq=False)
-class _Bucket:
+class _Kind:
+    """A bucket, and the offers that can serve it."""
+
     key: BucketKey
+    items: Bucket
     offers: list[_Offer]
-    heap: list[tuple[Order, ReadyItem]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +104,8 @@ class ReadyQueues:
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._queues = {name: _Queue(limit) for name, limit in limits.items()}
-        self._buckets: dict[BucketKey, _Bucket] = {}
+        self._share = FairShare()
+        self._buckets: dict[BucketKey, _Kind] = {}
         self._offers: dict[OfferKey, _Offer] = {}
         self._sessions: dict[SessionKey, _Session] = {}
         self._runs: dict[RunId, _Run] = {}
@@ -285,19 +270,19 @@ class ReadyQueues:
             bucket = self._buckets.get(key)
             if bucket is None:
                 continue
-            head = self._head(bucket)
+            head = bucket.items.head()
             if head is None:
                 del self._buckets[key]
                 continue
             if head[0] != order:
                 self._show_head(bucket, offer)
                 continue
-            queue = self._queue(key[0])
-            if not queue.is_open:
+            queue = self._queues.get(key[0])
+            if queue is not None and not queue.is_open:
                 queue.parked[key] = None
                 continue
-            heapq.heappop(bucket.heap)
             item = head[1]
+            bucket.items.take(item)
             chosen = self._preferred_offer(bucket, item, offer)
             session = self._take_credit(chosen)
             self.note_leased(item.run_id, item.task, item.queue)
@@ -305,7 +290,7 @@ class ReadyQueues:
             return Grant(item, session)
         return None
 
-    def _preferred_offer(self, bucket: _Bucket, item: ReadyItem, offer: _Offer) -> _Offer:
+    def _preferred_offer(self, bucket: _Kind, item: ReadyItem, offer: _Offer) -> _Offer:
         if not item.preferred:
             return offer
         best, best_count = offer, len(item.preferred & offer.key.labels)
@@ -328,42 +313,38 @@ class ReadyQueues:
         bucket = self._buckets.get(key)
         if bucket is None:
             offers = [offer for offer in self._offers.values() if offer.serves(key)]
-            bucket = self._buckets[key] = _Bucket(key, offers)
+            items = Bucket(key, self._share, self._is_offered)
+            bucket = self._buckets[key] = _Kind(key, items, offers)
         self._arrivals += 1
-        order = (-item.priority, item.ready_ns, self._arrivals)
-        heapq.heappush(bucket.heap, (order, item))
-        if bucket.heap[0][1] is item:
+        if bucket.items.push(item, self._arrivals):
             self._show_to_all(bucket)
 
-    def _head(self, bucket: _Bucket) -> tuple[Order, ReadyItem] | None:
-        while bucket.heap:
-            head = bucket.heap[0]
-            item = head[1]
-            run = self._runs.get(item.run_id)
-            if run is not None and run.items.get(item.task) is item:
-                if not run.held:
-                    return head
-                run.set_aside.append(item)
-            heapq.heappop(bucket.heap)
-        return None
+    def _is_offered(self, item: ReadyItem) -> bool:
+        """Whether an item that surfaced is still to be granted; a held run's is set aside."""
+        run = self._runs.get(item.run_id)
+        if run is None or run.items.get(item.task) is not item:
+            return False
+        if run.held:
+            run.set_aside.append(item)
+        return not run.held
 
-    def _show_head(self, bucket: _Bucket, offer: _Offer) -> None:
-        if (head := self._head(bucket)) is not None:
+    def _show_head(self, bucket: _Kind, offer: _Offer) -> None:
+        if (head := bucket.items.head()) is not None:
             self._show_order(bucket, offer, head[0])
 
-    def _show_to_all(self, bucket: _Bucket) -> None:
-        head = self._head(bucket)
+    def _show_to_all(self, bucket: _Kind) -> None:
+        head = bucket.items.head()
         if head is None:
             self._buckets.pop(bucket.key, None)  # Made anew by the next item of its kind.
             return
         for offer in bucket.offers:
             self._show_order(bucket, offer, head[0])
 
-    def _show_order(self, bucket: _Bucket, offer: _Offer, order: Order) -> None:
+    def _show_order(self, bucket: _Kind, offer: _Offer, order: Order) -> None:
         shown = offer.shown.get(bucket.key)
         if shown is None or order < shown:  # A later head is found when the shown one surfaces.
             offer.shown[bucket.key] = order
-            heapq.heappush(offer.heads, (order, order[2], bucket.key))
+            heapq.heappush(offer.heads, (order, order[3], bucket.key))
         if offer.idle:
             self._dirty[offer.key] = offer
 
@@ -380,6 +361,8 @@ class ReadyQueues:
             queue = self._queue(name)
             queue.leased_count -= 1
             self._reopen(queue)
+            if queue.limit is None and not queue.leased_count:
+                del self._queues[name]
 
     def _queue(self, name: str) -> _Queue:
         queue = self._queues.get(name)

@@ -176,6 +176,7 @@ class TaskGraph(_message.Message):
     CLEAN_UP_TIMEOUT_FIELD_NUMBER: _builtins.int
     TASK_COUNT_MAX_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
     growing: _builtins.bool
     """More slices will come by AddTasks; the run does not end before one of them seals the plan."""
     failure_policy: Global___FailurePolicy.ValueType
@@ -186,6 +187,8 @@ class TaskGraph(_message.Message):
     """JSON Schema that the run's output must hold to, else the run fails with OUTPUT_SCHEMA_VIOLATED;
     needs `output`. The same limits as of a task's. Empty = none.
     """
+    fairness_key: _builtins.str
+    """The fairness key of tasks that have none of their own, added and spawned ones included."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]:
         """The tasks of the first slice, in any order."""
@@ -227,10 +230,11 @@ class TaskGraph(_message.Message):
         clean_up_timeout: _duration_pb2.Duration | None = ...,
         task_count_max: _builtins.int = ...,
         output_schema_json: _builtins.str = ...,
+        fairness_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "output", b"output", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "failure_policy", b"failure_policy", "growing", b"growing", "output", b"output", "output_schema_json", b"output_schema_json", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "failure_policy", b"failure_policy", "fairness_key", b"fairness_key", "growing", b"growing", "output", b"output", "output_schema_json", b"output_schema_json", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,6 +324,7 @@ class TaskSpec(_message.Message):
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     VERIFICATION_FIELD_NUMBER: _builtins.int
     MAY_SPAWN_FIELD_NUMBER: _builtins.int
+    FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in the run: 1-128 characters of [A-Za-z0-9._#-]. A spawned task is named
     `spawner/child` by the kernel; its spec gives the child part only.
@@ -350,6 +355,11 @@ class TaskSpec(_message.Message):
     """
     may_spawn: _builtins.bool
     """May the worker's result spawn tasks. Default false: a result with tasks is refused."""
+    fairness_key: _builtins.str
+    """Within a queue keys with work waiting take turns, whoever has more: a tenant, a customer, a run.
+    Order is priority, then the key whose turn it is, then age. Empty = the plan's; all tasks without
+    any share one key. At most 64 characters of [A-Za-z0-9._-].
+    """
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]:
         """What must come before; the join rule says in which state."""
@@ -402,10 +412,11 @@ class TaskSpec(_message.Message):
         output_schema_json: _builtins.str = ...,
         verification: Global___VerificationPolicy | None = ...,
         may_spawn: _builtins.bool = ...,
+        fairness_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join", b"join", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "clean_up", b"clean_up", "dependencies", b"dependencies", "executor", b"executor", "inputs", b"inputs", "join", b"join", "may_spawn", b"may_spawn", "name", b"name", "on_failure", b"on_failure", "output_schema_json", b"output_schema_json", "preferred_labels", b"preferred_labels", "priority", b"priority", "queue", b"queue", "required_labels", b"required_labels", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "clean_up", b"clean_up", "dependencies", b"dependencies", "executor", b"executor", "fairness_key", b"fairness_key", "inputs", b"inputs", "join", b"join", "may_spawn", b"may_spawn", "name", b"name", "on_failure", b"on_failure", "output_schema_json", b"output_schema_json", "preferred_labels", b"preferred_labels", "priority", b"priority", "queue", b"queue", "required_labels", b"required_labels", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

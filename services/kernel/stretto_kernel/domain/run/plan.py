@@ -115,6 +115,7 @@ class TaskSpec:
     clean_up: bool
     may_spawn: bool
     output_schema_json: str
+    fairness_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class Policies:
     clean_up_timeout_ns: int
     task_count_max: int
     output_schema_json: str
+    fairness_key: str
 
 
 def remembered_bytes(graph: pb.TaskGraph) -> bytes | None:
@@ -169,6 +171,7 @@ def read_policies(graph: pb.TaskGraph) -> Policies:
         clean_up_timeout_ns=duration_ns(graph.clean_up_timeout),
         task_count_max=graph.task_count_max,
         output_schema_json=graph.output_schema_json,
+        fairness_key=graph.fairness_key,
     )
 
 
@@ -259,6 +262,7 @@ def _read_task(
         clean_up=spec.clean_up or clean_up,
         may_spawn=spec.may_spawn,
         output_schema_json=spec.output_schema_json,
+        fairness_key=spec.fairness_key,
     )
 
 

@@ -52,6 +52,7 @@ def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
         findings.wrong(f"{path}.task_count_max", f"must be 1 to {TASK_COUNT_LIMIT}")
     if graph.HasField("output"):
         _check_binding(findings, f"{path}.output", graph.output)
+    _check_fairness_key(findings, path, graph.fairness_key)
     check_schema(findings, f"{path}.output_schema_json", graph.output_schema_json)
     if graph.output_schema_json and not graph.HasField("output"):
         findings.wrong(f"{path}.output_schema_json", "a run without an output has nothing to check")
@@ -87,6 +88,7 @@ def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
     _check_executor(findings, f"{path}.executor", task.executor)
     if not WORD.match(task.queue):
         findings.wrong(f"{path}.queue", "must be 1-64 characters of [A-Za-z0-9._-]")
+    _check_fairness_key(findings, path, task.fairness_key)
     if not -100 <= task.priority <= 100:
         findings.wrong(f"{path}.priority", "must be -100 to 100")
     findings.check_json(f"{path}.arguments_json", task.arguments_json, wants_object=True)
@@ -105,6 +107,11 @@ def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
     check_schema(findings, f"{path}.output_schema_json", task.output_schema_json)
     if task.HasField("verification"):
         findings.unserved(f"{path}.verification", "verification")
+
+
+def _check_fairness_key(findings: Findings, path: str, key: str) -> None:
+    if key and not WORD.match(key):
+        findings.wrong(f"{path}.fairness_key", "must be at most 64 characters of [A-Za-z0-9._-]")
 
 
 def _check_join(findings: Findings, path: str, task: pb.TaskSpec) -> None:

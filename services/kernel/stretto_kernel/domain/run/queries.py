@@ -77,6 +77,7 @@ class Offer:
     queue: str
     executor: str
     priority: int
+    fairness_key: str
     ready_ns: int
     not_before_ns: int
     required_labels: Labels
@@ -127,6 +128,7 @@ def offer(state: RunState, task: TaskName) -> Offer | None:
         queue=spec.queue,
         executor=spec.executor,
         priority=spec.priority,
+        fairness_key=spec.fairness_key or state.policies.fairness_key,
         ready_ns=record.ready_ns,
         not_before_ns=phase.not_before_ns,
         required_labels=spec.required_labels,
