@@ -27,8 +27,13 @@ DEFAULT_PORT = 7788
 DEFAULT_NATS_PORT = 7789
 WORKERS_MAX = 64
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
-_KERNEL_SETTINGS = ("STRETTO_QUEUE_LIMITS", "STRETTO_METRICS_LISTEN")
+_KERNEL_SETTINGS = (
+    "STRETTO_QUEUE_LIMITS",
+    "STRETTO_METRICS_LISTEN",
+    "STRETTO_TASK_LOG_BYTES_MAX",
+)
 """What a suite's user may set of its kernel; the rest is the composition's."""
+_PROJECTOR_SETTINGS = ("STRETTO_TASK_LOG_KEEP_DAYS", "STRETTO_TASK_LOG_ENDED_KEEP_DAYS")
 _DRAIN_GRACE_MS = 15_000
 
 
@@ -128,7 +133,7 @@ def _projector(settings: SuiteSettings, dsn: str, nats_url: str) -> ChildSpec:
         argv=(sys.executable, "-m", "stretto_kernel", "--role", "projector"),
         log_path=settings.directory.log_path("projector"),
         env={
-            **_passed_on(settings),
+            **_passed_on(settings, *_PROJECTOR_SETTINGS),
             "STRETTO_POSTGRES_DSN": dsn,
             "STRETTO_NATS_URL": nats_url,
         },
