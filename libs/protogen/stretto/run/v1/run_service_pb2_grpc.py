@@ -125,11 +125,12 @@ class RunServiceServicer:
         same request again returns the same run. Another request under the same id is ALREADY_EXISTS.
 
         Codes: INVALID_ARGUMENT: fix every field named (a cycle is named by its path). ALREADY_EXISTS
-        REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
+        REQUEST_ID_REUSED: mint a new request_id. FAILED_PRECONDITION BLOB_MISSING: put the blobs it
+        names (BlobService.PutBlob), then repeat. UNIMPLEMENTED: a part of the contract not served yet,
         named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
-        rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        rest by AddTasks), 64 KiB a payload inline, 4 MiB a message; wait_timeout at most 60 s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,8 +282,8 @@ class RunServiceServicer:
         Idempotency: by request_id (24 h).
 
         Codes: INVALID_ARGUMENT: fix every field named. ALREADY_EXISTS: a task of that name with another
-        spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
-        TASK_LIMIT: the run holds its most.
+        spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop; BLOB_MISSING: put the
+        blobs it names, then repeat. RESOURCE_EXHAUSTED TASK_LIMIT: the run holds its most.
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
         """

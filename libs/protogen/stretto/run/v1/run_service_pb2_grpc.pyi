@@ -47,11 +47,12 @@ class RunServiceStub:
     same request again returns the same run. Another request under the same id is ALREADY_EXISTS.
 
     Codes: INVALID_ARGUMENT: fix every field named (a cycle is named by its path). ALREADY_EXISTS
-    REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
+    REQUEST_ID_REUSED: mint a new request_id. FAILED_PRECONDITION BLOB_MISSING: put the blobs it
+    names (BlobService.PutBlob), then repeat. UNIMPLEMENTED: a part of the contract not served yet,
     named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
-    rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+    rest by AddTasks), 64 KiB a payload inline, 4 MiB a message; wait_timeout at most 60 s.
     """
     StartRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.StartRunsRequest, _run_service_pb2.StartRunsResponse]
     """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
@@ -159,8 +160,8 @@ class RunServiceStub:
     Idempotency: by request_id (24 h).
 
     Codes: INVALID_ARGUMENT: fix every field named. ALREADY_EXISTS: a task of that name with another
-    spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
-    TASK_LIMIT: the run holds its most.
+    spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop; BLOB_MISSING: put the
+    blobs it names, then repeat. RESOURCE_EXHAUSTED TASK_LIMIT: the run holds its most.
 
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
@@ -201,11 +202,12 @@ class RunServiceAsyncStub(RunServiceStub):
     same request again returns the same run. Another request under the same id is ALREADY_EXISTS.
 
     Codes: INVALID_ARGUMENT: fix every field named (a cycle is named by its path). ALREADY_EXISTS
-    REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
+    REQUEST_ID_REUSED: mint a new request_id. FAILED_PRECONDITION BLOB_MISSING: put the blobs it
+    names (BlobService.PutBlob), then repeat. UNIMPLEMENTED: a part of the contract not served yet,
     named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
-    rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+    rest by AddTasks), 64 KiB a payload inline, 4 MiB a message; wait_timeout at most 60 s.
     """
     StartRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.StartRunsRequest, _run_service_pb2.StartRunsResponse]  # type: ignore[assignment]
     """Starts many runs in one call: each as StartRun would, answered item by item in the order given.
@@ -313,8 +315,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: by request_id (24 h).
 
     Codes: INVALID_ARGUMENT: fix every field named. ALREADY_EXISTS: a task of that name with another
-    spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
-    TASK_LIMIT: the run holds its most.
+    spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop; BLOB_MISSING: put the
+    blobs it names, then repeat. RESOURCE_EXHAUSTED TASK_LIMIT: the run holds its most.
 
     Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
     """
@@ -358,11 +360,12 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         same request again returns the same run. Another request under the same id is ALREADY_EXISTS.
 
         Codes: INVALID_ARGUMENT: fix every field named (a cycle is named by its path). ALREADY_EXISTS
-        REQUEST_ID_REUSED: mint a new request_id. UNIMPLEMENTED: a part of the contract not served yet,
+        REQUEST_ID_REUSED: mint a new request_id. FAILED_PRECONDITION BLOB_MISSING: put the blobs it
+        names (BlobService.PutBlob), then repeat. UNIMPLEMENTED: a part of the contract not served yet,
         named in the reason. RESOURCE_EXHAUSTED: back off as RetryInfo says.
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out (more: FACT_TOO_LARGE, add the
-        rest by AddTasks), 64 KiB a payload, 4 MiB a message; wait_timeout at most 60 s.
+        rest by AddTasks), 64 KiB a payload inline, 4 MiB a message; wait_timeout at most 60 s.
         """
 
     @_abc_1.abstractmethod
@@ -536,8 +539,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: by request_id (24 h).
 
         Codes: INVALID_ARGUMENT: fix every field named. ALREADY_EXISTS: a task of that name with another
-        spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop. RESOURCE_EXHAUSTED
-        TASK_LIMIT: the run holds its most.
+        spec. NOT_FOUND: stop. FAILED_PRECONDITION RUN_CLOSED or PLAN_SEALED: stop; BLOB_MISSING: put the
+        blobs it names, then repeat. RESOURCE_EXHAUSTED TASK_LIMIT: the run holds its most.
 
         Limits: 1,000 tasks and 1 MiB a slice with all defaults written out.
         """

@@ -276,7 +276,7 @@ class Assignment(_message.Message):
 
     @_builtins.property
     def inputs(self) -> _containers.MessageMap[_builtins.str, _payload_pb2.Payload]:
-        """The resolved inputs by name."""
+        """The resolved inputs by name. One may be a blob, or composed of blobs: fetch it (BlobService)."""
 
     @_builtins.property
     def last_details(self) -> _payload_pb2.Payload:
@@ -533,7 +533,8 @@ class Receipt(_message.Message):
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """OK (code 0), or the refusal with its ErrorInfo: LEASE_LOST (stop, drop the result),
-        RESULT_CONFLICT (another result stands), INVALID_ARGUMENT (fix it), UNAVAILABLE (send it again).
+        RESULT_CONFLICT (another result stands), INVALID_ARGUMENT (fix it), BLOB_MISSING (put the blobs it
+        names, send it again), UNAVAILABLE (send it again).
         """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Where a task's inputs and the run's output come from, resolved from the state as it is.
 
 Only inline JSON is read into; a value that is taken whole may be anything. What leads into a blob
-is handed on as a composed value, for its reader to put together: no rule reads a blob (ADR-0016).
+is handed on as a composed value, for its reader to put together: no rule reads a blob (ADR-0017).
 Limits are bytes of what is handed on, not of the blobs it names. Pointers are RFC 6901.
 """
 
