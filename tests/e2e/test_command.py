@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -357,3 +358,20 @@ def test_the_shell_is_offered_runs_and_tasks_within_a_moment(suite: Suite, hello
     assert offered(f"stretto get {run_id[:-2]}") == [run_id]
     # Nothing that answers: nothing to offer, and nothing to read.
     assert offered("stretto get ", STRETTO_ADDRESS="127.0.0.1:1") == ["last"]
+
+
+async def test_a_watch_goes_on_over_the_death_of_the_kernel(suite: Suite, gate: Gate) -> None:
+    run_id = started(suite, {"tasks": [gate.task("a")]})
+    await until(lambda: gate.count("start")["a"] == 1)
+    watch = [str(BIN / "stretto"), "watch", run_id]
+    with subprocess.Popen(
+        watch, env=suite.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert "a  RUNNING" in watching.stdout.readline()
+        suite.signal("kernel", signal.SIGKILL)
+        gate.open()
+        said, complaints = watching.communicate(timeout=60)
+    assert watching.returncode == ExitStatus.SUCCESS, complaints
+    assert said.count("a  RUNNING") <= 1  # What is known already is not told again.
+    assert said.splitlines()[-1].endswith("SUCCEEDED")
