@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import stat
@@ -363,15 +364,18 @@ def test_the_shell_is_offered_runs_and_tasks_within_a_moment(suite: Suite, hello
 async def test_a_watch_goes_on_over_the_death_of_the_kernel(suite: Suite, gate: Gate) -> None:
     run_id = started(suite, {"tasks": [gate.task("a")]})
     await until(lambda: gate.count("start")["a"] == 1)
-    watch = [str(BIN / "stretto"), "watch", run_id]
-    with subprocess.Popen(
-        watch, env=suite.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as watching:
-        assert watching.stdout is not None
-        assert "a  RUNNING" in watching.stdout.readline()
-        suite.signal("kernel", signal.SIGKILL)
-        gate.open()
-        said, complaints = watching.communicate(timeout=60)
+    watching = await asyncio.create_subprocess_exec(
+        *(str(BIN / "stretto"), "watch", run_id),
+        env=suite.environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert watching.stdout is not None
+    assert b"a  RUNNING" in await watching.stdout.readline()
+    suite.signal("kernel", signal.SIGKILL)
+    gate.open()
+    rest, complaints = await watching.communicate()
+    said = rest.decode()
     assert watching.returncode == ExitStatus.SUCCESS, complaints
     assert said.count("a  RUNNING") <= 1  # What is known already is not told again.
     assert said.splitlines()[-1].endswith("SUCCEEDED")
