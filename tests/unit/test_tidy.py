@@ -17,6 +17,7 @@ from stretto_core.rpc.permissions import required_permission
 ROOT = Path(__file__).parents[2]
 THIS = "tests/unit/test_tidy.py"
 SOURCE_LINES_MAX = 400
+LONGER = {"libs/stretto_verify/verify.py": 500}  # One file that is copied away and runs alone.
 TEST_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 TEST_FUNCTION_LINES_MAX = 100  # A table of cases is long and easy to read.
@@ -164,7 +165,9 @@ def test_files_stay_readable() -> None:
         f"{path}: {count} lines, at most {limit}: split it by what its parts know"
         for path in python_files()
         for count in [len(text_of(path).splitlines())]
-        for limit in [TEST_LINES_MAX if path.startswith("tests/") else SOURCE_LINES_MAX]
+        for limit in [
+            TEST_LINES_MAX if path.startswith("tests/") else LONGER.get(path, SOURCE_LINES_MAX)
+        ]
         if count > limit
     )
 
