@@ -26,6 +26,7 @@ from stretto_core.ids import StreamId
 
 _WINDOW_EVENTS_MAX = 10_000
 _WINDOW_BYTES_MAX = 16 * 1024 * 1024
+_BATCH_EVENTS_MIN = 500
 _LISTEN_SLICE_S = 0.1
 _RESTART_DELAY_S = 0.05
 _RESTART_DELAY_S_MAX = 1.0
@@ -158,17 +159,21 @@ class Tail:
         self._wake()
 
     def _from_window(self, after_position: int) -> tuple[StoredEvent, ...] | None:
-        """Return the next batch, () when there is none yet, None when the window begins later."""
+        """Return the next batch, () when there is none yet, None when the window begins later.
+
+        What a follower has not taken yet comes together, up to a batch of the least size.
+        """
         if self._window_after is None or after_position < self._window_after:
             return None
-        found: tuple[StoredEvent, ...] = ()
-        for batch in reversed(self._window):  # Nearly always the last one or two.
+        parts: list[tuple[StoredEvent, ...]] = []
+        for batch in reversed(self._window):  # Nearly always the last few.
             if batch[-1].position <= after_position:
                 break
-            found = batch
-        if found and found[0].position <= after_position:
-            return tuple(event for event in found if event.position > after_position)
-        return found
+            parts.append(batch)
+        found: list[StoredEvent] = []
+        while parts and len(found) < _BATCH_EVENTS_MIN:
+            found += (event for event in parts.pop() if event.position > after_position)
+        return tuple(found)
 
     async def _from_log(self, after_position: int) -> tuple[StoredEvent, ...]:
         try:

@@ -24,6 +24,11 @@ RowOut_co = TypeVar("RowOut_co", covariant=True)
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 AGAIN_S = 0.2
+PACE_S = 0.05
+"""Between the beginnings of two batches, unless the first was full: what comes in between is one
+batch, and a run that began and ended in it is one row. The first event after a rest waits for none.
+"""
+FULL_BATCH_EVENTS = 500
 
 
 class PositionMoved(Exception):
@@ -89,12 +94,16 @@ class Projector(Generic[Row]):
                 await asyncio.sleep(AGAIN_S)
 
     async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
         self._fold.forget_all()
         position = await self._store.position()
         async with aclosing(self._log.subscribe(after_position=position)) as batches:
             async for batch in batches:
+                next_s = loop.time() + PACE_S
                 await self._project(batch, after=position)
                 position = batch[-1].position
+                if len(batch) < FULL_BATCH_EVENTS:
+                    await asyncio.sleep(next_s - loop.time())
 
     async def _project(self, batch: Sequence[StoredEvent], *, after: int) -> None:
         for index, stored in enumerate(batch, start=1):
