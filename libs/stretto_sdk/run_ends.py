@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from stretto.run.v1 import run_service_pb2 as pb
@@ -29,8 +29,7 @@ class RunEnds:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._waiting: dict[str, list[asyncio.Future[pb.AwaitedRun]]] = {}
-        self._unsaid: list[str] = []
-        self._said = asyncio.Event()
+        self._names: _Names | None = None
         self._stream: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -53,8 +52,8 @@ class RunEnds:
         answer: asyncio.Future[pb.AwaitedRun] = asyncio.get_running_loop().create_future()
         if name not in self._waiting:
             self._waiting[name] = []
-            self._unsaid.append(name)
-            self._said.set()
+            if self._names is not None:
+                self._names.add(name)
         self._waiting[name].append(answer)
         if self._idle is not None:
             self._idle.cancel()
@@ -102,7 +101,6 @@ class RunEnds:
 
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, {}
-        self._unsaid.clear()
         for answers in waiting.values():
             for answer in answers:
                 if not answer.done():
@@ -113,7 +111,8 @@ class RunEnds:
         policy = self._calls.policy
         retries, give_up_s = 0, None
         while True:
-            call = self._calls.runs.AwaitRuns(self._names(), metadata=self._calls.metadata)
+            names = self._names = _Names(self._waiting)
+            call = self._calls.runs.AwaitRuns(names.requests(), metadata=self._calls.metadata)
             try:
                 with refusals():
                     async for told in call:
@@ -129,22 +128,47 @@ class RunEnds:
                 if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
                     raise
             finally:
+                names.end()
+                if self._names is names:  # Else the next stream is open already.
+                    self._names = None
                 call.cancel()
             retries += 1
             await asyncio.sleep(delay_ms / 1_000)
-
-    async def _names(self) -> AsyncIterator[pb.AwaitRunsRequest]:
-        """Say every name waited for, then each new one: on a stream of its own."""
-        self._unsaid = list(self._waiting)
-        while True:
-            names, self._unsaid = self._unsaid[:NAMES_MAX], self._unsaid[NAMES_MAX:]
-            if names:
-                yield pb.AwaitRunsRequest(names=names)
-            else:
-                self._said.clear()
-                await self._said.wait()
 
     def _tell(self, ended: pb.AwaitedRun) -> None:
         for answer in self._waiting.pop(ended.name, ()):
             if not answer.done():
                 answer.set_result(ended)
+
+
+class _Names:
+    """What one stream has to say: every name waited for when it was opened, then each new one.
+
+    Each stream has its own: gRPC goes on reading the requests of a call that the kernel ended, and
+    a name read there would be said to nobody.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._unsaid = list(names)
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    def add(self, name: str) -> None:
+        """One more."""
+        self._unsaid.append(name)
+        self._changed.set()
+
+    def end(self) -> None:
+        """The stream is over: nothing more is said."""
+        self._ended = True
+        self._changed.set()
+
+    async def requests(self) -> AsyncIterator[pb.AwaitRunsRequest]:
+        """Yield the messages, until `end`."""
+        while not self._ended:
+            names, self._unsaid = self._unsaid[:NAMES_MAX], self._unsaid[NAMES_MAX:]
+            if names:
+                yield pb.AwaitRunsRequest(names=names)
+            else:
+                self._changed.clear()
+                await self._changed.wait()

@@ -160,6 +160,17 @@ async def test_waits_go_on_over_a_broken_stream() -> None:
     assert len(suite.named) == 3, "all names are said again after a break"
 
 
+async def test_what_is_waited_for_after_a_break_is_said_on_the_new_stream() -> None:
+    suite = a_suite()
+    suite.breaks = 1
+    async with serving(suite) as client:
+        await client.wait(f"{RUNS}/r0")
+        # The broken stream's names are not read any more: nothing may be said there.
+        async with asyncio.timeout(10):
+            assert (await client.wait(f"{RUNS}/r1")).state is RunState.SUCCEEDED
+    assert suite.named == [[f"{RUNS}/r0"], [f"{RUNS}/r0"], [f"{RUNS}/r1"]]
+
+
 async def test_a_refused_wait_is_its_own_waiters() -> None:
     suite = a_suite()
     suite.refusals[f"{RUNS}/r1"] = NotFound("no such run")
