@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from stretto.run.v1 import events_pb2 as ev
 from stretto_core.ids import RunId
@@ -49,7 +48,7 @@ def _result_is_reported(work_item: str, task: TaskFacts, ledger: Ledger) -> None
         reported = ledger.reported.get(effects.LeaseKey(work_item, epoch))
         if not isinstance(reported, effects.Succeeded) or reported.result is None:
             raise InvariantBroken(f"3: {work_item} epoch {epoch}: no body reported this result")
-        if json.loads(outcome.result.json) != json.loads(reported.result.json):
+        if (outcome.result, tuple(outcome.artifacts)) != (reported.result, reported.artifacts):
             raise InvariantBroken(f"3: {work_item} epoch {epoch}: another result was accepted")
 
 

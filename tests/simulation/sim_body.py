@@ -7,6 +7,7 @@ otherwise.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -14,13 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
-from stretto.common.v1.payload_pb2 import Payload
+from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.testing.log_watch import InvariantBroken
 from stretto_sdk.worker import effects
 
 from tests.simulation.random_plans import EXECUTOR
+
+LARGE_BYTES = b'{"n": 0}'
+"""A result that is a blob; every simulated store has it."""
+LARGE = BlobRef(digest=hashlib.sha256(LARGE_BYTES).digest(), size_bytes=len(LARGE_BYTES))
+LARGE_SHARE = 0.15
 
 
 @dataclass(slots=True)
@@ -97,6 +103,10 @@ class Body:
                 failure.retry_after.FromMilliseconds(later_ms)
             return effects.Failed(failure)
         result = {"epoch": self.key.epoch, "inputs": sorted(self._assignment.inputs)}
+        if self._draws.random() < LARGE_SHARE:
+            left = (Artifact(name="left", blob=LARGE),)
+            stored = Payload(blob=LARGE, content_type="application/json")
+            return effects.Succeeded(stored, tuple(children), left)
         return effects.Succeeded(Payload(json=json.dumps(result)), tuple(children))
 
     async def _wake_by_spawn_or_stop(self) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from stretto_core.eventlog.memory import MemoryStore
-from stretto_core.ids import Partition
+from stretto_core.ids import Namespace, Partition
 from stretto_core.ids.seeded import SeededIds
 from stretto_core.testing.log_watch import InvariantBroken, LogWatch
 from stretto_core.testing.network import Network
@@ -28,7 +28,7 @@ from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
-from tests.simulation.sim_body import Ledger
+from tests.simulation.sim_body import LARGE_BYTES, Ledger
 from tests.simulation.sim_client import SimClient
 from tests.simulation.sim_kernel import SimKernel
 from tests.simulation.sim_unary_worker import SimUnaryWorker
@@ -114,6 +114,7 @@ class World:
         self.store = MemoryStore(Partition("p0"))
         self.index = MemoryRunIndex()
         self.blobs = MemoryBlobs()
+        self.blobs.keep(Namespace("default"), LARGE_BYTES)
         self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
         secrets: set[bytes] = set()
