@@ -25,7 +25,7 @@ StreamId = NewType("StreamId", str)
 RUN_ID_PATTERN = re.compile(r"^(p[0-9]{1,4})-([0-9a-f]{12})([0-9a-f]{20})$")
 
 UUID7_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
-_BITS_48 = (1 << 48) - 1
+_UUID7_FORM = "%08x-%04x-7%03x-%04x-%012x"
 
 
 class IdSource(Protocol):
@@ -38,9 +38,13 @@ class IdSource(Protocol):
 
 def uuid7_text(unix_ms: int, random_74_bits: int) -> str:
     """Return the UUIDv7 of a millisecond and 74 random bits (RFC 9562, section 5.7)."""
-    high, low = random_74_bits >> 62 & 0xFFF, random_74_bits & ((1 << 62) - 1)
-    time = f"{unix_ms & ((1 << 48) - 1):012x}"
-    return f"{time[:8]}-{time[8:]}-7{high:03x}-{0x8000 | low >> 48:04x}-{low & _BITS_48:012x}"
+    return _UUID7_FORM % (
+        unix_ms >> 16 & 0xFFFF_FFFF,
+        unix_ms & 0xFFFF,
+        random_74_bits >> 62 & 0xFFF,
+        0x8000 | random_74_bits >> 48 & 0x3FFF,
+        random_74_bits & 0xFFFF_FFFF_FFFF,
+    )
 
 
 def uuid7_unix_ms(text: str) -> int | None:

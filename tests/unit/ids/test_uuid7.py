@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from uuid import UUID, uuid4
 
 from hypothesis import given
@@ -32,3 +33,19 @@ def test_a_source_only_rises() -> None:
     ids = SystemIds()
     minted = [ids.uuid7() for _ in range(2_000)]
     assert sorted(set(minted)) == minted
+
+
+def test_a_forked_child_mints_other_ids_than_its_parent() -> None:
+    ids = SystemIds()
+    ids.uuid7()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, "".join(f"{ids.uuid7()}\n" for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as minted:
+        children = set(minted.read().split())
+    assert len(children) == 50
+    assert not children & {ids.uuid7() for _ in range(50)}
