@@ -38,25 +38,38 @@ LATER = ("W3-steps", "relay", "views", "rebuild")
 """Workloads whose subject this version does not have."""
 
 
-async def bench(scale: Scale, only: tuple[str, ...]) -> None:
-    """Run what begins with one of `only` (everything when empty), and print its figures."""
+async def bench(scale: Scale, only: tuple[str, ...]) -> bool:
+    """Run what begins with one of `only` (everything when empty), and print its figures.
+
+    Returns whether every workload was measured: one that fails does not end the others.
+    """
     say(f"left out, since there is nothing to measure yet: {', '.join(LATER)}")
+    whole = True
     for names, workload in GROUPS.items():
         wanted = [name for name in names if not only or name.startswith(only)]
         if not wanted:
             continue
         rounds: dict[str, list[Round]] = {name: [] for name in wanted}
         settings: dict[str, Mapping[str, object]] = {}
-        async with aclosing(workload(scale, wanted)) as measurements:  # type: ignore[type-var]
-            async for name, measured, how in measurements:
-                figures = ", ".join(f"{metric} {value:.4g}" for metric, value in measured.items())
-                say(f"{name}: {figures}")
-                rounds[name].append(measured)
-                settings[name] = how
+        try:
+            async with aclosing(workload(scale, wanted)) as measurements:  # type: ignore[type-var]
+                async for name, measured, how in measurements:
+                    figures = ", ".join(
+                        f"{metric} {value:.4g}" for metric, value in measured.items()
+                    )
+                    say(f"{name}: {figures}")
+                    rounds[name].append(measured)
+                    settings[name] = how
+        except Exception as error:
+            whole = False
+            say(f"{', '.join(wanted)}: not measured to the end: {error!r}")
         for name in wanted:
-            for line in lines(name, rounds[name], settings[name]):
-                sys.stdout.write(f"{line}\n")
+            if rounds[name]:
+                sys.stdout.writelines(
+                    f"{line}\n" for line in lines(name, rounds[name], settings[name])
+                )
         sys.stdout.flush()
+    return whole
 
 
 def main() -> None:
@@ -76,7 +89,7 @@ def main() -> None:
             arguments.error(f"no workload begins with {beginning!r}; there are {', '.join(every)}")
     # Children are forked while gRPC's threads run; its fork handlers can end them first.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    asyncio.run(bench(scale, only))
+    sys.exit(0 if asyncio.run(bench(scale, only)) else 1)
 
 
 if __name__ == "__main__":

@@ -120,10 +120,11 @@ class Bench:
 
     async def large(self, *, tasks: int) -> Measured:
         """One run of independent tasks of the bare worker, started in slices, to its end."""
-        started = await self._client.start(_bare(tasks))
+        plan = _bare(tasks)
         began_s = time.perf_counter()
-        ended = await self._client.wait(started, timeout=LIMIT)
-        return {"run_id": ended.run_id, "worked_s": time.perf_counter() - began_s}
+        ended = await self._client.wait(await self._client.start(plan), timeout=LIMIT)
+        wall_s = time.perf_counter() - began_s
+        return {"run_id": ended.run_id, "events": ended.version, "wall_s": wall_s}
 
     async def bare(self, *, runs: int, outstanding: int) -> Measured:
         """Independent runs of the bare worker."""
@@ -203,7 +204,7 @@ def _noop() -> Plan:
 
 
 def _bare(tasks: int) -> Plan:
-    plan = Plan("bare")
+    plan = Plan("bare", task_count_max=tasks)
     for at in range(tasks):
         plan.task(f"t{at}", executor=bare_worker.EXECUTOR)
     return plan
