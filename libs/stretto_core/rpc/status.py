@@ -63,6 +63,7 @@ _CLASSES: dict[int, type[Refusal]] = {
     grpc.StatusCode.UNKNOWN.value[0]: Internal,
     grpc.StatusCode.DATA_LOSS.value[0]: Internal,
 }
+_WRITE_FAILED = "Internal error from Core"
 
 
 def code_of(refusal: Refusal) -> grpc.StatusCode:
@@ -124,9 +125,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Refusal:
                 return from_status(status_pb2.Status.FromString(value))
             except DecodeError:
                 break
-    return from_status(
-        status_pb2.Status(code=error.code().value[0], message=error.details() or error.code().name)
-    )
+    code, message = error.code(), error.details() or error.code().name
+    if code is grpc.StatusCode.INTERNAL and message.startswith(_WRITE_FAILED):
+        # Our own gRPC wrote just when the stream ended, and does not say what it ended with.
+        code = grpc.StatusCode.UNAVAILABLE
+    return from_status(status_pb2.Status(code=code.value[0], message=message))
 
 
 def trailing(refusal: Refusal) -> tuple[grpc.StatusCode, str, tuple[tuple[str, bytes], ...]]:

@@ -74,11 +74,13 @@ async def test_calls_that_are_wrong_as_a_whole(kernel: Served) -> None:
         call = kernel.runs.StartRuns(pb.StartRunsRequest(requests=requests))
         assert await reason_of(call) == "INVALID_ARGUMENT"
 
-    async def too_many() -> AsyncIterator[pb.AwaitRunsRequest]:
-        yield pb.AwaitRunsRequest(names=["x"] * 1_001)
+    async def naming(names: list[str]) -> AsyncIterator[pb.AwaitRunsRequest]:
+        yield pb.AwaitRunsRequest(names=names)
 
-    async def read() -> None:
-        async for _ in kernel.runs.AwaitRuns(too_many()):
+    async def read(names: list[str]) -> None:
+        async for _ in kernel.runs.AwaitRuns(naming(names)):
             pass
 
-    assert await reason_of(read()) == "INVALID_ARGUMENT"
+    for names in (["x"] * 1_001, ["x" * 513]):
+        assert await reason_of(read(names)) == "INVALID_ARGUMENT"
+    await read(["x" * 512])

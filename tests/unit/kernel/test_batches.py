@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from stretto.run.v1 import plan_pb2, run_pb2
+from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
@@ -18,6 +19,7 @@ from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.refusals import RequestIdReused
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers.run_batches import hear_names
 
 from tests.unit.kernel.harness import (
     IDS,
@@ -245,3 +247,45 @@ def _run_id(outcome: Answered[run_pb2.Run] | Refusal) -> str:
     assert isinstance(outcome, Answered), outcome
     run_id: str = outcome.answer.run_id
     return run_id
+
+
+async def test_who_names_and_does_not_read_is_not_read_any_more(kernel: Kernel) -> None:
+    ends = followed(kernel)
+    read_count = 0
+
+    async def wrong_names() -> AsyncIterator[pb.AwaitRunsRequest]:
+        nonlocal read_count
+        while True:
+            read_count += 1
+            yield pb.AwaitRunsRequest(names=[f"wrong {number}" for number in range(1_000)])
+
+    hearing = asyncio.create_task(hear_names(wrong_names(), ends))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert read_count == 5, "as many refusals wait as names may, and what the last message held"
+    for _ in range(10):
+        await ends.next()
+    await until(lambda: read_count == 7)
+    hearing.cancel()
+    ends.close()
+
+
+async def test_others_run_between_starts_that_are_refused(kernel: Kernel) -> None:
+    """A plan that is wrong may be as large as any: what it took to say so is not known here."""
+    turns = parsed = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def refused() -> Iterator[Refusal]:
+        nonlocal parsed
+        for parsed in range(10):
+            assert turns >= parsed
+            yield InvalidArgument("the plan is wrong")
+
+    beside = asyncio.create_task(others())
+    assert len(await start_runs(kernel.partition.calls, refused())) == 10
+    beside.cancel()

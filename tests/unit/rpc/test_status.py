@@ -18,7 +18,13 @@ from stretto_core.errors import (
     Refusal,
     Unavailable,
 )
-from stretto_core.rpc.status import STATUS_BYTES_MAX, code_of, from_status, to_status
+from stretto_core.rpc.status import (
+    STATUS_BYTES_MAX,
+    code_of,
+    from_rpc_error,
+    from_status,
+    to_status,
+)
 
 CANONICAL = [
     kind
@@ -150,3 +156,13 @@ def test_the_largest_refusal_fits_a_trailer(refusal: Refusal) -> None:
 def test_text_that_is_not_unicode_is_sent_all_the_same() -> None:
     got = from_status(to_status(NotFound("no file \udcff", path="\udcff" * 999)))
     assert got.message == "no file ?"
+
+
+def test_a_write_that_met_the_end_of_its_stream_may_be_repeated() -> None:
+    """gRPC itself fails it with INTERNAL; a bug of the other side is told with our details."""
+    none = grpc.aio.Metadata()
+    failed = 'Internal error from Core Failed "execute_batch"'
+    raced = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, failed)
+    assert isinstance(from_rpc_error(raced), Unavailable)
+    other = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, none, none, "a bug")
+    assert isinstance(from_rpc_error(other), Internal)

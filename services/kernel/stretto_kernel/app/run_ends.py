@@ -63,6 +63,7 @@ class RunEnds:
         self._more = True
         self._failed: BaseException | None = None
         self._wake = asyncio.Event()
+        self._room = asyncio.Event()
         self._loader: asyncio.Task[None] | None = None
         self._prover: asyncio.Task[None] | None = None
 
@@ -77,6 +78,12 @@ class RunEnds:
         else:
             self._waiting[named.name] = None
             self._follow(named, self._host.find(named.run_id))
+
+    async def until_room(self) -> None:
+        """Return once so few refusals wait to be told that more names may come."""
+        while len(self._refused) >= UNANSWERED_MAX:
+            self._room.clear()
+            await self._room.wait()
 
     def end_names(self, cause: BaseException | None = None) -> None:
         """No name comes any more; with a cause the whole wait fails."""
@@ -161,6 +168,7 @@ class RunEnds:
         bytes_left = ENDS_BYTES_MAX
         while self._refused and len(ends) < ENDS_PER_MESSAGE_MAX:
             ends.append(self._refused.popleft())
+        self._room.set()
         while self._ended and len(ends) < ENDS_PER_MESSAGE_MAX and bytes_left > 0:
             named = self._ended.popleft()
             run = self._host.find(named.run_id)

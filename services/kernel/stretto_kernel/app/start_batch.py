@@ -40,7 +40,12 @@ async def start_runs(calls: RunCalls, starts: Iterable[RunStart | Refusal]) -> l
         tasks = 0
         for start in starts:
             pending.append(_put(calls, start))
-            tasks += 1 if isinstance(start, Refusal) else 1 + len(start.command.graph.tasks)
+            # What a refused one took to read is not known any more: it may have been large.
+            tasks += (
+                TASKS_PER_STRETCH
+                if isinstance(start, Refusal)
+                else 1 + len(start.command.graph.tasks)
+            )
             if tasks >= TASKS_PER_STRETCH:
                 tasks = 0
                 await asyncio.sleep(0)

@@ -21,6 +21,8 @@ from stretto_kernel.servicers.run_requests import Asked, parse_run_name, parse_s
 
 STARTS_MAX = 500
 NAMES_MAX = 1_000
+NAME_CHARACTERS_MAX = 512
+"""Of a name that is refused by itself: it comes back with its refusal."""
 
 
 def parse_starts(request: pb.StartRunsRequest, asked: Asked) -> Iterator[RunStart | Refusal]:
@@ -68,9 +70,13 @@ async def hear_names(requests: AsyncIterator[pb.AwaitRunsRequest], ends: RunEnds
             fields = Fields()
             if len(request.names) > NAMES_MAX:
                 fields.wrong("names", f"must be at most {NAMES_MAX}")
+            if any(len(name) > NAME_CHARACTERS_MAX for name in request.names):
+                fields.wrong("names", f"each has at most {NAME_CHARACTERS_MAX} characters")
             fields.refuse("the request")
             for name in request.names:
                 ends.name(_named(name))
+            # A caller who names and does not read is not read any more.
+            await ends.until_room()
     except grpc.RpcError:
         pass  # The transport failed: nobody listens any more.
     except Exception as error:

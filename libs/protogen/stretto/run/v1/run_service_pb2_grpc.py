@@ -159,9 +159,11 @@ class RunServiceServicer:
         Idempotency: a read; name again what was not heard of when a stream broke.
 
         Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
-        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered. Of the
+        stream: INVALID_ARGUMENT: a message beyond the limits: fix it.
 
-        Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
+        Limits: 4,096 names unanswered a stream, 1,000 a message, 512 characters each; who names runs
+        and does not read what is told is not read any further. Answers carry no input.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,9 +73,11 @@ class RunServiceStub:
     Idempotency: a read; name again what was not heard of when a stream broke.
 
     Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
-    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered. Of the
+    stream: INVALID_ARGUMENT: a message beyond the limits: fix it.
 
-    Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
+    Limits: 4,096 names unanswered a stream, 1,000 a message, 512 characters each; who names runs
+    and does not read what is told is not read any further. Answers carry no input.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
     """Reads one run as of its newest committed event.
@@ -228,9 +230,11 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; name again what was not heard of when a stream broke.
 
     Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
-    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+    RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered. Of the
+    stream: INVALID_ARGUMENT: a message beyond the limits: fix it.
 
-    Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
+    Limits: 4,096 names unanswered a stream, 1,000 a message, 512 characters each; who names runs
+    and does not read what is told is not read any further. Answers carry no input.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Reads one run as of its newest committed event.
@@ -398,9 +402,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; name again what was not heard of when a stream broke.
 
         Codes: of one item: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
-        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered.
+        RESOURCE_EXHAUSTED: more names than the limit: name it again once some are answered. Of the
+        stream: INVALID_ARGUMENT: a message beyond the limits: fix it.
 
-        Limits: 4,096 names unanswered a stream, 1,000 a message; answers carry no input.
+        Limits: 4,096 names unanswered a stream, 1,000 a message, 512 characters each; who names runs
+        and does not read what is told is not read any further. Answers carry no input.
         """
 
     @_abc_1.abstractmethod
