@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 
+import structlog
 from stretto.common.v1 import payload_pb2
 from stretto.common.v1.payload_pb2 import BlobRef
 from stretto.run.v1 import plan_pb2
@@ -148,6 +150,15 @@ class ValueCarrier:
 
     def _move(self, key: LeaseKey, carried: _Carried, work: Coroutine[None, None, None]) -> None:
         carried.moving = asyncio.create_task(work, name=f"values-{key.work_item}")
+        carried.moving.add_done_callback(partial(self._moved, key))
+
+    def _moved(self, key: LeaseKey, moving: asyncio.Task[None]) -> None:
+        """Whatever went wrong, an attempt has an end."""
+        error = None if moving.cancelled() else moving.exception()
+        if error is not None:
+            log = structlog.get_logger("stretto.worker")
+            log.error("values.failed", work_item=key.work_item, exc_info=error)
+            self._tell(key, failed("INTERNAL", f"the worker failed: {type(error).__name__}"))
 
     def _tell(self, key: LeaseKey, ending: Ending) -> None:
         if self._carried.pop(key, None) is not None:

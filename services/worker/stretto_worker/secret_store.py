@@ -35,7 +35,7 @@ class SecretStore:
         """Return a secret. Raises SecretUnavailable, which names its name only."""
         try:
             secret = self._in_path(name) or self._own.get(name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise SecretUnavailable(
                 "SECRET_UNUSABLE", f"the secret {name!r} cannot be read: {why}"

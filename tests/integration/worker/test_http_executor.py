@@ -365,8 +365,20 @@ async def test_a_text_is_read_in_its_own_character_set(bench: Bench, server: Htt
     assert failure(await bench.call(server.origin + "/y", expect="text"))[0] == "INVALID_RESPONSE"
 
 
-async def _respond(body: bytes) -> web.StreamResponse:
-    return web.Response(body=body, content_type="text/plain")
+@pytest.mark.parametrize("name", ["punycode", "idna", "undefined", "unicode_escape", "hex"])
+async def test_a_server_cannot_choose_a_codec_that_is_no_character_set(
+    bench: Bench, server: HttpServer, name: str
+) -> None:
+    # Decoding a long text as punycode would stop the worker's loop for hours.
+    server.handlers["/x"] = lambda _: _respond(b"a-" + b"b" * 60_000, f"text/plain; charset={name}")
+    assert failure(await bench.call(server.origin + "/x", expect="text"))[:2] == (
+        "INVALID_RESPONSE",
+        False,
+    )
+
+
+async def _respond(body: bytes, content_type: str = "text/plain") -> web.StreamResponse:
+    return web.Response(body=body, headers={"content-type": content_type})
 
 
 async def test_a_host_that_cannot_be_reached_may_be_later(bench: Bench, server: HttpServer) -> None:

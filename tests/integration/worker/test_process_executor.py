@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -35,6 +36,7 @@ from stretto_sdk.worker.effects import (
 )
 from stretto_sdk.worker.log_buffer import LogLimits
 from stretto_sdk.worker.log_forwarder import LogForwarder, TaskLogWriter
+from stretto_worker.domain.secret_references import FindSecret
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
 from stretto_worker.secret_store import SecretStore
@@ -98,7 +100,7 @@ class Sink:
 class Bench:
     """An executor and what it reported."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, find_secret: FindSecret | None = None) -> None:
         self.directory = directory
         self.sink = Sink()
         self.forwarder = LogForwarder(self.sink, SystemClock(), LIMITS)
@@ -106,7 +108,7 @@ class Bench:
         self.reaper = ReaperClient({"PATH": environment()["PATH"], "INHERITED": "yes"})
         self.executor = ProcessExecutor(
             self.reaper,
-            find_secret=SecretStore(None, {"TOKEN": Secret(PASSWORD)}).find,
+            find_secret=find_secret or SecretStore(None, {"TOKEN": Secret(PASSWORD)}).find,
             clock=SystemClock(),
             limits=ProcessLimits(stop_grace_s=0.2, revoke_grace_s=0.1, pipe_drain_s=0.2),
         )
@@ -361,16 +363,34 @@ async def test_a_killed_reaper_fails_its_bodies_kills_them_and_is_replaced(bench
     assert value(await bench.run({"argv": ["echo", "2"]})) == 2
 
 
+async def test_an_attempt_has_an_end_when_it_is_the_worker_that_fails(tmp_path: Path) -> None:
+    def broken(name: str) -> Secret:
+        raise RuntimeError("text that nobody may see")
+
+    bench = Bench(tmp_path, find_secret=broken)
+    try:
+        ending = await bench.run({"argv": ["true"], "env": {"A": {"secret": "TOKEN"}}})
+    finally:
+        await bench.executor.close()
+    assert failure(ending) == ("INTERNAL", False, "the worker failed: RuntimeError")
+
+
 async def test_any_number_of_commands_starts_at_once(bench: Bench) -> None:
-    # More requests and answers than the socket holds, none of them read in between.
+    # More requests and answers than the socket holds, none of them read in between; and more
+    # descriptors than `select` knows.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
     null = os.open(os.devnull, os.O_RDWR)
+    taken = [os.dup(null) for _ in range(1_024)]
     try:
         ends = [
             bench.reaper.start(["/nowhere"], env={}, cwd="", standard=(null, null, null))[1]
             for _ in range(800)
         ]
     finally:
-        os.close(null)
+        for descriptor in (null, *taken):
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(await asyncio.gather(*ends)) == 800
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stretto_core.telemetry.secret import Secret
 from stretto_worker.domain.redaction import Redaction
-from stretto_worker.domain.secret_references import SecretUnavailable
+from stretto_worker.domain.secret_references import Reveal, SecretReference, SecretUnavailable
 from stretto_worker.secret_store import FILE_BYTES_MAX, SecretStore
 from stretto_worker.settings import Settings, SettingsError
 
@@ -98,6 +98,22 @@ def test_a_secret_is_found_in_a_stream_however_it_is_cut() -> None:
         pieces = [stream.feed(content[at : at + step]) for at in range(0, len(content), step)]
         joined = b"".join((*pieces, stream.end())).decode()
         assert joined == f"one [secret] two [secret]{TEXT[:4]} three [secret]"
+
+
+def test_a_secret_that_begins_with_another_is_found_whole_however_it_is_cut() -> None:
+    short, long = "password-1", "password-1-and-more"
+    content = f"one {long} two {short} three".encode()
+    for cut in range(len(content)):
+        stream = Redaction([Secret(short), Secret(long)]).stream()
+        joined = stream.feed(content[:cut]) + stream.feed(content[cut:]) + stream.end()
+        assert joined == b"one [secret] two [secret] three"
+
+
+def test_a_secret_that_is_no_text_is_not_used() -> None:
+    reveal = Reveal(SecretStore(None, {"BROKEN": Secret("not-utf-8-\udcff")}).find)
+    with pytest.raises(SecretUnavailable) as caught:
+        reveal.text(SecretReference("BROKEN"))
+    assert caught.value.message == "the secret 'BROKEN' is not UTF-8"
 
 
 def test_without_secrets_nothing_is_held_back() -> None:

@@ -1,7 +1,13 @@
-"""What an answer means: a result, or a failure with its reason and whether to retry. Pure."""
+"""What an answer means: a result, or a failure with its reason and whether to retry. Pure.
+
+The other side is not trusted: it names a character set only, never any codec that Python has. Some
+of those take time that grows with the square of the text.
+"""
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +25,11 @@ from stretto_worker.domain.redaction import Redaction
 
 BODY_SHOWN_BYTES = 2_048
 RETRY_AFTER_S_MAX = 24 * 3600
+_CHARACTER_SETS = re.compile(
+    r"utf-(8|16|32)(-sig|-le|-be)?|ascii|iso8859-\d+|cp\d+|koi8-[ru]|mac-roman|big5|big5hkscs|"
+    r"gb2312|gbk|gb18030|euc_jp|euc_kr|shift_jis|iso2022_jp"
+)
+"""What an answer's text may be in, by Python's own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,7 @@ def _result(answer: Answer, answers: Answers, redaction: Redaction) -> Ending:
         # Text has up to six times the bytes as JSON; what is around it is little.
         bytes_max = 7 * RESPONSE_BYTES_MAX
         return Succeeded(payload_of(result, source="the result", bytes_max=bytes_max))
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         return failed("INVALID_RESPONSE", redaction.text(f"the body is no text: {error}"))
     except Refusal as refusal:
         large = refusal.reason_word == "PAYLOAD_TOO_LARGE"
@@ -102,7 +113,10 @@ def _head(answer: Answer, answers: Answers, redaction: Redaction) -> dict[str, o
 def _charset(content_type: str) -> str:
     message = Message()
     message["content-type"] = content_type
-    return message.get_content_charset("utf-8")
+    name = message.get_content_charset("utf-8")
+    if "\0" in name or not _CHARACTER_SETS.fullmatch(codecs.lookup(name).name):
+        raise LookupError(f"{name!r} is no character set of texts")
+    return name
 
 
 def _date(text: str) -> datetime | None:

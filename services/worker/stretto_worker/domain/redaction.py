@@ -60,15 +60,23 @@ class RedactedStream:
         """Return what is known to hold no secret, in order."""
         if self._secrets is None:
             return chunk
-        content = self._secrets.sub(MARK.encode(), self._kept + chunk)
+        content = self._kept + chunk
         cut = max(0, len(content) - self._kept_max)
-        self._kept = content[cut:]
-        return content[:cut]
+        known, position = bytearray(), 0
+        for found in self._secrets.finditer(content):
+            # One that begins further on may be the beginning of a longer one.
+            if found.start() >= cut:
+                break
+            known += content[position : found.start()] + MARK.encode()
+            position = found.end()
+        known += content[position:cut]
+        self._kept = content[max(cut, position) :]
+        return bytes(known)
 
     def end(self) -> bytes:
         """Return the rest."""
         rest, self._kept = self._kept, b""
-        return rest
+        return rest if self._secrets is None else self._secrets.sub(MARK.encode(), rest)
 
 
 def _forms(text: str) -> set[str]:

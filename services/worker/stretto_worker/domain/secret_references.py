@@ -53,13 +53,16 @@ class Reveal:
         if isinstance(value, str):
             return value
         secret = self._find(value.name)
-        if len(secret.reveal()) < CHARACTERS_MIN:
-            raise SecretUnavailable(
-                "SECRET_UNUSABLE",
-                f"the secret {value.name!r} has less than {CHARACTERS_MIN} characters",
-            )
+        text = secret.reveal()
+        why = ""
+        if len(text) < CHARACTERS_MIN:
+            why = f"has less than {CHARACTERS_MIN} characters"
+        elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            why = "is not UTF-8"
+        if why:
+            raise SecretUnavailable("SECRET_UNUSABLE", f"the secret {value.name!r} {why}")
         self.revealed.append(secret)
-        return value.prefix + secret.reveal()
+        return value.prefix + text
 
     def value(self, value: object) -> object:
         """Return a JSON value without references. Raises SecretUnavailable."""

@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
 from stretto_sdk.worker.context import idempotency_key
-from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop, Stopped, key_of
+from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop, key_of
 from stretto_sdk.worker.endings import failed, value_of
 from stretto_sdk.worker.ports import Reports
 
+from stretto_worker.body_tasks import ending_of_task
 from stretto_worker.domain.host_rules import HostRules
 from stretto_worker.domain.http_arguments import Expect, parse_task, request_of
 from stretto_worker.domain.http_results import ending_of_answer
@@ -34,6 +34,8 @@ from stretto_worker.http.broken_call import CallBroken
 if TYPE_CHECKING:
     from stretto_worker.http.client import HttpClient
 
+LARGE_BYTES = 256 * 1024
+"""An answer with more is read in a thread."""
 _CLIENT = "stretto_worker.http.client"
 
 
@@ -108,7 +110,9 @@ class HttpExecutor:
             message = redaction.text(f"{request.shown}: {broken.message}")
             return failed(broken.reason, message, retryable=broken.retryable)
         now = datetime.fromtimestamp(self._clock.now_ns() / NS_PER_S, UTC)
-        return ending_of_answer(answer, task.answers, request.shown, redaction, now)
+        read = partial(ending_of_answer, answer, task.answers, request.shown, redaction, now)
+        # What takes long to read must not keep leases from being renewed.
+        return await asyncio.to_thread(read) if len(answer.body) > LARGE_BYTES else read()
 
     async def _opened(self) -> HttpClient:
         async with self._opening:
@@ -120,14 +124,5 @@ class HttpExecutor:
 
     def _ended(self, key: LeaseKey, attempt: asyncio.Task[Ending]) -> None:
         del self._attempts[key]
-        if attempt.cancelled():
-            ending: Ending = Stopped()
-        elif (error := attempt.exception()) is not None:
-            # A bug of ours; its text may hold anything, so only its name leaves this process.
-            log = structlog.get_logger("stretto.worker")
-            log.error("http.failed", work_item=key.work_item, error=type(error).__name__)
-            ending = failed("INTERNAL", f"the worker failed: {type(error).__name__}")
-        else:
-            ending = attempt.result()
         assert self._reports is not None, "attached before the first body"
-        self._reports.ended(key, ending)
+        self._reports.ended(key, ending_of_task("http", key, attempt))

@@ -14,6 +14,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from stretto.work.v1 import work_pb2
@@ -35,6 +36,7 @@ from stretto_sdk.worker.endings import failed, value_of
 from stretto_sdk.worker.log_forwarder import TaskLogWriter
 from stretto_sdk.worker.ports import Reports
 
+from stretto_worker.body_tasks import ending_of_task
 from stretto_worker.domain.arguments import (
     Command,
     OutputForm,
@@ -70,7 +72,7 @@ class _Attempt:
     group: int | None = None
     stop: Stop | None = None
     kill: asyncio.TimerHandle | None = None
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Ending] | None = None
     too_large: bool = False
     transports: list[asyncio.BaseTransport] = field(default_factory=list)
 
@@ -99,9 +101,10 @@ class ProcessExecutor:
 
     def begin(self, assignment: work_pb2.Assignment) -> None:
         """Start the command of an attempt."""
-        attempt = _Attempt()
-        self._attempts[key_of(assignment.token)] = attempt
+        key = key_of(assignment.token)
+        attempt = self._attempts[key] = _Attempt()
         attempt.task = asyncio.get_running_loop().create_task(self._run(assignment, attempt))
+        attempt.task.add_done_callback(partial(self._ended, key))
 
     def stop(self, stop: Stop) -> None:
         """Ask the group to end, and kill it after the grace."""
@@ -138,7 +141,7 @@ class ProcessExecutor:
         if attempt.group is not None:
             self._reaper.signal(attempt.group, signal.SIGKILL)
 
-    async def _run(self, assignment: work_pb2.Assignment, attempt: _Attempt) -> None:
+    async def _run(self, assignment: work_pb2.Assignment, attempt: _Attempt) -> Ending:
         key = key_of(assignment.token)
         try:
             if assignment.ByteSize() > LARGE_BYTES:
@@ -148,26 +151,29 @@ class ProcessExecutor:
                 command = _command_of(assignment)
             env, redaction = environment_of(command, self._find_secret)
         except Refusal as refusal:
-            ending: Ending = failed("INVALID_ARGUMENTS", refusal.message)
+            return failed("INVALID_ARGUMENTS", refusal.message)
         except SecretUnavailable as missing:
-            ending = failed(missing.reason, missing.message)
-        else:
-            environment = {**env, **_named(assignment)}
-            assert self._reports is not None, "attached before the first body"
-            log = self._reports.task_log(key)
-            try:
-                ending = await self._execute(command, environment, log, redaction, attempt)
-                if command.artifacts and isinstance(ending, Succeeded):
-                    ending = await self._with_artifacts(key, command, ending)
-                    if attempt.stop is not None:
-                        ending = Stopped()
-            except OSError as error:  # No descriptors or no disk left: it may pass.
-                ending = failed("NOT_STARTED", str(error), retryable=True)
+            return failed(missing.reason, missing.message)
+        environment = {**env, **_named(assignment)}
+        assert self._reports is not None, "attached before the first body"
+        log = self._reports.task_log(key)
+        try:
+            ending = await self._execute(command, environment, log, redaction, attempt)
+            if command.artifacts and isinstance(ending, Succeeded):
+                ending = await self._with_artifacts(key, command, ending)
+                if attempt.stop is not None:
+                    return Stopped()
+        except OSError as error:  # No descriptors or no disk left: it may pass.
+            return failed("NOT_STARTED", str(error), retryable=True)
+        return ending
+
+    def _ended(self, key: LeaseKey, task: asyncio.Task[Ending]) -> None:
+        attempt = self._attempts.pop(key)
         if attempt.kill is not None:
             attempt.kill.cancel()
-        del self._attempts[key]
+        self._kill(attempt)  # Nothing is left of the group, unless it is we who failed.
         assert self._reports is not None, "attached before the first body"
-        self._reports.ended(key, ending)
+        self._reports.ended(key, ending_of_task("process", key, task))
 
     async def _execute(
         self,

@@ -91,11 +91,11 @@ class ReaperClient:
         self._last_id += 1
         name = self._last_id
         group = _Group(asyncio.get_running_loop().create_future())
-        self._groups[name] = group
         command = {"argv": list(argv), "env": {**self._environ, **env}, "cwd": cwd}
         with tempfile.TemporaryFile() as file:
             file.write(json.dumps(command).encode())
             file.flush()
+            self._groups[name] = group
             self._send(connected, {"start": name}, (*standard, file.fileno()))
         return name, group.ended
 
@@ -125,7 +125,10 @@ class ReaperClient:
                 # Not `send_fds`, which drops its flags.
                 connected.sendmsg([packet], ancillary if descriptors else [], socket.MSG_DONTWAIT)
             except BlockingIOError:
-                select.select([connected], [connected], [])
+                # Not `select`, which knows no descriptor above 1,023.
+                poll = select.poll()
+                poll.register(connected, select.POLLIN | select.POLLOUT)
+                poll.poll()
                 self._hear()
             except OSError:
                 self._lose()
