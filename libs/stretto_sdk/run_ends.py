@@ -111,13 +111,8 @@ class RunEnds:
         policy = self._calls.policy
         retries, give_up_s = 0, None
         while True:
-<<<<<<< HEAD
             names = self._names = _Names(self._waiting)
             call = self._calls.runs.AwaitRuns(names.requests(), metadata=self._calls.metadata)
-=======
-            said = self._said = asyncio.Event()
-            call = self._calls.runs.AwaitRuns(self._names(said), metadata=self._calls.metadata)
->>>>>>> ae9083d (Say names after a break on the new stream only; take character sets and no codecs from servers; give every attempt an end; keep secrets that begin alike out of logs)
             try:
                 with refusals():
                     async for told in call:
@@ -137,28 +132,9 @@ class RunEnds:
                 if self._names is names:  # Else the next stream is open already.
                     self._names = None
                 call.cancel()
-                # gRPC lets the writer of a call that the other side ended wait on: it has to leave
-                # by itself, or it would take the next name with it.
-                self._said = asyncio.Event()
-                said.set()
             retries += 1
             await asyncio.sleep(delay_ms / 1_000)
 
-<<<<<<< HEAD
-=======
-    async def _names(self, said: asyncio.Event) -> AsyncIterator[pb.AwaitRunsRequest]:
-        """Say every name waited for, then each new one, while `said` is of the current stream."""
-        if self._said is said:
-            self._unsaid = list(self._waiting)
-        while self._said is said:
-            names, self._unsaid = self._unsaid[:NAMES_MAX], self._unsaid[NAMES_MAX:]
-            if names:
-                yield pb.AwaitRunsRequest(names=names)
-            else:
-                said.clear()
-                await said.wait()
-
->>>>>>> ae9083d (Say names after a break on the new stream only; take character sets and no codecs from servers; give every attempt an end; keep secrets that begin alike out of logs)
     def _tell(self, ended: pb.AwaitedRun) -> None:
         for answer in self._waiting.pop(ended.name, ()):
             if not answer.done():
