@@ -58,7 +58,7 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
         except Refusal as refusal:
             complain(_sentence(refusal))
             raise typer.Exit(status_of(refusal)) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # The second: at a question, or its end of file.
             raise typer.Exit(ExitStatus.INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output went away (`| head`); the interpreter must not flush again.

@@ -133,7 +133,7 @@ def _task_row(task: Task) -> tuple[str, ...]:
         str(task.epoch) if task.epoch else "",
         escape(task.worker_id),
         printing.span(task.lease_time, task.end_time),
-        escape(why[:120]),
+        escape(why),
     )
 
 

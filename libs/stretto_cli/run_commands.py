@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from stretto_core.errors import DeadlineExceeded
+from stretto_core.errors import DeadlineExceeded, InvalidArgument
 from stretto_sdk.plan_form import RunForm
 from stretto_sdk.runs import Run, RunState
 
@@ -104,6 +104,8 @@ def run(
     Exit status: 0 it succeeded (or was started, with --no-wait), 1 it did not succeed, 2 the plan
     or an option is wrong, 3 no suite answers or --timeout passed first; the run itself goes on.
     """
+    if file == given_input == "-":
+        raise InvalidArgument("FILE and --input cannot both be standard input")
     form = plan_of(file, settings, root)
     value = form.input if given_input is None else input_given(given_input)
     start = _Start(

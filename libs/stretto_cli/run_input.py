@@ -10,6 +10,7 @@ from stretto_core.errors import InvalidArgument
 from stretto_sdk.strict_json import parse_json
 
 INPUT_BYTES_MAX = 64 << 20
+_FILE_NAME_CHARACTERS_MAX = 255
 
 
 def read_bytes(file: str, bytes_max: int) -> bytes:
@@ -35,7 +36,12 @@ def input_given(text: str) -> object:
         return _parsed("-", "standard input")
     if text.startswith("@"):
         return _parsed(text[1:], text[1:])
-    return parse_json(text, source="--input")
+    try:
+        return parse_json(text, source="--input")
+    except InvalidArgument as refusal:
+        if len(text) > _FILE_NAME_CHARACTERS_MAX or not Path(text).is_file():
+            raise
+        raise InvalidArgument(f"{refusal.message}; to read the file: --input @{text}") from None
 
 
 def _parsed(file: str, source: str) -> object:

@@ -211,7 +211,9 @@ def _steer(suite: Suite, chosen: Chosen, ask: Steer, *, verb: str, as_json: bool
 
 def _steer_all(suite: Suite, chosen: Chosen, ask: Steer, *, verb: str, as_json: bool) -> None:
     found = suite.ask(lambda client: _find_all(client, chosen))
-    if not chosen.yes:
+    if not found:
+        printing.note(f"no run to {verb}")
+    elif not chosen.yes:
         _confirm(found, verb)
     outcomes = suite.ask(lambda client: _ask_all(client, found, ask))
     refused = [(run, each) for run, each in zip(found, outcomes, strict=True)
@@ -243,9 +245,11 @@ def _confirm(found: list[Run], verb: str) -> None:
         printing.note(f"{run.run_id}  {run.state}  {run.name}")
     if len(found) > _PREVIEWED_MAX:
         printing.note(f"and {len(found) - _PREVIEWED_MAX:,} more")
+    question = f"{verb} this run?" if len(found) == 1 else f"{verb} these {len(found):,} runs?"
     if not printing.err.is_terminal:
-        raise InvalidArgument(f"{verb} these {len(found):,} runs? say --yes to do it")
-    if not typer.confirm(f"{verb} these {len(found):,} runs?", err=True):
+        raise InvalidArgument(f"{question} say --yes to do it")
+    if not typer.confirm(question, err=True):
+        printing.note("nothing was done")
         raise typer.Exit(ExitStatus.USAGE)
 
 

@@ -23,6 +23,8 @@ from stretto_sdk import Client, Event, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+DATA_DIRECTORY = "a suité"
+"""Blanks and letters beyond ASCII stand in every path of it, as they may on anybody's disk."""
 
 
 def command(
@@ -50,7 +52,7 @@ class Suite:
 
     @property
     def directory(self) -> SuiteDirectory:
-        return SuiteDirectory(self.home / "suite")
+        return SuiteDirectory(self.home / DATA_DIRECTORY)
 
     def stretto(self, *arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `stretto` with these arguments."""
@@ -110,7 +112,7 @@ def fresh_suites() -> Iterator[Suite]:
     home.chmod(0o711)  # The account that PostgreSQL runs as passes through it.
     environ = {name: each for name, each in os.environ.items() if not name.startswith("STRETTO_")}
     environ |= {
-        "STRETTO_DATA_DIR": str(home / "suite"),
+        "STRETTO_DATA_DIR": str(home / DATA_DIRECTORY),
         "XDG_STATE_HOME": str(home / "state"),
         "XDG_CONFIG_HOME": str(home / "config"),
         "PATH": f"{BIN}:{os.environ['PATH']}",

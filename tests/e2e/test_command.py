@@ -265,6 +265,9 @@ async def test_all_runs_of_a_filter_are_steered_after_a_preview(suite: Suite) ->
         return {each["run_id"] for each in found["runs"]}
 
     await until(lambda: listed("RUNNING") == runs)
+    nothing = suite.stretto("pause", "--all", "--label", "batch=none")
+    assert nothing.returncode == ExitStatus.SUCCESS
+    assert "no run to pause" in nothing.stderr
     asked = suite.stretto("pause", "--all", "--label", "batch=x")
     assert asked.returncode == ExitStatus.USAGE
     assert all(run in asked.stderr for run in runs)

@@ -101,13 +101,13 @@ class EmbeddedNats:
 
     async def _prepare(self) -> None:
         """Write the configuration; it holds the token, so nobody else may read it."""
-        # Strings in NATS' own notation, of which JSON's are a part.
+        # Strings in NATS' own notation: JSON's but for \u, so what is not ASCII stands as it is.
         lines = (
             f'listen: "127.0.0.1:{self.port}"',
             f"authorization {{ token: {json.dumps(self._token())} }}",
             f"max_payload: {MESSAGE_BYTES_MAX}",
             "jetstream {",
-            f"  store_dir: {json.dumps(str(self.store_directory))}",
+            f"  store_dir: {json.dumps(str(self.store_directory), ensure_ascii=False)}",
             f"  max_file_store: {STORE_BYTES_MAX}",
             "}",
         )

@@ -70,5 +70,5 @@ def bearer(authorization: str, tokens: Tokens) -> Principal:
         raise TokenUnknown("the authorization header is not 'Bearer TOKEN'")
     principal = tokens.principal_of(token.strip())
     if principal is None:
-        raise TokenUnknown("this token is not known here: it is wrong, or was removed")
+        raise TokenUnknown("this token is not known here: it is wrong, or was revoked")
     return principal

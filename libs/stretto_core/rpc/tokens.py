@@ -132,7 +132,7 @@ def add_token(directory: Path, name: str, mint: Mint = mint_token) -> Secret:
     if not NAME_PATTERN.fullmatch(name) or name in SERVICE_KINDS or name in _RESERVED:
         raise TokenRefused(f"{name!r} is no name for a user: a-z, 0-9, -, at most 63, not reserved")
     if table.entry(name) is not None:
-        raise TokenRefused(f"a token named {name!r} exists: remove it first")
+        raise TokenRefused(f"a token named {name!r} exists: revoke it first")
     entry = _issue(directory, Principal(kind=PRINCIPAL_KIND_USER, name=name), mint)
     _write_table(directory, [*table.entries, entry])
     return read_token(directory, name)

@@ -93,6 +93,8 @@ def test_bad_options_are_refused_by_name(tmp_path: Path) -> None:
         (("run", str(tmp_path)), "directory"),
         (("run", str(plan), "--input", "{"), "--input"),
         (("run", str(plan), "--input", "@none.json"), "none.json"),
+        (("run", str(plan), "--input", str(plan)), f"--input @{plan}"),
+        (("run", "-", "--input", "-"), "both"),
         (("run", str(plan), "--timeout", "30"), "--timeout"),
         (("cancel", "x", "--grace", "soon"), "--grace"),
         (("up", "--workers", "-1"), "--workers"),

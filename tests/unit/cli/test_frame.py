@@ -8,7 +8,7 @@ import sys
 import pytest
 import typer
 from stretto_cli.app import MODULES, Commands, app
-from stretto_cli.exits import ExitStatus
+from stretto_cli.exits import ExitStatus, reported
 from typer.testing import CliRunner
 
 GROUP = typer.main.get_group(app)
@@ -66,3 +66,13 @@ def test_a_typo_is_answered_with_the_nearest_known_word(arguments: list[str], ne
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == ExitStatus.USAGE
     assert near in result.output
+
+
+def test_a_question_that_gets_no_answer_ends_like_ctrl_c() -> None:
+    @reported
+    def asks() -> None:
+        raise typer.Abort
+
+    with pytest.raises(typer.Exit) as ended:
+        asks()
+    assert ended.value.exit_code == ExitStatus.INTERRUPTED
