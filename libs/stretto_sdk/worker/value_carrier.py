@@ -17,7 +17,7 @@ from stretto.common.v1 import payload_pb2
 from stretto.common.v1.payload_pb2 import BlobRef
 from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
-from stretto_core.errors import Refusal, Unavailable
+from stretto_core.errors import DeadlineExceeded, Exhausted, Refusal, Unavailable
 
 from stretto_sdk.blobs import Source
 from stretto_sdk.value_sizes import INLINE_BYTES_MAX
@@ -231,11 +231,16 @@ def _is_large(ending: Succeeded) -> bool:
     return large or has_large_literals(ending.spawned)
 
 
+def _may_pass(refusal: Refusal) -> bool:
+    """Whether another attempt may meet a kernel that is there, has room, and answers in time."""
+    return isinstance(refusal, Unavailable | Exhausted | DeadlineExceeded)
+
+
 def _not_fetched(refusal: Refusal) -> Ending:
     """A blob that is not there, or a part of it that is not, does not come by waiting."""
     if isinstance(refusal, ValueUnresolved | ValueTooLarge):
         return failed(refusal.reason_word, refusal.message)
-    passing = isinstance(refusal, Unavailable)
+    passing = _may_pass(refusal)
     reason = "INPUT_UNAVAILABLE" if passing else "BLOB_MISSING"
     return failed(reason, f"An input could not be got: {refusal.message}", retryable=passing)
 
@@ -244,4 +249,4 @@ def _not_stored(refusal: Refusal) -> Ending:
     if refusal.reason_word == "PAYLOAD_TOO_LARGE":
         return failed("RESULT_TOO_LARGE", refusal.message)
     message = f"The result could not be stored: {refusal.message}"
-    return failed("RESULT_NOT_STORED", message, retryable=isinstance(refusal, Unavailable))
+    return failed("RESULT_NOT_STORED", message, retryable=_may_pass(refusal))
