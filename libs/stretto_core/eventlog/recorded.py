@@ -8,15 +8,14 @@ the stream's chain, never re-serialised.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from stretto_core.ids import EventId, StreamId
 
 E_co = TypeVar("E_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded(Generic[E_co]):
+class Recorded(NamedTuple, Generic[E_co]):
     """A fact as `evolve` sees it: the event and what only its envelope says.
 
     time_ns: UTC nanoseconds; never goes back within a stream.
@@ -31,8 +30,7 @@ class Recorded(Generic[E_co]):
     request_digest: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """Everything needed to store one event; made by `Codec.encode`.
 
     type: full protobuf name of the body's message.
@@ -58,8 +56,7 @@ class StoredEvent:
     stored_bytes: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamHead:
+class StreamHead(NamedTuple):
     """The end of a stream: last version, chain hash (32 bytes) and the last event's time."""
 
     version: int

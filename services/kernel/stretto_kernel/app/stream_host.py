@@ -50,6 +50,8 @@ from stretto_kernel.domain.run.commands import Command
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
+FOLD_EVENT_BYTES = 500
+"""A larger event counts as so many more: it adds tasks, and costs by them."""
 DECIDE_AGAIN_MAX = 3
 WATCHERS_COMPACT = 64
 
@@ -352,17 +354,19 @@ class StreamHost:
 
     async def _fold(self, run_id: RunId) -> HostedRun:
         run: HostedRun | None = None
-        version, more = 0, True
+        version, more, weight = 0, True, 0
         while more:
             page = await self._log.read_stream(
                 StreamId(run_id), after_version=version, limit=FOLD_PAGE_EVENTS
             )
-            for index, stored in enumerate(page.events):
+            for stored in page.events:
                 decoded = self._codec.decode(stored.stored_bytes)
                 if run is None:
                     run = unfolded(run_id, decoded.envelope)
                 advance(run, stored, decoded)
-                if (index + 1) % FOLD_SLICE_EVENTS == 0:
+                weight += 1 + len(stored.stored_bytes) // FOLD_EVENT_BYTES
+                if weight >= FOLD_SLICE_EVENTS:
+                    weight = 0
                     await asyncio.sleep(0)
             more = page.more
             version = 0 if run is None else run.decided

@@ -101,8 +101,9 @@ class Dispatcher:
         for known in self._leases.of_run(run.run_id):
             if known.task not in open_tasks:
                 self._close_lease(run, known.task)
-        self._look_at_every_task(run)
-        self._look_at_run(run)
+        self._later.add(run.run_id, list(run.state.open_tasks))
+        self._queues.hold_run(run.run_id, held=queries.is_held(run.state))
+        self.timers.arm(run.run_id, RUN_ITSELF, queries.run_due(run.state))
         self._queues.unblock_queues(run.run_id)
         self.pump()
         self._armed()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stretto_core.ids import RunId, TaskName
 
@@ -25,8 +25,7 @@ _LineKey = tuple[int, Flow]
 _Waiting = tuple[int, int, "ReadyItem"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyItem:
+class ReadyItem(NamedTuple):
     """A task that may be leased.
 
     ready_ns: since when, UTC nanoseconds; older goes first within a priority and fairness key.

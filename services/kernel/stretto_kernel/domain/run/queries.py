@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2 as pb
@@ -63,8 +63,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(NamedTuple):
     """A task that may be leased, from `not_before_ns` on.
 
     epoch: its newest granted; the lease will bear the next.
@@ -84,8 +83,7 @@ class Offer:
     preferred_labels: Labels
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenLease:
+class OpenLease(NamedTuple):
     """A lease whose holder's word counts.
 
     attempt_deadline_ns: when its attempt timeout passes; None = never.
