@@ -24,7 +24,7 @@ async def check_end(world: World, owner: SimKernel) -> None:
     _every_run_ended(world.laws)
     _results_are_what_bodies_reported(world.laws, world.ledger)
     _memory_is_the_fold(world, owner)
-    await _view_is_the_fold(world)
+    await _views_are_the_fold(world)
 
 
 def _every_run_ended(laws: Laws) -> None:
@@ -64,14 +64,15 @@ def _memory_is_the_fold(world: World, owner: SimKernel) -> None:
             raise InvariantBroken(f"2: the memory of {run_id} is not the fold of its log")
 
 
-async def _view_is_the_fold(world: World) -> None:
-    """2: the view that survived its projectors is what one pass over the log makes."""
+async def _views_are_the_fold(world: World) -> None:
+    """2: the views that survived their projectors are what one pass over the log makes."""
+    last = world.store.events[-1].position
     async with asyncio.timeout(60.0):
         while True:
             await asyncio.sleep(0.1)
-            if await world.index.position() >= world.store.events[-1].position:
+            if all(position >= last for position in world.index.positions.values()):
                 break
     expected = await rebuilt(world.store)
-    for run_id, row in expected.items():
-        if world.index.rows.get(run_id) != row:
-            raise InvariantBroken(f"2: the view of {run_id} is not the fold of its log")
+    for target, rows in expected.tables.items():
+        if world.index.tables[target] != rows:
+            raise InvariantBroken(f"2: the view {target.table} is not the fold of the log")

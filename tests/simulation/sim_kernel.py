@@ -43,7 +43,7 @@ from stretto_kernel.serving import Readiness
 from stretto_kernel.tasklog.memory import MemoryTaskLogs
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
-from tests.simulation.sim_views import MemoryRunIndex
+from tests.simulation.sim_views import MemoryViews
 
 UNARY_METHODS = (
     "StartRun",
@@ -85,7 +85,7 @@ class SimKernel:
         *,
         address: str,
         store: MemoryStore,
-        index: MemoryRunIndex,
+        index: MemoryViews,
         blobs: MemoryBlobs,
         log_faults: AppendFaults,
         exclusive: bool,

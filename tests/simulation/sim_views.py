@@ -1,12 +1,12 @@
-"""The view `run_index` in memory: what the database keeps for the projector and the recovery.
+"""Every view in memory: what the database keeps for the projector, the recovery and the lists.
 
-Rows and position are stored together and outlive the processes, like a table. A reader may find the
+Rows and positions are stored together and outlive the processes, like tables. A reader may find a
 view at any earlier moment: it trails the log as far as the projector does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.ids import RunId
@@ -15,30 +15,62 @@ from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import PositionMoved, Projector
-from stretto_kernel.projections.run_index import RunIndexFold, RunRow
+from stretto_kernel.projections.cohort import Cohort
+from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.run_folds import RunFolds
+from stretto_kernel.projections.run_index import RUN_INDEX, RunRow
+from stretto_kernel.projections.store import Change, PositionMoved, Stop, Target
+from stretto_kernel.projections.view import Key, Row
+
+INDEX = Target(RUN_INDEX)
 
 
-class MemoryRunIndex:
+class MemoryViews:
     """Implements ViewStore, RunIndex and RunList."""
 
     def __init__(self) -> None:
-        self.rows: dict[RunId, RunRow] = {}
-        self._position = 0
+        self.tables: dict[Target, dict[Key, Row]] = {}
+        self.positions: dict[Target, int] = {}
+        self.stops: dict[Target, Stop] = {}
 
-    async def prepare(self) -> None:
+    async def prepare(self, targets: Collection[Target]) -> Mapping[Target, int]:
         """See `ViewStore`."""
+        for target in targets:
+            self.tables.setdefault(target, {})
+            self.positions.setdefault(target, 0)
+        return {target: self.positions[target] for target in targets}
 
-    async def position(self) -> int:
+    async def empty(self, targets: Collection[Target]) -> None:
         """See `ViewStore`."""
-        return self._position
+        for target in targets:
+            self.tables.pop(target, None)
+            self.positions.pop(target, None)
 
-    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
+    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
         """See `ViewStore`."""
-        if after != self._position:
+        if any(self.positions[change.target] != after for change in changes):
             raise PositionMoved
-        self._position = position
-        self.rows.update((row.run_id, row) for row in rows)
+        for target, rows in changes:
+            self.positions[target] = position
+            table, view = self.tables[target], target.view
+            for row in rows:
+                kept = table.get(view.key(row))
+                table[view.key(row)] = row if kept is None else view.merge(kept, row)
+
+    async def note_stop(self, target: Target, stop: Stop) -> None:
+        """See `ViewStore`."""
+        self.stops[target] = stop
+
+    async def note_following(self, targets: Collection[Target]) -> None:
+        """See `ViewStore`."""
+        for target in targets:
+            self.stops.pop(target, None)
+
+    @property
+    def runs(self) -> list[RunRow]:
+        """The rows of the view `run_index`."""
+        return [RunRow(*row) for row in self.tables.get(INDEX, {}).values()]
 
     async def active_runs(self) -> ActiveRuns:
         """See `RunIndex`."""
@@ -46,30 +78,34 @@ class MemoryRunIndex:
             ActiveRun(
                 row.run_id,
                 NO_DEADLINE_NS if row.next_due_ns is None else row.next_due_ns,
-                row.queues,
+                tuple(row.queues.split(",")),
             )
-            for row in self.rows.values()
+            for row in self.runs
             if not row.ended
         )
-        return ActiveRuns(self._position, runs)
+        return ActiveRuns(self.positions.get(INDEX, 0), runs)
 
     async def list_runs(self, found: RunFilter, *, count_max: int) -> RunListPage:
         """See `RunList`: the newest runs, whatever else is asked."""
-        rows = sorted(self.rows.values(), key=lambda row: (-row.create_ns, row.run_id))
-        listed = [ListedRun(row.run_id, row.create_ns, row.shown) for row in rows[:count_max]]
-        return RunListPage(self._position, listed, more=len(rows) > count_max)
+        rows = sorted(self.runs, key=lambda row: (-row.create_ns, row.run_id))
+        listed = [ListedRun(RunId(row.run_id), row.create_ns, row.shown) for row in rows]
+        position = self.positions.get(INDEX, 0)
+        return RunListPage(position, listed[:count_max], more=len(rows) > count_max)
 
 
-def start_projector(process: Process, store: MemoryStore, index: MemoryRunIndex) -> None:
-    """Let `process` keep the view."""
+def start_projector(process: Process, store: MemoryStore, views: MemoryViews) -> None:
+    """Let `process` keep the views."""
     # Few runs are kept folded, so that they are folded again from the log now and then.
-    projector = Projector(MemoryLog(store), index, RunIndexFold(RUN_CODEC, runs_max=2))
+    projector = Projector(MemoryLog(store), views, VIEWS, RUN_CODEC, tasks_max=5)
     process.spawn(projector.run())
 
 
-async def rebuilt(store: MemoryStore) -> dict[RunId, RunRow]:
-    """Return the rows as one pass over the whole log makes them."""
-    fold = RunIndexFold(RUN_CODEC)
-    for event in store.events:
-        fold.apply(event)
-    return {row.run_id: row for row in fold.take_rows()}
+async def rebuilt(store: MemoryStore) -> MemoryViews:
+    """Return the views as one pass over the whole log makes them."""
+    fresh = MemoryViews()
+    targets = [Target(view) for view in VIEWS]
+    await fresh.prepare(targets)
+    cohort = Cohort(MemoryLog(store), fresh, RunFolds(RUN_CODEC), targets, 0)
+    await cohort.project(list(store.events))
+    await cohort.settle()
+    return fresh

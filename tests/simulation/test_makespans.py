@@ -33,7 +33,7 @@ from stretto_sdk.worker.runtime import WorkerRuntime
 from stretto_sdk.worker.sleep_executor import SleepExecutor
 
 from tests.simulation.sim_kernel import SimKernel
-from tests.simulation.sim_views import MemoryRunIndex
+from tests.simulation.sim_views import MemoryViews
 from tests.simulation.storms import LogStorm
 from tests.traces import TRACES, expectations, imported_trace
 
@@ -65,7 +65,7 @@ async def _makespan_s(loop: VirtualLoop, imported: Imported) -> float:
         SeededIds(SEED, clock),
         address="kernel",
         store=MemoryStore(Partition("p0")),
-        index=MemoryRunIndex(),
+        index=MemoryViews(),
         blobs=MemoryBlobs(),
         log_faults=LogStorm(random_for(SEED, "log"), Trace(loop), share=0.0),
         exclusive=True,

@@ -32,7 +32,7 @@ from tests.simulation.sim_body import LARGE_BYTES, Ledger
 from tests.simulation.sim_client import SimClient
 from tests.simulation.sim_kernel import SimKernel
 from tests.simulation.sim_unary_worker import SimUnaryWorker
-from tests.simulation.sim_views import MemoryRunIndex, start_projector
+from tests.simulation.sim_views import MemoryViews, start_projector
 from tests.simulation.sim_worker import SimWorker
 from tests.simulation.storms import LogStorm
 from tests.simulation.witness import Witness
@@ -112,7 +112,7 @@ class World:
         self._failed: asyncio.Future[None] = loop.create_future()
         loop.set_exception_handler(self._bug)
         self.store = MemoryStore(Partition("p0"))
-        self.index = MemoryRunIndex()
+        self.index = MemoryViews()
         self.blobs = MemoryBlobs()
         self.blobs.keep(Namespace("default"), LARGE_BYTES)
         self.projector: Process | None = None

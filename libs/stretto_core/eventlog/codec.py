@@ -73,6 +73,10 @@ class Codec:
         unknown = self._upcasters.keys() - self._types.keys()
         assert not unknown, f"upcasters for types that cannot be decoded: {sorted(unknown)}"
 
+    def knows(self, type_name: str) -> bool:
+        """Whether events of that full protobuf name can be read."""
+        return type_name in self._types
+
     def encode(
         self,
         event: Message,

@@ -148,14 +148,11 @@ async def _serve(
 async def _run_projector(settings: Settings) -> int:
     """Keep the views and relay the log until a signal; servers that are down are waited for."""
     # What only this role needs is not loaded by the kernel, whose start is a budget.
-    from stretto_kernel.adapters.blob_reference_table import (  # noqa: PLC0415
-        BlobReferenceTables,
-        blob_reference_view,
-    )
+    from stretto_kernel.adapters.blob_reference_table import BlobReferenceTables  # noqa: PLC0415
+    from stretto_kernel.adapters.view_tables import ViewTables  # noqa: PLC0415
     from stretto_kernel.app.blob_sweep import keep_sweeping  # noqa: PLC0415
-    from stretto_kernel.projections.blob_references import BlobReferencesFold  # noqa: PLC0415
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
-    from stretto_kernel.projections.run_index import RunIndexFold  # noqa: PLC0415
+    from stretto_kernel.projections.registry import VIEWS  # noqa: PLC0415
 
     log = structlog.get_logger("stretto.kernel.projector")
     stopped = _stop_on_signals()
@@ -164,15 +161,12 @@ async def _run_projector(settings: Settings) -> int:
     except Refusal as refusal:
         log.error("projector.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
-    store = RunIndexTable(settings.partition, event_log.tracking)
-    projector = Projector(event_log, store, RunIndexFold(RUN_CODEC))
+    store = ViewTables(settings.partition, event_log.tracking)
+    projector = Projector(event_log, store, VIEWS, RUN_CODEC)
     followers = [asyncio.create_task(projector.run(), name="projector")]
     blob_table = BlobTable(settings.postgres_dsn, SystemClock())
     tables = BlobReferenceTables(settings.postgres_dsn)
-    view = blob_reference_view(settings.partition, event_log.tracking)
-    naming = Projector(event_log, view, BlobReferencesFold(RUN_CODEC))
     sweeping = keep_sweeping(blob_table, tables, SystemClock())
-    followers.append(asyncio.create_task(naming.run(), name="blob-references"))
     followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
     followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
     if settings.nats_url:

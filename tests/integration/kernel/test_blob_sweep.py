@@ -14,12 +14,13 @@ from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
 from stretto_core.clock.system import SystemClock
-from stretto_kernel.adapters.blob_reference_table import BlobReferenceTables, blob_reference_view
+from stretto_kernel.adapters.blob_reference_table import BlobReferenceTables
 from stretto_kernel.adapters.blob_table import BlobTable
+from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.app.blob_sweep import sweep
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.blob_references import BlobReferencesFold
 from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
 
 from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, served, task
 from tests.waiting import until
@@ -65,8 +66,8 @@ async def test_what_facts_name_stays(kernel: Served, fresh_database: str) -> Non
         connection.execute("UPDATE stretto.blobs SET touched_ns = 1")
     try:
         assert await sweep(table, tables, now_ns=clock.now_ns()) == 0, "there is no view yet"
-        view = blob_reference_view(PARTITION, kernel.log.tracking)
-        projector = Projector(kernel.log, view, BlobReferencesFold(RUN_CODEC))
+        views = ViewTables(PARTITION, kernel.log.tracking)
+        projector = Projector(kernel.log, views, VIEWS, RUN_CODEC)
         projecting = asyncio.create_task(projector.run())
         swept = 0
         async with asyncio.timeout(20):

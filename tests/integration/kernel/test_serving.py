@@ -20,9 +20,14 @@ from stretto.work.v1.work_service_pb2_grpc import WorkServiceStub
 from stretto_core.eventlog.port import PartitionHeld
 from stretto_core.rpc.health import is_serving
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.projector import Projector
-from stretto_kernel.projections.run_index import RunIndexFold
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.run_folds import RunFolds
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.store import Target
 from stretto_kernel.servicers.page_tokens import encode_cursor, encode_token
 
 from tests.integration.kernel.serving import (
@@ -226,12 +231,13 @@ async def test_runs_are_listed_from_the_view(kernel: Served) -> None:
     behind = pb.ListRunsRequest(min_position=started.position)
     assert await reason_of(kernel.runs.ListRuns(behind)) == "VIEW_BEHIND"
     store = RunIndexTable(PARTITION, kernel.log.tracking)
-    await store.prepare()
-    fold = RunIndexFold(RUN_CODEC)
+    views = ViewTables(PARTITION, kernel.log.tracking)
+    index = Target(RUN_INDEX)
+    await views.prepare([index])
     page = await kernel.log.read_all()
-    for event in page.events:
-        fold.apply(event)
-    await store.save(fold.take_rows(), after=0, position=page.events[-1].position)
+    cohort = Cohort(kernel.log, views, RunFolds(RUN_CODEC), [index], 0)
+    await cohort.project(page.events)
+    await cohort.settle()
     seen, token = [], ""
     while True:
         request = pb.ListRunsRequest(min_position=started.position, page_size=2, page_token=token)
@@ -255,9 +261,10 @@ async def test_runs_are_listed_from_the_view(kernel: Served) -> None:
 
 async def test_a_projector_follows_and_resumes(kernel: Served) -> None:
     store = RunIndexTable(PARTITION, kernel.log.tracking)
+    views = ViewTables(PARTITION, kernel.log.tracking)
 
     async def projected(position: Position) -> None:
-        projector = Projector(kernel.log, store, RunIndexFold(RUN_CODEC))
+        projector = Projector(kernel.log, views, VIEWS, RUN_CODEC)
         running = asyncio.create_task(projector.run())
         listing = pb.ListRunsRequest(min_position=position)
         while await reason_of(kernel.runs.ListRuns(listing)) == "VIEW_BEHIND":
@@ -277,8 +284,8 @@ async def test_a_view_whose_newest_rows_went_with_the_server_is_made_whole_again
     kernel: Served, fresh_database: str
 ) -> None:
     """Its commits are not awaited: a crash of the server may take rows and position back."""
-    store = RunIndexTable(PARTITION, kernel.log.tracking)
-    running = asyncio.create_task(Projector(kernel.log, store, RunIndexFold(RUN_CODEC)).run())
+    views = ViewTables(PARTITION, kernel.log.tracking)
+    running = asyncio.create_task(Projector(kernel.log, views, VIEWS, RUN_CODEC).run())
 
     async def projected(position: Position) -> None:
         listing = pb.ListRunsRequest(min_position=position)
@@ -290,11 +297,11 @@ async def test_a_view_whose_newest_rows_went_with_the_server_is_made_whole_again
     await projected(lost.position)
     async with await psycopg.AsyncConnection.connect(fresh_database) as crash:
         await crash.execute(
-            "DELETE FROM stretto_p0.run_index_v1 WHERE run_id = %s", [lost.run.run_id]
+            "DELETE FROM stretto_p0.run_index_v2 WHERE run_id = %s", [lost.run.run_id]
         )
         await crash.execute(
             "UPDATE stretto_p0.tracking SET notification_id = %s"
-            " WHERE application_name = 'run_index_v1' AND notification_id = %s",
+            " WHERE application_name = 'run_index_v2' AND notification_id = %s",
             [lost.position.number - 1, lost.position.number],
         )
     await projected((await kernel.start()).position)

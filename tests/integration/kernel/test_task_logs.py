@@ -20,7 +20,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_sweep import TaskLogSweep
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
-from stretto_kernel.projections.run_index import RUN_INDEX, RunIndexFold
+from stretto_kernel.projections.run_index import RUN_INDEX
 
 from tests.integration.kernel.serving import (
     PARTITION,

@@ -1,98 +1,170 @@
-"""The batch projector: nothing lost and nothing repeated around a store that fails."""
+"""The projector: nothing lost and nothing repeated around a store that fails or a log that lies."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from stretto.run.v1 import run_pb2
-from stretto_core.eventlog.memory import MemoryLog
+from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.port import StoreDown
 from stretto_core.ids import RunId
-from stretto_kernel.app.recovery import ActiveRun, ActiveRuns, find_active_runs
+from stretto_kernel.app.recovery import find_active_runs
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import PositionMoved, Projector
-from stretto_kernel.projections.run_index import RunIndexFold, RunRow
+from stretto_kernel.projections.artifacts import ARTIFACTS
+from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.store import Change, PositionMoved, Target
+from stretto_kernel.projections.tasks import TASKS
+from stretto_kernel.projections.view import View
 
+from tests.simulation.sim_views import MemoryViews, rebuilt
 from tests.unit.kernel.harness import FrameWorker, graph, new_store, start, start_kernel, task
 from tests.waiting import until
 
 
-class RowStore:
-    """Keeps rows in memory; fails as often as told, before anything is stored."""
+class FailingViews(MemoryViews):
+    """Fails as often as told, before anything is stored."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, RunRow] = {}
-        self.at = 0
-        self.failures: list[Exception] = []
+    def __init__(self, *failures: Exception) -> None:
+        super().__init__()
+        self.failures = list(failures)
 
-    async def prepare(self) -> None:
-        pass
-
-    async def position(self) -> int:
-        return self.at
-
-    async def save(self, rows: Sequence[RunRow], *, after: int, position: int) -> None:
+    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
         if self.failures:
             raise self.failures.pop()
-        if after != self.at:
-            raise PositionMoved
-        self.rows |= {row.run_id: row for row in rows}
-        self.at = position
-
-    async def active_runs(self) -> ActiveRuns:
-        active = [
-            ActiveRun(row.run_id, limited_queues=row.queues)
-            for row in self.rows.values()
-            if not row.ended
-        ]
-        return ActiveRuns(self.at, tuple(active))
+        await super().save(changes, after=after, position=position)
 
 
-async def test_rows_survive_a_store_that_fails_and_a_small_cache() -> None:
-    store, rows = new_store(), RowStore()
-    kernel = await start_kernel(store)
+@asynccontextmanager
+async def projecting(
+    store: MemoryStore, views: MemoryViews, kinds: Sequence[View] = VIEWS
+) -> AsyncIterator[None]:
     log = MemoryLog(store, exclusive=False)
-    rows.failures = [StoreDown("planned"), PositionMoved(), StoreDown("planned")]
-    projecting = asyncio.create_task(
-        Projector(log, rows, RunIndexFold(RUN_CODEC, runs_max=1)).run()
-    )
-    for number in range(4):
-        await start(kernel, graph(task("a", queue=f"q{number}"), growing=number == 3))
-    worker = FrameWorker(kernel, queues=["q0", "q1", "q3"])
-    await until(lambda: len(worker.assignments) == 3)
+    running = asyncio.create_task(Projector(log, views, kinds, RUN_CODEC, tasks_max=1).run())
+    yield
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def caught_up(store: MemoryStore, views: MemoryViews, kinds: Sequence[View] = VIEWS) -> None:
+    targets = [Target(view) for view in kinds]
+    last = store.events[-1].position
+    await until(lambda: all(views.positions.get(target) == last for target in targets))
+
+
+async def worked(store: MemoryStore, run_count: int = 1) -> None:
+    """Start runs of one task, and work all of them but the last."""
+    kernel = await start_kernel(store)
+    for number in range(run_count):
+        await start(kernel, graph(task("a", queue=f"q{number}"), growing=number == run_count - 1))
+    worker = FrameWorker(kernel, queues=[f"q{number}" for number in range(run_count - 1)])
+    await until(lambda: len(worker.assignments) == run_count - 1)
     for assignment in worker.assignments:
         worker.succeed(assignment.token)
-    await until(lambda: len(worker.receipts) == 3)
-    await until(lambda: rows.at == store.events[-1].position)
-    projecting.cancel()
-    states = [row.state for row in sorted(rows.rows.values(), key=lambda row: row.queues)]
-    assert states == [
-        run_pb2.RUN_STATE_SUCCEEDED,
-        run_pb2.RUN_STATE_SUCCEEDED,
-        run_pb2.RUN_STATE_RUNNING,
-        run_pb2.RUN_STATE_RUNNING,
-    ]
-    assert {row.queues for row in rows.rows.values()} == {("q0",), ("q1",), ("q2",), ("q3",)}
+    await until(lambda: len(worker.receipts) == run_count - 1)
     await kernel.stop()
 
 
+async def test_rows_survive_a_store_that_fails_and_a_small_cache() -> None:
+    store = new_store()
+    views = FailingViews(StoreDown("planned"), PositionMoved(), StoreDown("planned"))
+    async with projecting(store, views):
+        await worked(store, 4)
+        await caught_up(store, views)
+    states = [row.state for row in sorted(views.runs, key=lambda row: row.queues)]
+    assert states == [run_pb2.RUN_STATE_SUCCEEDED] * 3 + [run_pb2.RUN_STATE_RUNNING]
+    assert {row.queues for row in views.runs} == {"q0", "q1", "q2", "q3"}
+    assert views.tables == (await rebuilt(store)).tables
+
+
+async def test_a_view_that_is_new_catches_up_beside_the_others() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 2)
+    async with projecting(store, views, [RUN_INDEX]):
+        await caught_up(store, views, [RUN_INDEX])
+    async with projecting(store, views):
+        await worked(store, 2)
+        await caught_up(store, views)
+    assert views.tables == (await rebuilt(store)).tables
+
+
+async def test_an_event_that_cannot_be_read_stops_the_views_that_read_it() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 3)
+    leased = next(event for event in store.events if event.type.endswith("AttemptLeased"))
+    index = store.events.index(leased)
+    store.events[index] = replace(leased, stored_bytes=leased.stored_bytes[:-9])
+    async with projecting(store, views):
+        await caught_up(store, views, [ARTIFACTS])
+        await until(lambda: Target(TASKS) in views.stops)
+        stop = views.stops[Target(TASKS)]
+        assert (stop.position, stop.reason) == (leased.position, "UNREADABLE_EVENT")
+        assert leased.stream in stop.message
+    assert Target(ARTIFACTS) not in views.stops, "it does not read that event"
+    assert views.positions[Target(TASKS)] == store.events[index - 1].position
+    store.events[index] = leased
+    async with projecting(store, views):
+        await caught_up(store, views)
+    assert not views.stops, "once it can be read the views go on"
+    assert views.tables == (await rebuilt(store)).tables
+
+
+async def test_an_event_that_does_not_follow_by_its_hash_stops_the_views_of_runs() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 2)
+    first = next(event for event in store.events if event.type.endswith("RunStarted"))
+    forged = RUN_CODEC.decode(first.stored_bytes).envelope
+    forged.principal.name = "somebody else"
+    index = store.events.index(first)
+    store.events[index] = replace(first, stored_bytes=forged.SerializeToString(deterministic=True))
+    async with projecting(store, views):
+        await until(lambda: Target(TASKS) in views.stops)
+    stop = views.stops[Target(TASKS)]
+    of_run = [event for event in store.events if event.stream == first.stream]
+    assert stop.position == of_run[1].position
+    assert "previous hash" in stop.message
+
+
+async def test_an_unknown_type_stops_every_view_and_one_that_fails_stops_alone() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 2)
+
+    def fails(step: object) -> list[tuple[object, ...]]:
+        raise ValueError("planned")
+
+    broken = View(name="broken", version=1, row=TASKS.row, key_count=3, of_event=fails)
+    async with projecting(store, views, [*VIEWS, broken]):
+        await caught_up(store, views)
+        assert list(views.stops) == [Target(broken)]
+        assert views.stops[Target(broken)].reason == "INTERNAL"
+        newest = store.events[-1]
+        envelope = RUN_CODEC.decode(newest.stored_bytes).envelope
+        envelope.type = "stretto.run.v1.NotKnown"
+        stored_bytes = envelope.SerializeToString(deterministic=True)
+        store.events[-1] = replace(newest, type=envelope.type, stored_bytes=stored_bytes)
+    fresh = MemoryViews()
+    async with projecting(store, fresh):
+        await until(lambda: len(fresh.stops) == len(VIEWS))
+    assert {stop.position for stop in fresh.stops.values()} == {newest.position}
+
+
 async def test_the_active_runs_are_the_view_and_the_log_after_it() -> None:
-    store, rows = new_store(), RowStore()
+    store = new_store()
     kernel = await start_kernel(store)
     log = MemoryLog(store, exclusive=False)
     ended = (await start(kernel)).answer.run_id
     grown = (await start(kernel, graph(task("b", queue="q", may_spawn=True)))).answer.run_id
-    fold = RunIndexFold(RUN_CODEC)
-    for event in store.events:
-        fold.apply(event)
-    await rows.save(fold.take_rows(), after=0, position=store.events[-1].position)
+    views = await rebuilt(store)
     worker = FrameWorker(kernel, queues=["default"])
     await until(lambda: len(worker.assignments) == 1)
     worker.succeed(worker.assignments[0].token)
     await until(lambda: len(worker.receipts) == 1)
     fresh = (await start(kernel, graph(task("c", queue="q")))).answer.run_id
-    active = {run.run_id: run for run in await find_active_runs(log, rows)}
+    active = {run.run_id: run for run in await find_active_runs(log, views)}
     assert ended not in active
     assert active[RunId(grown)].limited_queues == ("q",)
     assert active[RunId(fresh)].limited_queues is None, "what the view does not know may be any"

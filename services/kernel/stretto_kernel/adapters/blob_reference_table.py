@@ -1,30 +1,22 @@
-"""The view `blob_references` in PostgreSQL: written per partition, read over all of them."""
+"""The view `blob_references` as the sweep reads it: over every partition of the database."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
-from psycopg.sql import Composed, Identifier, Literal
+from psycopg.sql import Composed
 from stretto_core.eventlog.postgres.schema import PartitionSchema
-from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Namespace, Partition
 
 from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
-from stretto_kernel.adapters.named_statements import named_statements
-from stretto_kernel.adapters.tracked_view import TrackedView
+from stretto_kernel.adapters.view_tables import view_statements
 from stretto_kernel.app.blob_store import Untouched
 from stretto_kernel.app.blob_sweep import References
-from stretto_kernel.projections.blob_references import BLOB_REFERENCES, BlobReference
+from stretto_kernel.projections.blob_references import BLOB_REFERENCES
+from stretto_kernel.projections.store import Target
 
 _PARTITIONS = "SELECT partition FROM stretto.partitions"
-
-
-def blob_reference_view(
-    partition: Partition, tracking: TrackingRecorder
-) -> TrackedView[BlobReference]:
-    """Return the store of one partition's view."""
-    return TrackedView(tracking, BLOB_REFERENCES, _statements(partition), _columns)
 
 
 class BlobReferenceTables:
@@ -68,19 +60,4 @@ def _one(connection: Connection, statement: Composed) -> Any:
 
 
 def _statements(partition: Partition) -> dict[str, Composed]:
-    schema = PartitionSchema(partition).name
-    return named_statements(
-        "blob_references.sql",
-        {
-            "schema": Identifier(schema),
-            "table_name": Literal(f"{schema}.{BLOB_REFERENCES}"),
-            "follower": Literal(BLOB_REFERENCES),
-        },
-    )
-
-
-def _columns(rows: Sequence[BlobReference]) -> dict[str, list[object]]:
-    return {
-        "namespace": [row.namespace for row in rows],
-        "digest": [row.digest for row in rows],
-    }
+    return view_statements(PartitionSchema(partition).name, Target(BLOB_REFERENCES))

@@ -12,9 +12,10 @@ NEWEST_NS = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs: newest first, those before (before_ns, before_run_id); None = any.
+    """Which runs, by the time of their creation, and by id among those of the same; None = any.
 
-    labels_json: an object that the run's labels contain. since_ns: created then or later.
+    labels_json: an object that the run's labels contain. since_ns, before_ns: created from then on,
+    and before then. after: (create_ns, run_id) of the run before the first.
     """
 
     namespace: Namespace
@@ -23,7 +24,8 @@ class RunFilter:
     labels_json: str | None = None
     since_ns: int = 0
     before_ns: int = NEWEST_NS
-    before_run_id: str = ""
+    oldest_first: bool = False
+    after: tuple[int, str] | None = None
 
 
 class ListedRun(NamedTuple):

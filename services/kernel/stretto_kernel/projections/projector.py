@@ -1,123 +1,92 @@
-"""The batch projector: follows the log and keeps a view, in batches.
+"""The projector: keeps every view of a partition in step with the log, and makes views again.
 
-Each batch's rows and the follower's position are stored in one transaction, so that a crash
-between two batches repeats nothing and loses nothing. A batch is stored only onto the position it
-follows: a second projector of the same view, or one whose newest batches went with a crash of the
-server, is refused and reads on from where the view is.
+Views that are at the same position are folded together. One that is behind (it is new, or stood
+still) catches up beside the others and joins them between two batches; so does a fresh copy. Each
+batch's rows and positions are stored in one transaction onto the position they follow: a crash
+repeats nothing and loses nothing, and a second projector, or one whose newest batches went with a
+crash of the server, reads on from where the views are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import aclosing
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 from stretto_core.errors import Unavailable
+from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
-from stretto_core.eventlog.recorded import StoredEvent
 
-Row = TypeVar("Row")
-RowIn_contra = TypeVar("RowIn_contra", contravariant=True)
-RowOut_co = TypeVar("RowOut_co", covariant=True)
-FOLD_PAGE_EVENTS = 1_000
-FOLD_SLICE_EVENTS = 200
+from stretto_kernel.projections.cohort import Cohort
+from stretto_kernel.projections.fold_keeper import FoldKeeper
+from stretto_kernel.projections.fresh_folds import FreshFoldStore
+from stretto_kernel.projections.lead import Lead
+from stretto_kernel.projections.run_folds import TASKS_MAX, RunFolds
+from stretto_kernel.projections.store import PositionMoved, Target, ViewStore
+from stretto_kernel.projections.view import View
+
 AGAIN_S = 0.2
-PACE_S = 0.05
-"""Between the beginnings of two batches, unless the first was full: what comes in between is one
-batch, and a run that began and ended in it is one row. The first event after a rest waits for none.
-"""
-FULL_BATCH_EVENTS = 500
 
 
-class PositionMoved(Exception):
-    """The view is not where this projector left it: another one is at work, or rows were lost."""
+class Projector:
+    """Keeps the views of one partition.
 
+    fresh: where fresh folds are asked for; None = none are. tasks_max: see `RunFolds`.
+    """
 
-class ViewFold(Protocol[RowOut_co]):
-    """What events mean for a view: pure."""
-
-    def forget_all(self) -> None:
-        """Forget everything folded: what was changed may not have been stored."""
-        ...
-
-    def missing_after(self, stored: StoredEvent) -> int | None:
-        """After which version of its stream the events before this one are needed; None: none."""
-        ...
-
-    def apply(self, stored: StoredEvent) -> None:
-        """Fold the event; one that is folded already changes nothing."""
-        ...
-
-    def take_rows(self) -> Sequence[RowOut_co]:
-        """Return the rows changed since the last call."""
-        ...
-
-
-class ViewStore(Protocol[RowIn_contra]):
-    """Where the rows of a view and the follower's position are kept."""
-
-    async def prepare(self) -> None:
-        """Make the table if it is missing. Raises Unavailable."""
-        ...
-
-    async def position(self) -> int:
-        """Up to which position the view is done. Raises Unavailable."""
-        ...
-
-    async def save(self, rows: Sequence[RowIn_contra], *, after: int, position: int) -> None:
-        """Store rows and position in one transaction onto a view that is at `after`.
-
-        Raises PositionMoved, Unavailable.
-        """
-        ...
-
-
-class Projector(Generic[Row]):
-    """Keeps one view of one partition."""
-
-    def __init__(self, log: EventLog, store: ViewStore[Row], fold: ViewFold[Row]) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        store: ViewStore,
+        views: Sequence[View],
+        codec: Codec,
+        *,
+        fresh: FreshFoldStore | None = None,
+        tasks_max: int = TASKS_MAX,
+    ) -> None:
         self._log = log
         self._store = store
-        self._fold = fold
+        self._targets = [Target(view) for view in views]
+        self._codec = codec
+        self._fresh = fresh
+        self._tasks_max = tasks_max
         self._logger = structlog.get_logger("stretto.kernel.projector")
 
     async def run(self) -> None:
         """Follow the log until cancelled; a store that is down is tried again."""
         while True:
             try:
-                await self._store.prepare()
-                await self._follow()
-            except (Unavailable, PositionMoved) as cause:
-                self._logger.info("projector.again", cause=type(cause).__name__)
-                await asyncio.sleep(AGAIN_S)
+                await self._keep()
+            except* (Unavailable, PositionMoved) as causes:
+                kinds = sorted({type(cause).__name__ for cause in causes.exceptions})
+                self._logger.info("projector.again", causes=kinds)
+            await asyncio.sleep(AGAIN_S)
 
-    async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._fold.forget_all()
-        position = await self._store.position()
-        async with aclosing(self._log.subscribe(after_position=position)) as batches:
-            async for batch in batches:
-                next_s = loop.time() + PACE_S
-                await self._project(batch, after=position)
-                position = batch[-1].position
-                if len(batch) < FULL_BATCH_EVENTS:
-                    await asyncio.sleep(next_s - loop.time())
+    async def _keep(self) -> None:
+        positions = await self._positions()
+        furthest = max(positions.values(), default=0)
+        by_position: dict[int, list[Target]] = {furthest: []}
+        for target, position in positions.items():
+            by_position.setdefault(position, []).append(target)
+        lead = Lead(self._log, self._cohort(by_position.pop(furthest), furthest))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lead.follow(), name="follow-log")
+            for position, targets in by_position.items():
+                group.create_task(lead.join(self._cohort(targets, position)), name="catch-up")
+            if self._fresh is not None:
+                keeper = FoldKeeper(self._store, self._fresh, lead, self._targets, self._cohort)
+                group.create_task(keeper.run(), name="fresh-folds")
 
-    async def _project(self, batch: Sequence[StoredEvent], *, after: int) -> None:
-        for index, stored in enumerate(batch, start=1):
-            await self._catch_up(stored)
-            self._fold.apply(stored)
-            if index % FOLD_SLICE_EVENTS == 0:
-                await asyncio.sleep(0)
-        rows = self._fold.take_rows()
-        await self._store.save(rows, after=after, position=batch[-1].position)
+    async def _positions(self) -> Mapping[Target, int]:
+        last = await self._log.position()
+        positions = await self._store.prepare(self._targets)
+        # A view of a future that the record, restored, does not have.
+        beyond = [target for target, position in positions.items() if position > last]
+        if beyond:
+            await self._store.empty(beyond)
+            positions = await self._store.prepare(self._targets)
+        return positions
 
-    async def _catch_up(self, stored: StoredEvent) -> None:
-        """Fold what comes before the event, when its run is not in the cache."""
-        while (version := self._fold.missing_after(stored)) is not None:
-            limit = min(stored.version - 1 - version, FOLD_PAGE_EVENTS)
-            page = await self._log.read_stream(stored.stream, after_version=version, limit=limit)
-            for event in page.events:
-                self._fold.apply(event)
+    def _cohort(self, targets: Iterable[Target], position: int) -> Cohort:
+        folds = RunFolds(self._codec, tasks_max=self._tasks_max)
+        return Cohort(self._log, self._store, folds, targets, position)

@@ -136,5 +136,4 @@ def _after_page(found: RunFilter, page_token: str) -> RunFilter:
     if not page_token:
         return found
     create_ns, run_id = decode_token("page_token", "runs", page_token, part_count=2)
-    before_ns = token_number("page_token", create_ns)
-    return replace(found, before_ns=before_ns, before_run_id=run_id)
+    return replace(found, after=(token_number("page_token", create_ns), run_id))

@@ -183,6 +183,54 @@ WAIT_REASON_QUEUE_LIMIT: WaitReason.ValueType  # 10
 """READY, and its queue's concurrency limit is reached."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
+class _AttemptOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
+    """Never valid."""
+    ATTEMPT_OUTCOME_RUNNING: _AttemptOutcome.ValueType  # 1
+    """It has not ended."""
+    ATTEMPT_OUTCOME_SUCCEEDED: _AttemptOutcome.ValueType  # 2
+    """Its result was accepted."""
+    ATTEMPT_OUTCOME_FAILED: _AttemptOutcome.ValueType  # 3
+    """Its holder said so."""
+    ATTEMPT_OUTCOME_LOST: _AttemptOutcome.ValueType  # 4
+    """Its lease ended without a word of its holder."""
+    ATTEMPT_OUTCOME_RELEASED: _AttemptOutcome.ValueType  # 5
+    """It was given back and consumed no try."""
+    ATTEMPT_OUTCOME_TIMED_OUT: _AttemptOutcome.ValueType  # 6
+    """Its time, or its task's, was up."""
+    ATTEMPT_OUTCOME_CANCELLED: _AttemptOutcome.ValueType  # 7
+    """It was asked to stop, or its lease was revoked when its run's grace was over."""
+    ATTEMPT_OUTCOME_KILLED: _AttemptOutcome.ValueType  # 8
+    """Its lease was revoked by a kill of its run."""
+
+class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
+    """How an attempt ended."""
+
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
+"""Never valid."""
+ATTEMPT_OUTCOME_RUNNING: AttemptOutcome.ValueType  # 1
+"""It has not ended."""
+ATTEMPT_OUTCOME_SUCCEEDED: AttemptOutcome.ValueType  # 2
+"""Its result was accepted."""
+ATTEMPT_OUTCOME_FAILED: AttemptOutcome.ValueType  # 3
+"""Its holder said so."""
+ATTEMPT_OUTCOME_LOST: AttemptOutcome.ValueType  # 4
+"""Its lease ended without a word of its holder."""
+ATTEMPT_OUTCOME_RELEASED: AttemptOutcome.ValueType  # 5
+"""It was given back and consumed no try."""
+ATTEMPT_OUTCOME_TIMED_OUT: AttemptOutcome.ValueType  # 6
+"""Its time, or its task's, was up."""
+ATTEMPT_OUTCOME_CANCELLED: AttemptOutcome.ValueType  # 7
+"""It was asked to stop, or its lease was revoked when its run's grace was over."""
+ATTEMPT_OUTCOME_KILLED: AttemptOutcome.ValueType  # 8
+"""Its lease was revoked by a kill of its run."""
+Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
+
 @_typing.final
 class Run(_message.Message):
     """One durable execution of a plan, as read."""
@@ -518,3 +566,67 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """One attempt and the lease that it ran under."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task's name inside the run."""
+    activation: _builtins.int
+    """Which life of the task."""
+    attempt: _builtins.int
+    """Which try of that life."""
+    epoch: _builtins.int
+    """The fencing token of its lease."""
+    worker_id: _builtins.str
+    """Who held it."""
+    session_id: _builtins.str
+    """The process that held it."""
+    outcome: Global___AttemptOutcome.ValueType
+    """How it ended, or RUNNING."""
+    @_builtins.property
+    def lease_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was leased."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while it runs."""
+
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure:
+        """Why it was not a success, where something is known."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        activation: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        outcome: Global___AttemptOutcome.ValueType = ...,
+        lease_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        failure: _failure_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "lease_time", b"lease_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "attempt", b"attempt", "end_time", b"end_time", "epoch", b"epoch", "failure", b"failure", "lease_time", b"lease_time", "outcome", b"outcome", "session_id", b"session_id", "task", b"task", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015

@@ -58,14 +58,25 @@ def to_run(
 def to_task(state: RunState, task: TaskName, now_ns: int) -> pb.Task:
     """Return one task as read at `now_ns`. Raises TaskNotFound."""
     record = find(state, task)
+    phase = record.phase
+    shown = task_of_its_own(state, record)
+    shown.state = task_state(state, task, now_ns)
+    shown.wait_reason = wait_reason(state, task, now_ns)
+    if shown.wait_reason == pb.WAIT_REASON_BACKOFF and isinstance(phase, Open):
+        shown.not_before_time.FromNanoseconds(phase.not_before_ns)
+    if not record.ended and (ended_ns := _given_up_ns(state, record)):
+        shown.end_time.FromNanoseconds(ended_ns)
+    return shown
+
+
+def task_of_its_own(state: RunState, record: TaskRecord) -> pb.Task:
+    """Return what a task's own events say: without its state, which the run has a part in."""
     spec = record.spec
     lease = record.last_lease
     phase = record.phase
     shown = pb.Task(
-        name=task_name(state, task),
-        task=task,
-        state=task_state(state, task, now_ns),
-        wait_reason=wait_reason(state, task, now_ns),
+        name=task_name(state, record.name),
+        task=record.name,
         activation=record.activation,
         attempt=lease.attempt if lease else 0,
         epoch=record.epoch,
@@ -80,24 +91,17 @@ def to_task(state: RunState, task: TaskName, now_ns: int) -> pb.Task:
         clean_up=spec.clean_up,
         artifacts=phase.artifacts if isinstance(phase, Succeeded) else (),
     )
-    if shown.wait_reason == pb.WAIT_REASON_BACKOFF and isinstance(phase, Open):
-        shown.not_before_time.FromNanoseconds(phase.not_before_ns)
     if record.ready_ns:
         shown.ready_time.FromNanoseconds(record.ready_ns)
     if lease:
         shown.lease_time.FromNanoseconds(lease.leased_ns)
-    if ended_ns := _ended_ns(state, record):
-        shown.end_time.FromNanoseconds(ended_ns)
+    if isinstance(phase, Succeeded | Failed | Cancelled | Skipped):
+        shown.end_time.FromNanoseconds(phase.ended_ns)
     return shown
 
 
-def _ended_ns(state: RunState, record: TaskRecord) -> int:
-    """When the task ended, 0 while it has not: of itself, or by what ended the run around it."""
-    match record.phase:
-        case Succeeded(ended_ns=ns) | Failed(ended_ns=ns) | Cancelled(ended_ns=ns):
-            return ns
-        case Skipped(ended_ns=ns):
-            return ns
+def _given_up_ns(state: RunState, record: TaskRecord) -> int:
+    """When the run around it ended a task that had not ended of itself; 0 = it has not."""
     if not is_given_up(state, record):
         return 0
     if state.stopping is not None and not record.spec.clean_up:

@@ -1,0 +1,21 @@
+-- The view run_phases: what a run does to all of its tasks, from a version on until its next row.
+
+-- name: create
+CREATE TABLE {table} (
+    run_id text NOT NULL,
+    from_version bigint NOT NULL,
+    state smallint NOT NULL,
+    ordinary smallint NOT NULL,
+    clean_up boolean NOT NULL,
+    held boolean NOT NULL,
+    given_up_ns bigint NOT NULL,
+    ended_ns bigint NOT NULL,
+    PRIMARY KEY (run_id, from_version)
+);
+
+-- name: upsert
+INSERT INTO {table}
+SELECT * FROM unnest(
+    %(run_id)s::text[], %(from_version)s::bigint[], %(state)s::smallint[], %(ordinary)s::smallint[],
+    %(clean_up)s::boolean[], %(held)s::boolean[], %(given_up_ns)s::bigint[], %(ended_ns)s::bigint[]
+);

@@ -1,0 +1,38 @@
+-- The view tasks: a row for each version of a task by its own events; `to_version` is the version of
+-- the next one, null for the newest. As of a version v of the run a task is as the row with
+-- from_version <= v and (to_version is null or to_version > v) says.
+
+-- name: create
+CREATE TABLE {table} (
+    run_id text NOT NULL,
+    task text NOT NULL,
+    from_version bigint NOT NULL,
+    to_version bigint,
+    number integer NOT NULL,
+    phase smallint NOT NULL,
+    clean_up boolean NOT NULL,
+    not_before_ns bigint NOT NULL,
+    queue text NOT NULL,
+    shown bytea NOT NULL,
+    PRIMARY KEY (run_id, number, from_version)
+);
+CREATE INDEX ON {table} (run_id, phase, number) WHERE to_version IS NULL;
+
+-- name: upsert
+WITH new AS MATERIALIZED (
+    SELECT *, lead(from_version) OVER (PARTITION BY run_id, number ORDER BY from_version) AS to_version,
+           min(from_version) OVER (PARTITION BY run_id, number) AS first_version
+    FROM unnest(
+        %(run_id)s::text[], %(task)s::text[], %(from_version)s::bigint[], %(number)s::integer[],
+        %(phase)s::smallint[], %(clean_up)s::boolean[], %(not_before_ns)s::bigint[],
+        %(queue)s::text[], %(shown)b::bytea[]
+    ) AS new (run_id, task, from_version, number, phase, clean_up, not_before_ns, queue, shown)
+), closed AS (
+    UPDATE {table} AS kept SET to_version = new.from_version FROM new
+    WHERE new.from_version = new.first_version AND kept.run_id = new.run_id
+      AND kept.number = new.number AND kept.to_version IS NULL
+)
+INSERT INTO {table} (run_id, task, from_version, to_version, number, phase, clean_up, not_before_ns,
+                     queue, shown)
+SELECT run_id, task, from_version, to_version, number, phase, clean_up, not_before_ns, queue, shown
+FROM new;

@@ -1,0 +1,67 @@
+-- What is known of views as a whole: how far each is, why one stands still, and fresh folds of them.
+-- All of it can be dropped with the views.
+
+-- name: create
+CREATE TABLE IF NOT EXISTS {schema}.view_stops_v1 (
+    view text PRIMARY KEY,
+    position bigint NOT NULL,
+    reason text NOT NULL,
+    message text NOT NULL,
+    stop_time timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE IF NOT EXISTS {schema}.fresh_folds_v1 (
+    fold_id text PRIMARY KEY,
+    ask_number bigint GENERATED ALWAYS AS IDENTITY,
+    done boolean NOT NULL,
+    fold jsonb NOT NULL
+);
+-- At most one at a time, whoever asks.
+CREATE UNIQUE INDEX IF NOT EXISTS fresh_folds_v1_open ON {schema}.fresh_folds_v1 (done) WHERE NOT done;
+
+-- name: positions
+SELECT application_name AS view, max(notification_id) AS position FROM {schema}.tracking
+WHERE application_name = ANY(%(views)s::text[]) GROUP BY application_name;
+
+-- name: forget
+DELETE FROM {schema}.tracking WHERE application_name = ANY(%(views)s::text[]);
+
+-- name: stop
+INSERT INTO {schema}.view_stops_v1 AS kept (view, position, reason, message)
+VALUES (%(view)s, %(position)s, %(reason)s, %(message)s)
+ON CONFLICT (view) DO UPDATE SET
+    position = excluded.position, reason = excluded.reason, message = excluded.message,
+    stop_time = CASE WHEN kept.position = excluded.position THEN kept.stop_time ELSE now() END;
+
+-- name: follow
+DELETE FROM {schema}.view_stops_v1 WHERE view = ANY(%(views)s::text[]);
+
+-- name: stops
+SELECT view, position, reason, message, stop_time FROM {schema}.view_stops_v1;
+
+-- name: sizes
+-- About, as the planner knows it; a table that was never looked at has -1.
+SELECT relname AS view, greatest(reltuples, 0)::bigint AS row_count FROM pg_class
+WHERE relnamespace = to_regnamespace(%(schema)s) AND relkind = 'r' AND relname = ANY(%(views)s);
+
+-- name: log_position
+SELECT coalesce(max(notification_id), 0) AS position FROM {schema}.events;
+
+-- name: exists
+SELECT to_regclass(%(table)s) IS NOT NULL AS found;
+
+-- name: open_fold
+SELECT fold FROM {schema}.fresh_folds_v1 WHERE NOT done;
+
+-- name: read_fold
+SELECT fold FROM {schema}.fresh_folds_v1 WHERE fold_id = %(fold_id)s;
+
+-- name: ask_fold
+INSERT INTO {schema}.fresh_folds_v1 (fold_id, done, fold) VALUES (%(fold_id)s, false, %(fold)s)
+ON CONFLICT DO NOTHING;
+
+-- name: note_fold
+UPDATE {schema}.fresh_folds_v1 SET done = %(done)s, fold = %(fold)s WHERE fold_id = %(fold_id)s;
+
+-- name: prune_folds
+DELETE FROM {schema}.fresh_folds_v1 WHERE done AND ask_number <
+    (SELECT max(ask_number) - 20 FROM {schema}.fresh_folds_v1);

@@ -1,0 +1,158 @@
+"""Views in PostgreSQL: their tables, and how far each is, stored together.
+
+Each view's SQL is in `sql/<view>.sql`: `create` and `upsert`, for the table that they are given.
+Commits are not awaited (synchronous_commit is off): a crash of the server may take a view's newest
+rows, and its position goes with them. Blocking calls run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from eventsourcing.persistence import IntegrityError, PersistenceError
+from psycopg import Cursor, Error
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composed, Identifier, Literal
+from stretto_core.eventlog.port import StoreDown
+from stretto_core.eventlog.postgres.schema import PartitionSchema
+from stretto_core.eventlog.postgres.tracking import TrackingRecorder
+from stretto_core.ids import Partition
+
+from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.projections.store import Change, PositionMoved, Stop, Target
+from stretto_kernel.projections.view import View
+
+R = TypeVar("R")
+
+
+class ViewTables:
+    """Implements ViewStore over the connections that `tracking` uses."""
+
+    def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
+        self.schema = PartitionSchema(partition).name
+        self._tracking = tracking
+        self._statements: dict[Target, dict[str, Composed]] = {}
+        self._common = named_statements("views.sql", {"schema": Identifier(self.schema)})
+
+    async def prepare(self, targets: Collection[Target]) -> Mapping[Target, int]:
+        """See `ViewStore`."""
+
+        def make(cursor: Cursor[DictRow]) -> Mapping[Target, int]:
+            cursor.execute(self._common["create"])
+            for target in targets:
+                row = cursor.execute(
+                    "SELECT to_regclass(%s) IS NULL AS missing", (f"{self.schema}.{target.table}",)
+                ).fetchone()
+                if row is not None and row["missing"]:
+                    self._empty(cursor, target)
+                    cursor.execute(self.statements(target)["create"])
+            return self._positions(cursor, targets)
+
+        return await self.transact(make)
+
+    async def empty(self, targets: Collection[Target]) -> None:
+        """See `ViewStore`."""
+
+        def drop(cursor: Cursor[DictRow]) -> None:
+            for target in targets:
+                self._empty(cursor, target)
+
+        await self.transact(drop)
+
+    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
+        """See `ViewStore`."""
+
+        def store(cursor: Cursor[DictRow]) -> None:
+            cursor.execute("SET LOCAL synchronous_commit = off")
+            found = self._positions(cursor, [change.target for change in changes])
+            if any(at != after for at in found.values()):
+                raise PositionMoved
+            for target, rows in changes:
+                try:
+                    self._tracking.insert_in(cursor, target.table, position)
+                except IntegrityError as error:
+                    raise PositionMoved from error
+                if rows:
+                    columns = _columns(target.view, rows)
+                    cursor.execute(self.statements(target)["upsert"], columns, prepare=True)
+
+        await self.transact(store)
+
+    async def note_stop(self, target: Target, stop: Stop) -> None:
+        """See `ViewStore`."""
+        noted = {
+            "view": target.table,
+            "position": stop.position,
+            "reason": stop.reason,
+            "message": stop.message,
+        }
+        await self.transact(lambda cursor: _run(cursor, self._common["stop"], noted))
+
+    async def note_following(self, targets: Collection[Target]) -> None:
+        """See `ViewStore`."""
+        tables = {"views": [target.table for target in targets]}
+        await self.transact(lambda cursor: _run(cursor, self._common["follow"], tables))
+
+    async def transact(self, work: Callable[[Cursor[DictRow]], R], *, commit: bool = True) -> R:
+        """Return what `work` returns, in a transaction of its own. Raises StoreDown."""
+
+        def do() -> R:
+            with self._transaction(commit=commit) as cursor:
+                return work(cursor)
+
+        return await asyncio.to_thread(do)
+
+    def statements(self, target: Target) -> dict[str, Composed]:
+        """Return the view's statements for one of its tables."""
+        found = self._statements.get(target)
+        if found is None:
+            found = view_statements(self.schema, target)
+            self._statements[target] = found
+        return found
+
+    def _positions(self, cursor: Cursor[DictRow], targets: Collection[Target]) -> dict[Target, int]:
+        rows = cursor.execute(
+            self._common["positions"], {"views": [target.table for target in targets]}, prepare=True
+        ).fetchall()
+        found = {row["view"]: int(row["position"]) for row in rows}
+        return {target: found.get(target.table, 0) for target in targets}
+
+    def _empty(self, cursor: Cursor[DictRow], target: Target) -> None:
+        cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, target.table)))
+        _run(cursor, self._common["forget"], {"views": [target.table]})
+
+    @contextmanager
+    def _transaction(self, *, commit: bool) -> Iterator[Cursor[DictRow]]:
+        try:
+            with self._tracking.datastore.transaction(commit=commit) as cursor:
+                yield cursor
+        except (PersistenceError, Error) as error:
+            raise StoreDown(f"the views cannot be reached: {error}") from error
+
+
+def view_statements(schema: str, target: Target) -> dict[str, Composed]:
+    """Return the statements of a view's file, for one of its tables."""
+    return named_statements(
+        f"{target.view.name}.sql",
+        {
+            "table": Identifier(schema, target.table),
+            "schema": Identifier(schema),
+            "table_name": Literal(f"{schema}.{target.table}"),
+            "follower": Literal(target.table),
+        },
+    )
+
+
+def _run(cursor: Cursor[DictRow], statement: Composed, parameters: dict[str, Any]) -> None:
+    cursor.execute(statement, parameters)
+
+
+def _columns(view: View, rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Return the rows as an array for each column."""
+    return {
+        name: list(column)
+        for name, column in zip(view.columns, zip(*rows, strict=True), strict=True)
+    }

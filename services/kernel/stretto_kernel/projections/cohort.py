@@ -1,0 +1,200 @@
+"""Views that are at the same position: one fold of each event, one transaction for a batch.
+
+While a batch is stored the next one is folded; their order stays. An event that cannot be read or
+folded stops the views that read it, at the event before it; the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+import structlog
+from stretto_core.errors import Refusal, Unavailable
+from stretto_core.eventlog.port import EventLog
+from stretto_core.eventlog.recorded import StoredEvent
+
+from stretto_kernel.projections.run_folds import RunFolds, is_of_run
+from stretto_kernel.projections.store import Change, Stop, Target, ViewStore
+from stretto_kernel.projections.view import FoldedRun, Key, Row, Step
+
+FOLD_PAGE_EVENTS = 1_000
+FOLD_SLICE_EVENTS = 200
+
+
+class _Unfoldable(Exception):
+    """Views that cannot take an event, each with the reason."""
+
+    def __init__(self, index: int, causes: dict[Target, Exception]) -> None:
+        super().__init__(index)
+        self.index = index
+        self.causes = causes
+
+
+class Cohort:
+    """Keeps some tables in step. Its state is void after an exception of any method."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: ViewStore,
+        folds: RunFolds,
+        targets: Iterable[Target],
+        position: int,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._folds = folds
+        self.targets = list(targets)
+        self.position = position
+        self.stops: dict[Target, Stop] = {}
+        self._rows: dict[Target, dict[Key, Row]] = {}
+        self._changed: dict[FoldedRun, None] = {}
+        self._saving: asyncio.Task[None] | None = None
+        self._unsaid = True
+        self._logger = structlog.get_logger("stretto.kernel.projector")
+
+    async def project(self, batch: Sequence[StoredEvent]) -> None:
+        """Fold the next events of the log; their rows are stored by the next call's end.
+
+        Raises Unavailable, PositionMoved.
+        """
+        while batch:
+            try:
+                await self._fold(batch)
+            except _Unfoldable as unfoldable:
+                # The fold is past what may be stored: fold again what comes before the event.
+                await self.settle()
+                self._forget()
+                await self._fold(batch[: unfoldable.index])
+                self._save(batch[: unfoldable.index])
+                await self.settle()
+                for target, cause in unfoldable.causes.items():
+                    await self._stop(target, batch[unfoldable.index], cause)
+                batch = batch[unfoldable.index :]
+            else:
+                await self.settle()
+                self._save(batch)
+                return
+
+    async def settle(self) -> None:
+        """Return once everything folded is stored. Raises Unavailable, PositionMoved."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            await saving
+            if self._unsaid:
+                self._unsaid = False
+                await self._store.note_following(self.targets)
+
+    def close(self) -> None:
+        """Leave what is being stored to itself."""
+        if self._saving is not None:
+            self._saving.cancel()
+
+    async def _fold(self, batch: Sequence[StoredEvent]) -> None:
+        of_runs = [each for each in self.targets if each.view.reads is None]
+        by_themselves = [each for each in self.targets if each.view.reads is not None]
+        for index, stored in enumerate(batch):
+            causes: dict[Target, Exception] = {}
+            step: Step | None = None
+            if is_of_run(stored):
+                if of_runs:
+                    try:
+                        step = await self._fold_run(stored)
+                        self._take(step, of_runs, causes)
+                    except Unavailable:
+                        raise
+                    except Exception as error:
+                        causes.update(dict.fromkeys(of_runs, error))
+                self._take_alone(stored, step, by_themselves, causes)
+            if causes:
+                raise _Unfoldable(index, causes)
+            if index % FOLD_SLICE_EVENTS == FOLD_SLICE_EVENTS - 1:
+                await asyncio.sleep(0)
+
+    async def _fold_run(self, stored: StoredEvent) -> Step:
+        while (version := self._folds.missing_after(stored)) is not None:
+            limit = min(stored.version - 1 - version, FOLD_PAGE_EVENTS)
+            page = await self._log.read_stream(stored.stream, after_version=version, limit=limit)
+            for event in page.events:
+                self._folds.fold(event)
+            if not page.events:
+                raise LookupError(f"{stored.stream} has no version {version + 1}")
+        step = self._folds.fold(stored)
+        self._changed[step.run] = None
+        return step
+
+    def _take(self, step: Step, targets: Sequence[Target], causes: dict[Target, Exception]) -> None:
+        for target in targets:
+            of_event = target.view.of_event
+            if of_event is None:
+                continue
+            try:
+                self._put(target, of_event(step))
+            except Exception as error:
+                causes[target] = error
+
+    def _take_alone(
+        self,
+        stored: StoredEvent,
+        step: Step | None,
+        targets: Sequence[Target],
+        causes: dict[Target, Exception],
+    ) -> None:
+        for target in targets:
+            reads, of_event = target.view.reads, target.view.of_event
+            assert reads is not None and of_event is not None, "it reads events by themselves"
+            if stored.type not in reads and self._folds.knows(stored.type):
+                continue
+            try:
+                if step is None:
+                    decoded = self._folds.read(stored)
+                    step = Step(decoded.envelope, decoded.recorded)
+                self._put(target, of_event(step))
+            except Exception as error:
+                causes[target] = error
+
+    def _put(self, target: Target, changed: Iterable[Row]) -> None:
+        rows = self._rows.setdefault(target, {})
+        key_of, merge = target.view.key, target.view.merge
+        for row in changed:
+            key = key_of(row)
+            kept = rows.get(key)
+            rows[key] = row if kept is None else merge(kept, row)
+
+    def _save(self, batch: Sequence[StoredEvent]) -> None:
+        if not batch:
+            return
+        changes = []
+        for target in self.targets:
+            of_run: Callable[[FoldedRun], Row] | None = target.view.of_run
+            if of_run is not None:
+                changes.append(Change(target, [of_run(run) for run in self._changed]))
+            else:
+                changes.append(Change(target, list(self._rows.get(target, {}).values())))
+        self._folds.trim(list(self._changed))
+        self._rows, self._changed = {}, {}
+        after, self.position = self.position, batch[-1].position
+        if changes:
+            save = self._store.save(changes, after=after, position=self.position)
+            self._saving = asyncio.create_task(save, name="save-views")
+
+    def _forget(self) -> None:
+        self._folds.forget_all()
+        self._rows, self._changed = {}, {}
+
+    async def _stop(self, target: Target, stored: StoredEvent, cause: Exception) -> None:
+        reason = cause.reason_word if isinstance(cause, Refusal) else "INTERNAL"
+        message = str(cause) if isinstance(cause, Refusal) else f"{type(cause).__name__}: {cause}"
+        stop = Stop(stored.position, reason, f"{stored.stream} version {stored.version}: {message}")
+        self._logger.error(
+            "view.stopped",
+            view=target.table,
+            position=stored.position,
+            reason=reason,
+            exc_info=cause,
+        )
+        self.targets.remove(target)
+        self.stops[target] = stop
+        if not target.is_copy:
+            await self._store.note_stop(target, stop)

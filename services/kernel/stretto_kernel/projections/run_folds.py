@@ -1,0 +1,130 @@
+"""Runs folded from the log, once for all views: a bounded cache, and the check of what is read.
+
+Pure. A run that is not in the cache is folded again from its first event; ended runs leave at once.
+What cannot be read, or does not follow from the event before it by its hash, is refused: a view
+built over it would say what nobody recorded.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from google.protobuf.message import Message
+from stretto.run.v1 import events_pb2 as ev
+from stretto_core.eventlog.chain import chain_hash
+from stretto_core.eventlog.codec import Codec, Decoded, UnreadableEvent
+from stretto_core.eventlog.recorded import StoredEvent
+from stretto_core.ids import Namespace, RunId, TaskName, partition_of
+
+from stretto_kernel.domain.run import evolve, new_run
+from stretto_kernel.domain.run.evolve import EVOLVED
+from stretto_kernel.domain.run.task import Phase
+from stretto_kernel.projections.view import FoldedRun, Step
+
+TASKS_MAX = 200_000
+"""How many tasks the runs in the cache have together, about."""
+DEFAULT_QUEUE = "default"
+
+
+class RunFolds:
+    """The runs at work."""
+
+    def __init__(self, codec: Codec, *, tasks_max: int = TASKS_MAX) -> None:
+        self._codec = codec
+        self._tasks_max = tasks_max
+        self._runs: OrderedDict[RunId, FoldedRun] = OrderedDict()
+
+    def forget_all(self) -> None:
+        """Forget every run."""
+        self._runs.clear()
+
+    def missing_after(self, stored: StoredEvent) -> int | None:
+        """After which version of its run the events before this one are needed; None: none are."""
+        folded = self._runs.get(RunId(stored.stream))
+        version = 0 if folded is None else folded.state.version
+        return version if version + 1 < stored.version else None
+
+    def fold(self, stored: StoredEvent) -> Step:
+        """Fold a run's next event. Raises UnreadableEvent, with nothing changed."""
+        decoded = self.read(stored)
+        folded = self._runs.get(RunId(stored.stream)) or self._begin(stored, decoded)
+        if decoded.envelope.previous_hash != folded.chain_hash:
+            raise UnreadableEvent(
+                "its previous hash is not the hash of the event before",
+                stream=stored.stream,
+                version=str(stored.version),
+            )
+        folded.chain_hash = chain_hash(folded.chain_hash, stored.stored_bytes)
+        event = decoded.recorded.event
+        before = _phase_of_named(folded, event)
+        evolve(folded.state, decoded.recorded)
+        if queues := _queues(event):
+            folded.queues.update(dict.fromkeys(queues))
+        touched = folded.state.take_touched()
+        for task in touched.tasks:
+            folded.numbers.setdefault(task, len(folded.numbers))
+        self._runs.move_to_end(folded.state.run_id)
+        return Step(decoded.envelope, decoded.recorded, folded, touched, before)
+
+    def knows(self, type_name: str) -> bool:
+        """Whether events of that type can be read."""
+        return self._codec.knows(type_name)
+
+    def read(self, stored: StoredEvent) -> Decoded:
+        """Return the event taken apart. Raises UnreadableEvent."""
+        decoded = self._codec.decode(stored.stored_bytes)
+        envelope = decoded.envelope
+        said = (envelope.stream, envelope.version, envelope.type)
+        if said != (stored.stream, stored.version, stored.type):
+            raise UnreadableEvent(
+                f"its envelope says {' '.join(map(str, said))}",
+                stream=stored.stream,
+                version=str(stored.version),
+            )
+        return decoded
+
+    def trim(self, ended: list[FoldedRun]) -> None:
+        """Forget the ended ones of these runs, and the longest unused beyond the bound."""
+        for folded in ended:
+            if folded.state.end is not None:
+                self._runs.pop(folded.state.run_id, None)
+        task_count = sum(folded.state.task_count for folded in self._runs.values())
+        while task_count > self._tasks_max:
+            _, gone = self._runs.popitem(last=False)
+            task_count -= gone.state.task_count
+
+    def _begin(self, stored: StoredEvent, first: Decoded) -> FoldedRun:
+        run_id = RunId(stored.stream)
+        namespace = Namespace(first.envelope.namespace)
+        folded = FoldedRun(new_run(run_id, namespace), first.envelope.principal)
+        self._runs[run_id] = folded
+        return folded
+
+
+def is_of_run(stored: StoredEvent) -> bool:
+    """Whether the event is a fact of a run: other streams have other folds."""
+    return partition_of(stored.stream) is not None
+
+
+def _phase_of_named(folded: FoldedRun, event: Any) -> Phase | None:
+    if type(event) not in _OF_A_TASK:
+        return None
+    record = folded.state.tasks.get(TaskName(event.task))
+    return None if record is None else record.phase
+
+
+_OF_A_TASK = frozenset(kind for kind in EVOLVED if "task" in kind.DESCRIPTOR.fields_by_name)
+
+
+def _queues(event: Message) -> list[str]:
+    match event:
+        case ev.RunStarted():
+            tasks = event.plan.tasks
+        case ev.TasksAdded() | ev.TasksSpawned():
+            tasks = event.tasks
+        case ev.AttemptSucceeded():
+            tasks = event.spawned
+        case _:
+            return []
+    return [task.queue or DEFAULT_QUEUE for task in tasks]
