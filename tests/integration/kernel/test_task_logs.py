@@ -16,10 +16,11 @@ from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
 from stretto.work.v1 import work_service_pb2 as work_pb
 from stretto.work.v1.work_service_pb2_grpc import WorkServiceStub
 from stretto_core.rpc.status import from_status
-from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_sweep import TaskLogSweep
+from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_index import RUN_INDEX
 
 from tests.integration.kernel.serving import (
@@ -302,12 +303,12 @@ async def test_the_sweep_takes_ended_runs_and_old_entries_and_nothing_else(
         connection.execute("UPDATE stretto_p0.task_log_v1 SET store_ns = 1 WHERE content = 'old'")
         connection.execute("UPDATE stretto_p0.task_log_runs_v1 SET oldest_ns = 1")
     await append(kernel, live, chunk(2, b"new"))
-    store = RunIndexTable(PARTITION, kernel.log.tracking)
-    projector = asyncio.create_task(Projector(kernel.log, store, RunIndexFold(RUN_CODEC)).run())
+    views = ViewTables(PARTITION, kernel.log.tracking)
+    projector = asyncio.create_task(Projector(kernel.log, views, VIEWS, RUN_CODEC).run())
     sweep = TaskLogSweep(fresh_database, PARTITION)
     try:
         position = await kernel.log.position()
-        while await kernel.log.tracking_position(RUN_INDEX) < position:
+        while await kernel.log.tracking_position(RUN_INDEX.table) < position:
             pass
         assert await sweep.sweep(before_ns=2, ended_before_ns=2) == 1, "what is old goes"
         assert content(await read(kernel, live_run)) == b"new"

@@ -15,6 +15,7 @@ from stretto_core.ids import Partition
 from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
 from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.adapters.task_log_table import RUNS_TABLE
+from stretto_kernel.projections.run_index import RUN_INDEX
 
 RUNS_PER_LOOK = 1_000
 ENTRIES_PER_STATEMENT = 5_000
@@ -30,7 +31,8 @@ class TaskLogSweep:
             {
                 "schema": Identifier(schema),
                 "runs_table": Literal(f"{schema}.{RUNS_TABLE}"),
-                "run_index": Literal(f"{schema}.run_index_v1"),
+                "run_index": Literal(f"{schema}.{RUN_INDEX.table}"),
+                "run_index_table": Identifier(schema, RUN_INDEX.table),
             },
         )
         self._lane = DatabaseLane(dsn, "task-log-sweep", prepare=("SET synchronous_commit = off",))

@@ -43,6 +43,7 @@ class ViewTables:
         def make(cursor: Cursor[DictRow]) -> Mapping[Target, int]:
             cursor.execute(self._common["create"])
             for target in targets:
+                self._drop_older(cursor, target.view)
                 row = cursor.execute(
                     "SELECT to_regclass(%s) IS NULL AS missing", (f"{self.schema}.{target.table}",)
                 ).fetchone()
@@ -123,6 +124,13 @@ class ViewTables:
     def _empty(self, cursor: Cursor[DictRow], target: Target) -> None:
         cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, target.table)))
         _run(cursor, self._common["forget"], {"views": [target.table]})
+
+    def _drop_older(self, cursor: Cursor[DictRow], view: View) -> None:
+        older = [f"{view.name}_v{version}" for version in range(1, view.version)]
+        for table in older:
+            cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, table)))
+        if older:
+            _run(cursor, self._common["forget"], {"views": older})
 
     @contextmanager
     def _transaction(self, *, commit: bool) -> Iterator[Cursor[DictRow]]:

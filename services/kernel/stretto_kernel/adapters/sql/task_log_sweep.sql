@@ -6,7 +6,7 @@ SELECT to_regclass({runs_table}) IS NOT NULL AND to_regclass({run_index}) IS NOT
 -- name: due_runs
 SELECT log.run_id, COALESCE(run.ended AND log.newest_ns < %(ended_before_ns)s, false) AS whole
 FROM {schema}.task_log_runs_v1 AS log
-LEFT JOIN {schema}.run_index_v1 AS run USING (run_id)
+LEFT JOIN {run_index_table} AS run USING (run_id)
 WHERE log.oldest_ns < %(before_ns)s OR (run.ended AND log.newest_ns < %(ended_before_ns)s)
 LIMIT %(count)s;
 
