@@ -36,6 +36,7 @@ DUPLICATE_WINDOW_S = 120.0
 CONNECT_TIMEOUT_S = 2.0
 ACK_TIMEOUT_S = 5.0
 RECONNECT_WAIT_S = 0.1
+REOPEN_WAIT_S = 1.0
 _LOST = (NatsError, OSError, TimeoutError, APIError, NoStreamResponseError)
 
 
@@ -49,6 +50,7 @@ class JetStreamBus:
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
         self._subscriptions: dict[HintBuffer, NatsSubscription] = {}
+        self._reopening: asyncio.Task[None] | None = None
         self._closed = False
         self._log = structlog.get_logger("stretto.bus")
 
@@ -71,17 +73,8 @@ class JetStreamBus:
         check_pattern(pattern)
         client = await self._connected()
         buffer = HintBuffer(pattern, buffer_count_max, self._stop)
-
-        async def receive(message: Msg) -> None:
-            hint = _hint(message)
-            if hint is not None and not buffer.put(hint):
-                # Not awaited: a drain waits for this very callback.
-                self._subscriptions.pop(buffer, None)
-
         try:
-            self._subscriptions[buffer] = await client.subscribe(
-                SUBJECT_PREFIX + pattern, cb=receive
-            )
+            await self._listen(client, buffer)
             # The server knows of it once it answers what was sent after it.
             await client.flush()
         except _LOST as error:
@@ -91,6 +84,8 @@ class JetStreamBus:
     async def close(self) -> None:
         """Close every subscription and the connection. Repeating is harmless."""
         self._closed = True
+        if self._reopening is not None:
+            self._reopening.cancel()
         for buffer in list(self._subscriptions):
             await buffer.close()
         client, self._client = self._client, None
@@ -166,11 +161,43 @@ class JetStreamBus:
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
                     error_cb=self._note,
+                    closed_cb=self._ended,
                 )
         except _LOST as error:
             await client.close()
             raise Unavailable(f"the bus cannot be reached: {_said(error)}") from error
         return client
+
+    async def _listen(self, client: Client, buffer: HintBuffer) -> None:
+        async def receive(message: Msg) -> None:
+            hint = _hint(message)
+            if hint is not None and not buffer.put(hint):
+                # Not awaited: a drain waits for this very callback.
+                self._subscriptions.pop(buffer, None)
+
+        self._subscriptions[buffer] = await client.subscribe(
+            SUBJECT_PREFIX + buffer.pattern, cb=receive
+        )
+
+    async def _ended(self) -> None:
+        """The library gave its connection up for good, as after a refusal by the server."""
+        if self._closed or self._client is None or not self._client.is_closed:
+            return
+        self._log.warning("bus.connection_ended", cause=_said(self._client.last_error or OSError()))
+        self._client = self._stream = None
+        if self._subscriptions:
+            self._reopening = asyncio.create_task(self._reopen(), name="bus-reopen")
+
+    async def _reopen(self) -> None:
+        """Connect for those who only listen; whoever publishes does so by itself."""
+        while True:
+            try:
+                client = await self._connected()
+                for buffer in list(self._subscriptions):
+                    await self._listen(client, buffer)
+                return
+            except (Unavailable, *_LOST):
+                await asyncio.sleep(REOPEN_WAIT_S)
 
     async def _note(self, error: Exception) -> None:
         self._log.debug("bus.trouble", cause=_said(error))

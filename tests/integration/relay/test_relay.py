@@ -157,6 +157,47 @@ async def test_a_message_published_again_is_stored_once(fresh_nats: str) -> None
     await bus.close()
 
 
+async def test_a_connection_that_the_server_refuses_for_good_is_made_anew(
+    fresh_nats: str,
+) -> None:
+    clients: list[asyncio.StreamWriter] = []
+    host, _, port = fresh_nats.rpartition("@")[2].removeprefix("nats://").partition(":")
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        from_server, to_server = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(carry(reader, to_server), carry(from_server, writer))
+
+    server = await asyncio.start_server(between, "127.0.0.1", 0)
+    through = fresh_nats.replace(f":{port}", f":{server.sockets[0].getsockname()[1]}")
+    bus = JetStreamBus(through)
+    heard = await bus.subscribe("a.>")
+    await bus.publish([Hint("a.b", P0, 1)])
+    for client in clients:
+        client.write(b"-ERR 'Maximum Connections Exceeded'\r\n")
+        await client.drain()
+        client.close()
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(Unavailable):
+                await bus.publish([Hint("a.c", P0, 2)])
+                break
+    async with asyncio.timeout(20):
+        found = heard.__aiter__()
+        assert [(await anext(found)).position, (await anext(found)).position] == [1, 2]
+    await bus.close()
+    server.close()
+
+
+async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what one side says until it is gone."""
+    with suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
 async def test_a_bus_nobody_serves_is_unavailable_and_says_no_token() -> None:
     bus = JetStreamBus(f"nats://very-secret@127.0.0.1:{free_port()}")
     with pytest.raises(Unavailable) as refused:
