@@ -7,16 +7,25 @@ from collections.abc import Awaitable, Callable, Collection
 
 import psycopg
 import pytest
-from stretto_core.ids import Namespace
+from stretto_core.ids import Namespace, Partition
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.blob_store import BlobMissing, Untouched
-from stretto_kernel.app.blob_sweep import KEPT_NS, PAGE_BLOBS, UPLOAD_SILENT_NS, References, sweep
+from stretto_kernel.app.blob_sweep import (
+    KEPT_NS,
+    PAGE_BLOBS,
+    UPLOAD_SILENT_NS,
+    LogEnds,
+    References,
+    sweep,
+)
 from stretto_kernel.domain.run.blob_names import BlobName
 
 from tests.contract.blobs.conftest import Case
 from tests.contract.blobs.test_blob_contract import OURS, name_of, parts
 from tests.waiting import until
+
+P0 = Partition("p0")
 
 
 class Views:
@@ -26,11 +35,18 @@ class Views:
         self.named = frozenset((OURS, name.digest) for name in named)
         self.complete = complete
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        self.read = self.recorded = 1
+        self.is_busy = False
 
-    async def of(self, blobs: Collection[Untouched]) -> References:
+    async def ends(self) -> LogEnds:
+        return {P0: self.recorded}
+
+    async def of(self, blobs: Collection[Untouched], ends: LogEnds) -> References:
         if self.meanwhile is not None:
             await self.meanwhile()
-        return References(self.complete, self.named)
+        if self.is_busy:  # They read on, and never all there is.
+            self.read, self.recorded = self.recorded, self.recorded + 1
+        return References(self.complete and self.read >= ends[P0], self.named)
 
 
 @pytest.fixture
@@ -60,8 +76,20 @@ async def test_only_the_old_and_unnamed_go(case: Case, calls: BlobCalls) -> None
 async def test_while_a_view_is_behind_nothing_goes(case: Case, calls: BlobCalls) -> None:
     name = await put(calls, b"perhaps named")
     case.clock.advance(KEPT_NS + 1)
-    assert await sweep(case.store, Views(complete=False), now_ns=case.clock.now_ns()) == 0
+    behind = Views(complete=False)
+    assert await sweep(case.store, behind, now_ns=case.clock.now_ns(), patience_s=0.0) == 0
     assert await is_there(case, name)
+
+
+async def test_views_that_are_never_done_keep_nothing_for_ever(
+    case: Case, calls: BlobCalls
+) -> None:
+    unnamed = await put(calls, b"unnamed")
+    case.clock.advance(KEPT_NS + 1)
+    busy = Views()
+    busy.read, busy.recorded, busy.is_busy = 1, 5, True
+    assert await sweep(case.store, busy, now_ns=case.clock.now_ns()) == 1
+    assert not await is_there(case, unnamed)
 
 
 @pytest.mark.parametrize("how", ["put", "command", "find_missing"])

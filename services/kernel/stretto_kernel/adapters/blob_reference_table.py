@@ -12,7 +12,7 @@ from stretto_core.ids import Namespace, Partition
 from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
 from stretto_kernel.adapters.view_tables import view_statements
 from stretto_kernel.app.blob_store import Untouched
-from stretto_kernel.app.blob_sweep import References
+from stretto_kernel.app.blob_sweep import LogEnds, References
 from stretto_kernel.projections.blob_references import BLOB_REFERENCES
 from stretto_kernel.projections.store import Target
 
@@ -25,7 +25,16 @@ class BlobReferenceTables:
     def __init__(self, dsn: str) -> None:
         self._lane = DatabaseLane(dsn, "blob-references")
 
-    async def of(self, blobs: Collection[Untouched]) -> References:
+    async def ends(self) -> LogEnds:
+        """See `BlobReferences`."""
+
+        def read(connection: Connection) -> LogEnds:
+            partitions = [Partition(name) for (name,) in connection.execute(_PARTITIONS).fetchall()]
+            return {each: _one(connection, _statements(each)["recorded"]) for each in partitions}
+
+        return await self._lane.run(read)
+
+    async def of(self, blobs: Collection[Untouched], ends: LogEnds) -> References:
         """See `BlobReferences`."""
         asked = {
             "namespace": [blob.namespace for blob in blobs],
@@ -34,13 +43,12 @@ class BlobReferenceTables:
 
         def read(connection: Connection) -> References:
             named: set[tuple[Namespace, bytes]] = set()
-            for (partition,) in connection.execute(_PARTITIONS).fetchall():
-                statements = _statements(Partition(partition))
+            for partition, end in ends.items():
+                statements = _statements(partition)
                 if not _one(connection, statements["exists"]):
                     return References(complete=False, named=frozenset())
-                # In this order: the rows are those of the position at least, and it covers the log.
-                recorded = _one(connection, statements["recorded"])
-                if _one(connection, statements["read"]) < recorded:
+                # In this order: the rows are those of the position at least.
+                if _one(connection, statements["read"]) < end:
                     return References(complete=False, named=frozenset())
                 rows = connection.execute(statements["named"], asked).fetchall()
                 named.update((Namespace(namespace), bytes(digest)) for namespace, digest in rows)
