@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 import structlog
 import uvloop
@@ -28,18 +29,21 @@ from stretto_core.telemetry.logs import configure_logs
 from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.adapters.blob_table import BlobTable
+from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import (
     Readiness,
     add_metrics,
     add_servicers,
     add_task_log_metrics,
+    add_views,
 )
 from stretto_kernel.settings import ROLES, Settings, SettingsError
 from stretto_kernel.tasklog.book import LeaseLimits
@@ -100,8 +104,10 @@ async def _run_kernel(settings: Settings) -> int:
     listing = RunListing(index, settings.partition)
     log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
+    views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
+    beside = _Beside(listing, task_logs, ViewCalls(views, ports.ids))
     try:
-        return await _serve(kernel, listing, task_logs, settings, stopped)
+        return await _serve(kernel, beside, settings, stopped)
     except Refusal as refusal:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
@@ -113,22 +119,28 @@ async def _run_kernel(settings: Settings) -> int:
         await event_log.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What is served beside the kernel, without its ownership."""
+
+    listing: RunListing
+    task_logs: TaskLogs
+    views: ViewCalls
+
+
 async def _serve(
-    kernel: Kernel,
-    listing: RunListing,
-    task_logs: TaskLogs,
-    settings: Settings,
-    stopped: asyncio.Event,
+    kernel: Kernel, beside: _Beside, settings: Settings, stopped: asyncio.Event
 ) -> int:
     registry = Registry()
     add_metrics(registry, kernel)
-    add_task_log_metrics(registry, task_logs)
+    add_task_log_metrics(registry, beside.task_logs)
     server = RpcServer(
         ServerSettings(address=settings.listen_address),
         tokens=_tokens(settings),
         registry=registry,
     )
-    add_servicers(server, kernel, listing, task_logs)
+    add_servicers(server, kernel, beside.listing, beside.task_logs)
+    watch = add_views(server, registry, beside.views, settings.partition)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()
     port = await server.start()
@@ -138,7 +150,9 @@ async def _serve(
     _write_address(settings, f"{host}:{port}")
     structlog.get_logger("stretto.kernel").info("kernel.listening", address=f"{host}:{port}")
     metrics = await _serve_metrics(settings, registry)
+    watching = asyncio.create_task(watch.run(), name="view-watch")
     await stopped.wait()
+    watching.cancel()
     if metrics is not None:
         metrics.close()
     await readiness.drain(settings.drain_grace_s)
@@ -162,7 +176,8 @@ async def _run_projector(settings: Settings) -> int:
         log.error("projector.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
     store = ViewTables(settings.partition, event_log.tracking)
-    projector = Projector(event_log, store, VIEWS, RUN_CODEC)
+    fresh = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
+    projector = Projector(event_log, store, VIEWS, RUN_CODEC, fresh=fresh)
     followers = [asyncio.create_task(projector.run(), name="projector")]
     blob_table = BlobTable(settings.postgres_dsn, SystemClock())
     tables = BlobReferenceTables(settings.postgres_dsn)

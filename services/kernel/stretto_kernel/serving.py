@@ -15,6 +15,9 @@ from typing import Protocol
 import structlog
 from stretto.blob.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
+from stretto.projection.v1.projection_service_pb2_grpc import (
+    add_ProjectionServiceServicer_to_server,
+)
 from stretto.registry.v1.worker_registry_service_pb2_grpc import (
     add_WorkerRegistryServiceServicer_to_server,
 )
@@ -23,13 +26,18 @@ from stretto.tasklog.v1.task_log_service_pb2_grpc import add_TaskLogServiceServi
 from stretto.work.v1.work_service_pb2_grpc import add_WorkServiceServicer_to_server
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import Refusal
+from stretto_core.ids import Partition
 from stretto_core.rpc.server import RpcServer
 from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.view_calls import ViewCalls
+from stretto_kernel.projections.view_watch import ViewWatch
 from stretto_kernel.servicers.blob_servicer import BlobServicer
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
+from stretto_kernel.servicers.projection_servicer import ProjectionServicer
 from stretto_kernel.servicers.registry_servicer import RegistryServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -37,6 +45,8 @@ from stretto_kernel.servicers.task_log_servicer import TaskLogServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
+PROJECTION_SERVICE = "stretto.projection.v1.ProjectionService"
+"""Under this name health tells whether every view follows the log."""
 PROBE_AFTER_NS = 5 * NS_PER_S
 PROBE_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 1.0
@@ -124,6 +134,37 @@ def add_servicers(
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))
+
+
+def add_views(
+    server: RpcServer, registry: Registry, calls: ViewCalls, partition: Partition
+) -> ViewWatch:
+    """Serve the views; return what has to run so that metrics and health know how they stand."""
+
+    async def tell(all_follow: bool) -> None:
+        await server.set_serving(serving=all_follow, service=PROJECTION_SERVICE)
+
+    server.add(add_ProjectionServiceServicer_to_server, ProjectionServicer(calls, partition))
+    watch = ViewWatch(calls, tell)
+    for view in VIEWS:
+        registry.gauge(
+            "stretto_kernel_view_position",
+            "How far a view has followed the log.",
+            read=partial(watch.position, view.name),
+            view=view.name,
+        )
+        registry.gauge(
+            "stretto_kernel_view_stopped",
+            "1 while a view stands still before an event that it cannot take.",
+            read=partial(watch.is_stopped, view.name),
+            view=view.name,
+        )
+    registry.gauge(
+        "stretto_kernel_log_position",
+        "The newest position of the log, as of the last look at the views.",
+        read=lambda: watch.standing.log_position,
+    )
+    return watch
 
 
 class HealthPort(Protocol):

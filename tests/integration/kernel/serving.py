@@ -24,15 +24,18 @@ from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.channel import open_channel
 from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import from_rpc_error, to_status
+from stretto_core.telemetry.metrics import Registry
 from stretto_kernel.adapters.blob_table import BlobTable
+from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
-from stretto_kernel.serving import Readiness, add_servicers
+from stretto_kernel.serving import Readiness, add_servicers, add_views
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
@@ -92,11 +95,14 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
     log_table = TaskLogTable(dsn, PARTITION)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=TASK_LOG_BYTES_MAX))
     add_servicers(server, kernel, RunListing(index, PARTITION), task_logs)
+    views = FreshFoldTable(dsn, PARTITION, log.tracking)
+    watch = add_views(server, Registry(), ViewCalls(views, IDS), PARTITION)
     try:
         await kernel.start()
         readiness = Readiness(server, kernel)
         port = await server.start()
         await readiness.start()
+        watching = asyncio.create_task(watch.run())
         async with open_channel(f"127.0.0.1:{port}") as channel:
             yield Served(
                 kernel,
@@ -106,6 +112,7 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
                 EventLogServiceStub(channel),
                 f"127.0.0.1:{port}",
             )
+        watching.cancel()
         await readiness.drain(0)
     finally:
         await kernel.stop()

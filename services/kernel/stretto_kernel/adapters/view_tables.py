@@ -35,7 +35,7 @@ class ViewTables:
         self.schema = PartitionSchema(partition).name
         self._tracking = tracking
         self._statements: dict[Target, dict[str, Composed]] = {}
-        self._common = named_statements("views.sql", {"schema": Identifier(self.schema)})
+        self._common = common_statements(self.schema)
 
     async def prepare(self, targets: Collection[Target]) -> Mapping[Target, int]:
         """See `ViewStore`."""
@@ -139,6 +139,12 @@ class ViewTables:
                 yield cursor
         except (PersistenceError, Error) as error:
             raise StoreDown(f"the views cannot be reached: {error}") from error
+
+
+def common_statements(schema: str) -> dict[str, Composed]:
+    """Return the statements about views as a whole."""
+    parts = {"schema": Identifier(schema), "lock_name": Literal(f"{schema} views")}
+    return named_statements("views.sql", parts)
 
 
 def view_statements(schema: str, target: Target) -> dict[str, Composed]:

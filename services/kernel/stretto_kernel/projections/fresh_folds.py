@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from stretto_kernel.projections.store import Target
 
@@ -60,6 +60,36 @@ class FreshFold:
     swap_ns: int = 0
     failure_reason: str = ""
     failure: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is over."""
+        return self.phase is FoldPhase.DONE
+
+
+def fold_form(fold: FreshFold) -> dict[str, Any]:
+    """Return a fold as what JSON can carry."""
+    form = asdict(fold)
+    for proof in form["proofs"]:
+        for digest in ("live_digest", "fresh_digest"):
+            proof[digest] = proof[digest].hex()
+    return form
+
+
+def fold_of(form: dict[str, Any]) -> FreshFold:
+    """Return the fold of a form that `fold_form` made."""
+    proofs = tuple(
+        Proof(
+            **{
+                **proof,
+                "live_digest": bytes.fromhex(proof["live_digest"]),
+                "fresh_digest": bytes.fromhex(proof["fresh_digest"]),
+            }
+        )
+        for proof in form["proofs"]
+    )
+    phase, views = FoldPhase(form["phase"]), tuple(form["views"])
+    return FreshFold(**{**form, "phase": phase, "views": views, "proofs": proofs})
 
 
 class Snapshot(Protocol):

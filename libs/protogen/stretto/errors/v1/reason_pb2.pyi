@@ -120,6 +120,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: a blob that is named is not in the namespace; metadata `digest`: put it."""
     REASON_DIGEST_MISMATCH: _Reason.ValueType  # 66
     """INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
+    REASON_REBUILD_RUNS: _Reason.ValueType  # 70
+    """FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -224,4 +226,6 @@ REASON_BLOB_MISSING: Reason.ValueType  # 65
 """FAILED_PRECONDITION: a blob that is named is not in the namespace; metadata `digest`: put it."""
 REASON_DIGEST_MISMATCH: Reason.ValueType  # 66
 """INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
+REASON_REBUILD_RUNS: Reason.ValueType  # 70
+"""FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -2,6 +2,8 @@
 -- All of it can be dropped with the views.
 
 -- name: create
+-- One at a time: IF NOT EXISTS looks and makes in two steps.
+SELECT pg_advisory_xact_lock(hashtext({lock_name}));
 CREATE TABLE IF NOT EXISTS {schema}.view_stops_v1 (
     view text PRIMARY KEY,
     position bigint NOT NULL,

@@ -1,0 +1,249 @@
+"""Fresh folds in PostgreSQL: what is asked, how far it is, the proof, the exchange of tables."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import psycopg
+from psycopg import Cursor, IsolationLevel
+from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Composed, Identifier
+from psycopg.types.json import Jsonb
+from stretto_core.eventlog.port import StoreDown
+from stretto_core.eventlog.postgres.connections import PostgresOptions, connection_parameters
+from stretto_core.eventlog.postgres.schema import PartitionSchema
+from stretto_core.eventlog.postgres.tracking import TrackingRecorder
+from stretto_core.ids import Partition
+
+from stretto_kernel.adapters.view_tables import ViewTables, common_statements
+from stretto_kernel.projections.fresh_folds import FreshFold, Proof, fold_form, fold_of
+from stretto_kernel.projections.store import PositionMoved, Stop, Target
+from stretto_kernel.projections.view import View
+from stretto_kernel.projections.view_calls import Standing, ViewStanding
+
+R = TypeVar("R")
+
+SWAP_TRIES = 200
+SWAP_WAIT_MS = 80
+"""So long one try may keep readers waiting; something else that holds a table is waited out."""
+
+
+class FreshFoldTable:
+    """Implements FreshFoldStore and ViewBoard of one partition."""
+
+    def __init__(self, dsn: str, partition: Partition, tracking: TrackingRecorder) -> None:
+        self._dsn = dsn
+        self._schema = PartitionSchema(partition).name
+        self._views = ViewTables(partition, tracking)
+        self._common = common_statements(self._schema)
+
+    async def open_fold(self) -> FreshFold | None:
+        """See `FreshFoldStore`."""
+
+        def read(cursor: Cursor[DictRow]) -> FreshFold | None:
+            if not self._made(cursor):
+                return None
+            row = cursor.execute(self._common["open_fold"]).fetchone()
+            return None if row is None else fold_of(row["fold"])
+
+        return await self._views.transact(read, commit=False)
+
+    async def ask(self, fold: FreshFold) -> FreshFold | None:
+        """See `ViewBoard`."""
+
+        def insert(cursor: Cursor[DictRow]) -> FreshFold | None:
+            if not self._made(cursor):
+                cursor.execute(self._common["create"])
+            asked = {"fold_id": fold.fold_id, "fold": Jsonb(fold_form(fold))}
+            cursor.execute(self._common["ask_fold"], asked)
+            cursor.execute(self._common["prune_folds"])
+            row = cursor.execute(self._common["open_fold"]).fetchone()
+            return None if row is None else fold_of(row["fold"])
+
+        return await self._views.transact(insert)
+
+    async def read_fold(self, fold_id: str) -> FreshFold | None:
+        """See `ViewBoard`."""
+
+        def read(cursor: Cursor[DictRow]) -> FreshFold | None:
+            row = cursor.execute(self._common["read_fold"], {"fold_id": fold_id}).fetchone()
+            return None if row is None else fold_of(row["fold"])
+
+        return await self._views.transact(read, commit=False)
+
+    async def note(self, fold: FreshFold) -> None:
+        """See `FreshFoldStore`."""
+        await self._views.transact(lambda cursor: self._note(cursor, fold))
+
+    async def standing(self, views: Sequence[View]) -> Standing:
+        """See `ViewBoard`."""
+
+        def read(cursor: Cursor[DictRow]) -> Standing:
+            named = {"schema": self._schema, "views": [view.table for view in views]}
+            sizes = _by_view(cursor, self._common["sizes"], named)
+            positions = _by_view(cursor, self._common["positions"], named)
+            stops = _by_view(cursor, self._common["stops"], {}) if self._made(cursor) else {}
+            row = cursor.execute(self._common["log_position"]).fetchone()
+            assert row is not None, "an aggregate has a row"
+            standings = tuple(_standing(view, positions, sizes, stops) for view in views)
+            return Standing(row["position"], standings)
+
+        return await self._views.transact(read, commit=False)
+
+    async def snapshot(self, targets: Collection[Target]) -> TableSnapshot:
+        """See `FreshFoldStore`."""
+
+        def begin() -> TableSnapshot:
+            parameters = connection_parameters(self._dsn, PostgresOptions())
+            connection = psycopg.connect(**parameters, row_factory=dict_row)
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ
+            named = {"views": [target.table for target in targets]}
+            rows = connection.execute(self._common["positions"], named).fetchall()
+            positions = {row["position"] for row in rows}
+            if len(positions) > 1:
+                connection.close()
+                raise PositionMoved
+            connection.execute("SET LOCAL work_mem = '64MB'")
+            return TableSnapshot(connection, self._schema, max(positions, default=0))
+
+        return await _translated(begin)
+
+    async def swap(self, copies: Sequence[Target], done: FreshFold) -> int:
+        """See `FreshFoldStore`."""
+        await self._views.transact(lambda cursor: self._prepare_swap(cursor, copies))
+        for _ in range(SWAP_TRIES):
+            began_ns = time.perf_counter_ns()
+            if await self._views.transact(lambda cursor: self._swap(cursor, copies, done)):
+                took_ns = time.perf_counter_ns() - began_ns
+                await self._views.transact(lambda cursor: self._drop_old(cursor, copies))
+                return took_ns
+            await asyncio.sleep(SWAP_WAIT_MS / 1_000)
+        raise StoreDown("the views are held by somebody: they cannot be exchanged")
+
+    def _made(self, cursor: Cursor[DictRow]) -> bool:
+        table = {"table": f"{self._schema}.fresh_folds_v1"}
+        row = cursor.execute(self._common["exists"], table).fetchone()
+        return bool(row and row["found"])
+
+    def _note(self, cursor: Cursor[DictRow], fold: FreshFold) -> None:
+        noted = {
+            "fold_id": fold.fold_id,
+            "done": fold.is_done,
+            "fold": Jsonb(fold_form(fold)),
+        }
+        cursor.execute(self._common["note_fold"], noted)
+
+    def _prepare_swap(self, cursor: Cursor[DictRow], copies: Sequence[Target]) -> None:
+        self._drop_old(cursor, copies)
+        for copy in copies:
+            cursor.execute(SQL("ANALYZE {}").format(Identifier(self._schema, copy.table)))
+
+    def _drop_old(self, cursor: Cursor[DictRow], copies: Sequence[Target]) -> None:
+        for copy in copies:
+            old = Identifier(self._schema, _old(copy))
+            cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(old))
+
+    def _swap(self, cursor: Cursor[DictRow], copies: Sequence[Target], done: FreshFold) -> bool:
+        cursor.execute(f"SET LOCAL lock_timeout = '{SWAP_WAIT_MS}ms'")
+        live = [Identifier(self._schema, copy.view.table) for copy in copies]
+        cursor.execute("SAVEPOINT before")
+        try:
+            cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_listed(live)))
+        except psycopg.errors.LockNotAvailable:
+            cursor.execute("ROLLBACK TO before")
+            return False
+        for copy in copies:
+            _rename(cursor, self._schema, copy.view.table, _old(copy))
+            _rename(cursor, self._schema, copy.table, copy.view.table)
+        cursor.execute(self._common["forget"], {"views": [copy.table for copy in copies]})
+        self._note(cursor, done)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class TableSnapshot:
+    """Implements Snapshot: a transaction that sees what was committed before it began."""
+
+    connection: psycopg.Connection[DictRow]
+    schema: str
+    position: int
+
+    async def prove(self, live: Target, fresh: Target) -> Proof:
+        """See `Snapshot`."""
+
+        def compare() -> Proof:
+            live_count, live_digest = self._digest(live)
+            fresh_count, fresh_digest = self._digest(fresh)
+            return Proof(
+                view=live.view.name,
+                position=self.position,
+                live_row_count=live_count,
+                fresh_row_count=fresh_count,
+                live_digest=live_digest,
+                fresh_digest=fresh_digest,
+            )
+
+        return await _translated(compare)
+
+    async def close(self) -> None:
+        """See `Snapshot`."""
+        await asyncio.to_thread(self.connection.close)
+
+    def _digest(self, target: Target) -> tuple[int, bytes]:
+        key = [Identifier(name) for name in target.view.columns[: target.view.key_count]]
+        statement = SQL(
+            "SELECT count(*) AS row_count, sha256(coalesce(string_agg("
+            "sha256(convert_to(kept::text, 'UTF8')), ''::bytea ORDER BY {key}), ''::bytea))"
+            " AS digest FROM {table} AS kept"
+        ).format(key=_listed(key), table=Identifier(self.schema, target.table))
+        row = self.connection.execute(statement).fetchone()
+        assert row is not None, "an aggregate has a row"
+        return row["row_count"], bytes(row["digest"])
+
+
+def _old(copy: Target) -> str:
+    return f"{copy.view.table}_old"
+
+
+def _listed(names: Sequence[Identifier]) -> Composed:
+    return SQL(", ").join(names)
+
+
+def _rename(cursor: Cursor[DictRow], schema: str, table: str, new: str) -> None:
+    names = (Identifier(schema, table), Identifier(new))
+    cursor.execute(SQL("ALTER TABLE {} RENAME TO {}").format(*names))
+
+
+def _by_view(
+    cursor: Cursor[DictRow], statement: Composed, parameters: Mapping[str, object]
+) -> dict[str, DictRow]:
+    return {row["view"]: row for row in cursor.execute(statement, parameters).fetchall()}
+
+
+def _standing(
+    view: View,
+    positions: Mapping[str, DictRow],
+    sizes: Mapping[str, DictRow],
+    stops: Mapping[str, DictRow],
+) -> ViewStanding:
+    position, size = positions.get(view.table), sizes.get(view.table)
+    stop = stops.get(view.table)
+    return ViewStanding(
+        view=view,
+        exists=size is not None,
+        position=0 if position is None else position["position"],
+        row_count=0 if size is None else size["row_count"],
+        stop=None if stop is None else Stop(stop["position"], stop["reason"], stop["message"]),
+        stop_time_ns=0 if stop is None else int(stop["stop_time"].timestamp() * 1e9),
+    )
+
+
+async def _translated(work: Callable[[], R]) -> R:
+    try:
+        return await asyncio.to_thread(work)
+    except psycopg.Error as error:
+        raise StoreDown(f"the views cannot be reached: {error}") from error

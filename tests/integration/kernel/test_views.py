@@ -1,0 +1,281 @@
+"""Views on a real PostgreSQL: made again while writes go on, compared, stopped, lost and remade."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+import psycopg
+import pytest
+from stretto.projection.v1 import projection_service_pb2 as pb
+from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
+from stretto.run.v1 import run_service_pb2 as run_pb
+from stretto_core.rpc.health import is_serving
+from stretto_core.rpc.status import from_rpc_error
+from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable, TableSnapshot
+from stretto_kernel.adapters.view_tables import ViewTables
+from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.fresh_folds import FreshFold
+from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.store import Target
+
+from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, served, task
+from tests.waiting import until
+
+SERVICE = "stretto.projection.v1.ProjectionService"
+
+
+class Crash(Exception):
+    """The planned end of a projector."""
+
+
+class CrashingFolds(FreshFoldTable):
+    """Ends its projector at a named point, as a kill would: nothing after it happens."""
+
+    point = ""
+
+    async def note(self, fold: FreshFold) -> None:
+        if self.point == f"before {fold.phase.name}":
+            raise Crash
+        await super().note(fold)
+        if self.point == f"after {fold.phase.name}":
+            raise Crash
+
+    async def snapshot(self, targets: Collection[Target]) -> TableSnapshot:
+        if self.point == "snapshot":
+            raise Crash
+        return await super().snapshot(targets)
+
+    async def swap(self, copies: Sequence[Target], done: FreshFold) -> int:
+        if self.point == "before swap":
+            raise Crash
+        took_ns = await super().swap(copies, done)
+        if self.point == "after swap":
+            raise Crash
+        return took_ns
+
+
+@pytest.fixture
+async def kernel(fresh_database: str) -> AsyncIterator[Served]:
+    async with served(fresh_database) as kernel:
+        yield kernel
+
+
+def projector(kernel: Served, dsn: str, point: str = "") -> Projector:
+    views = ViewTables(PARTITION, kernel.log.tracking)
+    fresh = CrashingFolds(dsn, PARTITION, kernel.log.tracking)
+    fresh.point = point
+    return Projector(kernel.log, views, VIEWS, RUN_CODEC, fresh=fresh)
+
+
+@asynccontextmanager
+async def projecting(kernel: Served, dsn: str) -> AsyncIterator[None]:
+    running = asyncio.create_task(projector(kernel, dsn).run())
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def work(kernel: Served, run_count: int) -> None:
+    """Start runs of two tasks, one after the other, and see them to their end."""
+    worker = StreamWorker(kernel.channel, credit_count=1_000)
+    for _ in range(run_count):
+        await kernel.start(task("a"), task("b", dependencies=[{"task": "a"}]))
+    for task_count in (run_count, 2 * run_count):
+        await until(lambda count=task_count: len(worker.assignments) == count)  # type: ignore[misc]
+        for assignment in worker.assignments[task_count - run_count :]:
+            worker.succeed(assignment.token)
+    await until(lambda: len(worker.receipts) == 2 * run_count)
+    await worker.cut()
+
+
+async def following(kernel: Served) -> pb.ListViewsResponse:
+    """Return the views once all of them are where the log is."""
+    async with asyncio.timeout(20):
+        while True:
+            listed = await ProjectionServiceStub(kernel.channel).ListViews(pb.ListViewsRequest())
+            if all(view.position == listed.log_position for view in listed.views):
+                return listed
+
+
+async def rebuild(kernel: Served, *views: str) -> list[pb.FreshFold]:
+    call = ProjectionServiceStub(kernel.channel).RebuildViews(pb.RebuildViewsRequest(views=views))
+    return [answer.progress async for answer in call]
+
+
+async def compare(kernel: Served, *views: str) -> dict[str, bool]:
+    """Return of each view whether it is what a fresh fold makes."""
+    call = ProjectionServiceStub(kernel.channel).CompareViews(pb.CompareViewsRequest(views=views))
+    *_, last = [answer.progress async for answer in call]
+    assert last.done and not last.failure
+    return {proof.view: proof.equal for proof in last.proofs}
+
+
+async def tables(dsn: str) -> list[str]:
+    """Return which tables of views there are, copies included."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        found = await connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r'"
+            " AND relnamespace = 'stretto_p0'::regnamespace"
+        )
+        names = [name for (name,) in await found.fetchall()]
+    return sorted(name for name in names if name.removesuffix("_copy").removesuffix("_old"))
+
+
+async def test_views_are_made_again_while_writes_go_on(kernel: Served, fresh_database: str) -> None:
+    await work(kernel, 5)
+    async with projecting(kernel, fresh_database):
+        writing = asyncio.create_task(work(kernel, 5))
+        told = await rebuild(kernel)
+        await writing
+        await following(kernel)
+        assert all((await compare(kernel)).values())
+    last = told[-1]
+    assert last.done and not last.failure
+    assert {proof.view for proof in last.proofs} == {view.name for view in VIEWS}
+    assert all(proof.equal for proof in last.proofs)
+    assert all(proof.live_digest == proof.fresh_digest for proof in last.proofs)
+    assert last.swap.ToNanoseconds() > 0
+    assert not [name for name in await tables(fresh_database) if name.endswith(("_copy", "_old"))]
+
+
+async def test_a_damaged_view_is_found_and_mended(kernel: Served, fresh_database: str) -> None:
+    await work(kernel, 2)
+    async with projecting(kernel, fresh_database):
+        await following(kernel)
+        async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+            await connection.execute("UPDATE stretto_p0.tasks_v1 SET phase = 4 WHERE task = 'b'")
+        assert await compare(kernel, "tasks", "attempts") == {"tasks": False, "attempts": True}
+        *_, last = await rebuild(kernel, "tasks")
+        assert [proof.equal for proof in last.proofs] == [False], "the live one was damaged"
+        assert all((await compare(kernel)).values())
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before BUILDING",
+        "after BUILDING",
+        "snapshot",
+        "after PROVING",
+        "before swap",
+        "after swap",
+        "before DONE",
+        "after DONE",
+    ],
+)
+async def test_a_rebuild_goes_on_over_the_death_of_the_projector(
+    kernel: Served, fresh_database: str, point: str
+) -> None:
+    await work(kernel, 2)
+    asking = asyncio.create_task(rebuild(kernel, "tasks", "run_index"))
+    with pytest.RaisesGroup(Crash):
+        await projector(kernel, fresh_database, point).run()
+    await work(kernel, 1)
+    async with projecting(kernel, fresh_database):
+        *_, last = await asking
+        assert last.phase == pb.FOLD_PHASE_DONE and not last.failure
+        assert all(proof.equal for proof in last.proofs)
+        await following(kernel)
+        assert all((await compare(kernel)).values())
+    assert not [name for name in await tables(fresh_database) if name.endswith(("_copy", "_old"))]
+
+
+async def test_a_copy_that_was_built_is_not_built_again(
+    kernel: Served, fresh_database: str
+) -> None:
+    await work(kernel, 2)
+    asking = asyncio.create_task(rebuild(kernel, "tasks"))
+    with pytest.RaisesGroup(Crash):
+        await projector(kernel, fresh_database, "snapshot").run()
+    built = await kernel.log.tracking_position("tasks_v1_copy")
+    assert built > 0
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        await connection.execute("UPDATE stretto_p0.tasks_v1_copy SET queue = 'kept'")
+    async with projecting(kernel, fresh_database):
+        *_, last = await asking
+    assert [proof.equal for proof in last.proofs] == [False], "what was built before is still there"
+
+
+async def test_everything_that_is_no_record_can_be_dropped_at_once(fresh_database: str) -> None:
+    async with served(fresh_database) as kernel, projecting(kernel, fresh_database):
+        await work(kernel, 3)
+        before = await following(kernel)
+        runs = await kernel.runs.ListRuns(run_pb.ListRunsRequest())
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        for name in await tables(fresh_database):
+            if name not in ("events", "tracking"):
+                await connection.execute(f'DROP TABLE stretto_p0."{name}"'.encode())
+        await connection.execute("TRUNCATE stretto_p0.tracking")
+    async with served(fresh_database) as kernel:
+        absent = await ProjectionServiceStub(kernel.channel).ListViews(pb.ListViewsRequest())
+        assert {view.state for view in absent.views} == {pb.VIEW_STATE_ABSENT}
+        async with projecting(kernel, fresh_database):
+            await work(kernel, 1)
+            after = await following(kernel)
+            assert after.log_position > before.log_position
+            assert all((await compare(kernel)).values())
+            listed = await kernel.runs.ListRuns(run_pb.ListRunsRequest())
+            assert listed.runs[1:] == runs.runs
+
+
+async def test_an_event_that_cannot_be_read_is_told_and_nothing_is_passed_over(
+    kernel: Served, fresh_database: str
+) -> None:
+    await work(kernel, 1)
+    await kernel.start()
+    position = await kernel.log.position()
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        await connection.execute(
+            "UPDATE stretto_p0.events SET topic = 'stretto.run.v1.NotKnown'"
+            " WHERE notification_id = %s",
+            [position],
+        )
+    stub = ProjectionServiceStub(kernel.channel)
+    async with projecting(kernel, fresh_database), asyncio.timeout(20):
+        while True:
+            views = {
+                view.name: view for view in (await stub.ListViews(pb.ListViewsRequest())).views
+            }
+            if all(view.state == pb.VIEW_STATE_STOPPED for view in views.values()):
+                break
+        stop = views["tasks"].stop
+        assert (stop.position, stop.reason) == (position, "UNREADABLE_EVENT")
+        assert views["tasks"].position < position
+        while await is_serving(kernel.channel, SERVICE):
+            pass
+        assert await is_serving(kernel.channel), "runs are served all the same"
+        *_, last = await rebuild(kernel, "tasks")
+        assert last.done and last.failure_reason == "UNREADABLE_EVENT"
+        assert str(position) in last.failure
+    assert "tasks_v1" in await tables(fresh_database)
+    assert "tasks_v1_copy" not in await tables(fresh_database)
+
+
+async def test_wrong_names_of_views_are_told(kernel: Served) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rebuild(kernel, "taks")
+    refusal = from_rpc_error(refused.value)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refusal.metadata == {"view": "taks", "nearest": "tasks"}
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rebuild(kernel, "tasks", "tasks")
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_another_rebuild_waits_for_the_one_at_work(kernel: Served) -> None:
+    call = ProjectionServiceStub(kernel.channel).RebuildViews(pb.RebuildViewsRequest())
+    asked = await anext(aiter(call))
+    again = ProjectionServiceStub(kernel.channel).RebuildViews(pb.RebuildViewsRequest())
+    assert (await anext(aiter(again))).progress.fold_id == asked.progress.fold_id
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rebuild(kernel, "tasks")
+    assert from_rpc_error(refused.value).reason_word == "REBUILD_RUNS"
+    call.cancel()
+    again.cancel()
