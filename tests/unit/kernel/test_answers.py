@@ -179,7 +179,7 @@ async def test_a_dial_that_raced_with_a_new_stream_proves_nothing(
     await dialer.asked.wait()
     again = FrameWorker(kernel, session_id=worker.session_id, held=(token,))
     dialer.told.set()
-    await until(lambda: not kernel.partition.streams._tasks)
+    await until(lambda: not kernel.partition._processes._watched)
     again.succeed(token)
     await until(lambda: len(again.receipts) == 1)
     assert again.receipts[0].status.code == 0

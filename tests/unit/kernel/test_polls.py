@@ -19,6 +19,7 @@ from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import RequestId, RunId, SessionId
 from stretto_core.rpc.status import from_status
+from stretto_kernel import owned_partition
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.hello import parse_hello
 from stretto_kernel.dispatch.poll import ANSWER_BYTES_MAX, LeaseCall, RequestIdReused, TooManyPolls
@@ -206,6 +207,17 @@ async def test_a_lost_answer_comes_again_until_it_is_acknowledged(
     with pytest.raises(RequestIdReused):
         await worker.lease("r1")
     assert types_of(store).count("AttemptLeased") == 2
+
+
+async def test_a_replaced_owner_repeats_no_answer(kernel: Kernel, store: MemoryStore) -> None:
+    """Its successor may have leased the work to somebody else."""
+    await start(kernel)
+    worker = PollWorker(kernel)
+    assert len(await worker.lease("r1")) == 1
+    newer = await start_kernel(store, exclusive=False)
+    with pytest.raises(Unavailable):
+        await worker.lease("r1")
+    await newer.stop()
 
 
 async def test_the_same_call_joins_the_one_that_waits(kernel: Kernel) -> None:
@@ -440,6 +452,22 @@ async def test_calls_end_with_the_ownership(kernel: Kernel) -> None:
         await poll
 
 
+async def test_writes_end_with_the_ownership(
+    kernel: Kernel, faults: PlannedFaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owned_partition, "CLOSE_S", 0.05)
+    await start(kernel)
+    worker = PollWorker(kernel)
+    (assignment,) = await worker.lease()
+    faults.settles_fail = True
+    faults.next = [AppendFault(Fault.LOST_BEFORE)]
+    writing = asyncio.create_task(worker.succeed(assignment.token))
+    await until(lambda: kernel.partition.host.writer.is_settling)
+    await kernel.stop()
+    with pytest.raises(Unavailable):
+        await writing
+
+
 async def test_a_draining_kernel_ends_calls_and_renews_on(kernel: Kernel) -> None:
     await start(kernel)
     worker = PollWorker(kernel)
@@ -486,15 +514,18 @@ async def test_calls_are_bounded(kernel: Kernel) -> None:
 async def test_an_answer_stays_below_the_message_limit(kernel: Kernel) -> None:
     large = plan_pb2.Binding(literal=Payload(json=f'"{"x" * 60_000}"'))
     inputs = {f"i{number}": large for number in range(15)}
+    ttl = plan_pb2.Timeouts(heartbeat=Duration(seconds=60))
     for _ in range(8):
-        await start(kernel, graph(task("a", inputs=inputs)))
+        await start(kernel, graph(task("a", inputs=inputs, timeouts=ttl)))
     worker = PollWorker(kernel)
     seen: set[str] = set()
-    while len(seen) < 8:
-        answer = await worker.lease(count=8)
-        assert sum(one.ByteSize() for one in answer) <= ANSWER_BYTES_MAX
-        seen.update(one.token.work_item for one in answer)
-        await worker.succeed(*(one.token for one in answer))
+    # What did not fit comes again at once, not when it has run out.
+    async with asyncio.timeout(30):
+        while len(seen) < 8:
+            answer = await worker.lease(count=8)
+            assert sum(one.ByteSize() for one in answer) <= ANSWER_BYTES_MAX
+            seen.update(one.token.work_item for one in answer)
+            await worker.succeed(*(one.token for one in answer))
 
 
 async def test_a_worker_between_two_calls_is_busy_not_absent(kernel: Kernel) -> None:
