@@ -16,7 +16,9 @@ from pathlib import Path
 import psycopg
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Partition, RunId, StreamId
-from stretto_kernel.app.hosted_run import HostedRun, advance, unfolded
+from stretto_kernel.app.hosted_run import HostedRun, unfolded
+from stretto_kernel.app.hosted_stream import advance
+from stretto_kernel.domain.run import evolve
 from stretto_kernel.owned_partition import RUN_CODEC
 
 from tests.bench.processes import rss_mb
@@ -145,7 +147,7 @@ async def _fold(log: PostgresLog, stream: StreamId) -> int:
             decoded = RUN_CODEC.decode(stored.stored_bytes)
             if run is None:
                 run = unfolded(RunId(stream), decoded.envelope)
-            advance(run, stored, decoded)
+            advance(run, stored, decoded, evolve)
         more = page.more
     assert run is not None and run.has_ended, "the whole run was read"
     return run.decided

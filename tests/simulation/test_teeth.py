@@ -12,8 +12,8 @@ from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import SessionId, WorkerId
+from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.hosted_run import HostedRun
-from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.assignments import build_signal
 from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
@@ -49,13 +49,13 @@ def test_answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(*_: object, **__: object) -> None:
         return
 
-    monkeypatch.setattr(StreamHost, "answered", at_once)
+    monkeypatch.setattr(FactWriter, "answered", at_once)
     assert "1: " in found()
 
 
 def test_assignments_and_signals_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        StreamHost, "when_settled", lambda _self, _run, committed, *_args: committed()
+        FactWriter, "when_settled", lambda _self, _run, committed, *_args: committed()
     )
     assert "1: " in found()
 
@@ -69,11 +69,11 @@ def test_reads_that_do_not_prove_the_ownership(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_memory_that_survives_a_dropped_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    def keep(self: StreamHost, batches: Sequence[int], cause: Refusal) -> None:
+    def keep(self: FactWriter, batches: Sequence[int], cause: Refusal) -> None:
         for number in batches:
             self._batches.pop(number)
 
-    monkeypatch.setattr(StreamHost, "batches_dropped", keep)
+    monkeypatch.setattr(FactWriter, "batches_dropped", keep)
     assert "follows version" in found()
 
 

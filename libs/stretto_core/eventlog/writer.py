@@ -79,10 +79,15 @@ Step = Append | Probe | Settle | Wait
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tell: this batch is on disk, its last event at `position`."""
+    """Tell: this batch is on disk, each of its events at the position given."""
 
     batch: int
-    position: int
+    positions: tuple[int, ...]
+
+    @property
+    def position(self) -> int:
+        """Where its last event lies."""
+        return self.positions[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +215,8 @@ class WriterMachine:
         news: list[News] = []
         end = 0
         for batch in self._in_flight:
-            end += len(batch.events)
-            news.append(Committed(batch.number, positions[end - 1]))
+            begin, end = end, end + len(batch.events)
+            news.append(Committed(batch.number, tuple(positions[begin:end])))
         assert end == len(positions), "one position per event"
         self._in_flight = ()
         news.append(BarriersPassed(self._barrier_number - 1))

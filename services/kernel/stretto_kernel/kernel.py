@@ -89,7 +89,7 @@ class Kernel:
 
     async def prove_write_path(self) -> None:
         """Return once a commit or probe has succeeded that began after this call."""
-        await self.partition.host.writer.barrier()
+        await self.partition.facts.writer.barrier()
 
     async def drain(self, reason: str, grace_s: float) -> None:
         """Lease nothing more, tell the workers, and give open leases `grace_s` to end."""

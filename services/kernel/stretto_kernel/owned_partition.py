@@ -23,6 +23,7 @@ from stretto_core.ids import IdSource
 
 from stretto_kernel.app.background_folds import BackgroundFolds
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.recovery import RunIndex, find_active_runs
 from stretto_kernel.app.run_calls import RunCalls
@@ -94,14 +95,9 @@ class OwnedPartition:
         clock = ports.clock
         self.keys = keys
         self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
+        self.facts = FactWriter(owned, clock, ports.ids, limits=limits.writer)
         self.host = StreamHost(
-            ports.log,
-            owned,
-            RUN_CODEC,
-            clock,
-            ports.ids,
-            ended_runs_max=limits.ended_runs_max,
-            writer_limits=limits.writer,
+            ports.log, self.facts, RUN_CODEC, ended_runs_max=limits.ended_runs_max
         )
         self._queues = ReadyQueues(limits.queue_limits)
         self.folds = BackgroundFolds(self.host, self._queues.unblock_queues)
@@ -174,10 +170,10 @@ class OwnedPartition:
         self._stop(cause)
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self.host.writer.close()
+                await self.facts.writer.close()
         except TimeoutError:
             self._log.warning("partition.close_gave_up", after_s=CLOSE_S)
-            self.host.writer.abort()
+            self.facts.writer.abort()
         await self._owned.release()
 
     async def give_up(self, cause: Refusal) -> None:
@@ -188,7 +184,7 @@ class OwnedPartition:
     def abandon(self, cause: Refusal) -> None:
         """End everything at once, as a crash would; what is in flight has an unknown fate."""
         self._stop(cause)
-        self.host.writer.abort()
+        self.facts.writer.abort()
 
     @property
     def ready_count(self) -> int:
@@ -257,10 +253,10 @@ class OwnedPartition:
         dues = []
         if (expiry := self._leases.next_expiry_mono_ns()) is not None:
             # While a group's fate is open nothing expires; look again soon, not at once.
-            soonest = now_mono_ns + 50 * NS_PER_MS if self.host.writer.is_settling else 0
+            soonest = now_mono_ns + 50 * NS_PER_MS if self.facts.writer.is_settling else 0
             dues.append(max(expiry, soonest))
         if (due_ns := self.dispatcher.next_due_ns()) is not None:
-            wait_ns = max(due_ns - now_ns, 50 * NS_PER_MS if self.host.writer.is_settling else 0)
+            wait_ns = max(due_ns - now_ns, 50 * NS_PER_MS if self.facts.writer.is_settling else 0)
             dues.append(now_mono_ns + min(wait_ns, TICK_NS))
         if (due_mono_ns := self.polls.next_due_mono_ns()) is not None:
             dues.append(due_mono_ns)

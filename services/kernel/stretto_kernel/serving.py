@@ -219,11 +219,11 @@ class Readiness:
         if not self._kernel.is_owner:
             return False
         with suppress(Refusal, TimeoutError):
-            host = self._kernel.partition.host
-            quiet_ns = self._kernel.ports.clock.mono_ns() - host.last_commit_mono_ns
+            facts = self._kernel.partition.facts
+            quiet_ns = self._kernel.ports.clock.mono_ns() - facts.last_commit_mono_ns
             if quiet_ns >= PROBE_AFTER_NS:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     await self._kernel.prove_write_path()
-                host.note_proven()
+                facts.note_proven()
             return True
         return False

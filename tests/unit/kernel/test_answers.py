@@ -17,8 +17,8 @@ from stretto_core.eventlog.group_writer import GroupWriter
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import RunId, SessionId, TaskName
 from stretto_kernel import owned_partition
+from stretto_kernel.app.fact_writer import Overloaded
 from stretto_kernel.app.run_ends import Named, RunEnds
-from stretto_kernel.app.stream_host import Overloaded
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX
@@ -158,7 +158,7 @@ async def test_no_lease_ends_while_the_fate_of_a_group_is_open(
     holding = asyncio.create_task(
         steer(kernel, run_id, steering(kernel, commands.PlaceHold, hold_id="h"))
     )
-    await until(lambda: owned.host.writer.is_settling)
+    await until(lambda: owned.facts.writer.is_settling)
     lease.expires_mono_ns = 0
     owned._leases.postpone(lease, 0)
     owned.dispatcher.ring()
@@ -259,7 +259,7 @@ async def test_a_store_that_does_not_answer_keeps_no_kernel_from_ending(
     faults.settles_fail = True
     faults.next = [AppendFault(Fault.LOST_BEFORE)]
     starting = asyncio.create_task(start(kernel))
-    await until(lambda: kernel.partition.host.writer.is_settling)
+    await until(lambda: kernel.partition.facts.writer.is_settling)
     async with asyncio.timeout(5):
         await kernel.stop()
     with pytest.raises(Unavailable):

@@ -167,7 +167,7 @@ async def test_a_run_half_decided_is_forgotten_not_continued(
     monkeypatch.setattr(Codec, "encode", stumble)
     done = commands.Complete(now_ns=kernel.ports.clock.now_ns(), task=TaskName("a"), epoch=1)
     with pytest.raises(RuntimeError):
-        host.take(run, done, host.kernel_cause(run))
+        host.take(run, done, host.facts.kernel_cause(run))
     monkeypatch.undo()
     assert (await get(kernel, run_id)).state == run_pb2.RUN_STATE_RUNNING
     worker.succeed(token)

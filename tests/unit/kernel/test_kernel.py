@@ -20,8 +20,8 @@ from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.port import PartitionHeld
 from stretto_core.ids import RequestId, RunId, SessionId
 from stretto_kernel.app.fact_bytes import FACT_BYTES_MAX, FactTooLarge
+from stretto_kernel.app.fact_writer import StoreUnsettled
 from stretto_kernel.app.run_calls import Caller
-from stretto_kernel.app.stream_host import StoreUnsettled
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.worker_processes import SessionReplaced
 from stretto_kernel.domain.run import commands

@@ -1,28 +1,40 @@
-"""Load, decide, append, answer: the one way every call on a run goes.
+"""Load, decide, append, answer: the one way every call on a stream goes.
 
-A question is decided on the run as decided so far and answered only when that version is committed.
-When it is dropped instead, the question is asked again on the fresh fold, a bounded number of
-times.
+A question is decided on the stream as decided so far and answered only when that version is
+committed. When it is dropped instead, the question is asked again on the fresh fold, a bounded
+number of times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from stretto_core.errors import Refusal
 
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
-from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled, StreamHost
+from stretto_kernel.app.fact_writer import DECIDE_AGAIN_MAX, FactWriter, StoreUnsettled
+from stretto_kernel.app.hosted_stream import DecidedAgain, HostedStream
 
 Answer = TypeVar("Answer")
+Hosted = TypeVar("Hosted", bound=HostedStream[Any])
+Hosted_contra = TypeVar("Hosted_contra", bound=HostedStream[Any], contravariant=True)
+
+
+class Host(Protocol[Hosted_contra]):
+    """Who holds the streams that questions are asked of."""
+
+    facts: FactWriter
+
+    def refused_empty(self, hosted: Hosted_contra, /) -> bool:
+        """Whether nothing was there to decide a refused question by: it need not wait then."""
+        ...
 
 
 class Decided(NamedTuple, Generic[Answer]):
     """What a question came to.
 
-    answer: made at once, since the run goes on before it may leave.
+    answer: made at once, since the stream goes on before it may leave.
     own_facts: whether the question made new facts true.
     """
 
@@ -40,53 +52,52 @@ class Answered(NamedTuple, Generic[Answer]):
 class Asked(NamedTuple, Generic[Answer]):
     """A question that was decided; its answer, or the refusal, may leave once that is committed."""
 
-    run: HostedRun
+    hosted: HostedStream[Any]
     version: int
     decided: Decided[Answer] | Refusal
 
 
-Finder = Callable[[int], Awaitable[HostedRun]]
-"""Finds the run of a question; gets how often the question was dropped before."""
+Finder = Callable[[int], Awaitable[Hosted]]
+"""Finds the stream of a question; gets how often the question was dropped before."""
 
 
 def put(
-    host: StreamHost, run: HostedRun, question: Callable[[HostedRun], Decided[Answer]]
+    host: Host[Hosted], hosted: Hosted, question: Callable[[Hosted], Decided[Answer]]
 ) -> Asked[Answer]:
-    """Ask the question now. Raises the refusal of a run without facts: nothing waits for that."""
+    """Ask the question now. Raises the refusal that nothing needs to wait for."""
     decided: Decided[Answer] | Refusal
     try:
-        decided = question(run)
+        decided = question(hosted)
     except Refusal as refused:
-        if run.decided == 0:
-            host.forget_empty(run)
-            raise  # Nothing was there to decide it by.
+        if host.refused_empty(hosted):
+            raise
         decided = refused
-    return Asked(run, run.decided, decided)
+    return Asked(hosted, hosted.decided, decided)
 
 
-async def answered(host: StreamHost, asked: Asked[Answer]) -> Answered[Answer]:
+async def answered(facts: FactWriter, asked: Asked[Answer]) -> Answered[Answer]:
     """Return the answer once it is committed. Raises the refusal, once that is; DecidedAgain."""
-    run, version, decided = asked
+    hosted, version, decided = asked
     own_facts = not isinstance(decided, Refusal) and decided.own_facts
-    await host.answered(run, version, own_facts=own_facts)
+    await facts.answered(hosted, version, own_facts=own_facts)
     if isinstance(decided, Refusal):
         raise decided
-    return Answered(decided.answer, run.position)
+    return Answered(decided.answer, hosted.position)
 
 
 async def ask(
-    host: StreamHost,
-    find: Finder,
-    question: Callable[[HostedRun], Decided[Answer]],
+    host: Host[Hosted],
+    find: Finder[Hosted],
+    question: Callable[[Hosted], Decided[Answer]],
     *,
     dropped_count: int = 0,
 ) -> Answered[Answer]:
-    """Find the run, ask the question, and answer once the answer is committed.
+    """Find the stream, ask the question, and answer once the answer is committed.
 
     dropped_count: how often it was dropped already. Raises what either refuses, StoreUnsettled.
     """
     for dropped in range(dropped_count, DECIDE_AGAIN_MAX + 1):
-        run = await find(dropped)
+        hosted = await find(dropped)
         with suppress(DecidedAgain):
-            return await answered(host, put(host, run, question))
+            return await answered(host.facts, put(host, hosted, question))
     raise StoreUnsettled("the facts could not be stored")

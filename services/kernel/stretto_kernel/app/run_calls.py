@@ -31,7 +31,8 @@ from stretto_core.ids import (
 from stretto_kernel.app.asking import Answered, Asked, Decided, Finder, answered, ask, put
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.fact_bytes import check_fact_bytes
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.stream_host import StreamHost
@@ -128,12 +129,12 @@ class RunCalls:
     async def started(self, start: RunStart, asked: Asked[run_pb2.Run]) -> Answered[run_pb2.Run]:
         """Answer a start that was put. Raises what `start_run` does."""
         try:
-            return await answered(self._host, asked)
+            return await answered(self._host.facts, asked)
         except DecidedAgain:
             find, question = self._start_finder(start), partial(self._start, start)
             return await ask(self._host, find, question, dropped_count=1)
 
-    def _start_finder(self, start: RunStart) -> Finder:
+    def _start_finder(self, start: RunStart) -> Finder[HostedRun]:
         run_id = self.run_id_of(start.namespace, start.command.request_id)
 
         async def find(dropped_count: int) -> HostedRun:
@@ -186,7 +187,7 @@ class RunCalls:
                         continue
                     shown = self._show(run, with_input=False)
                     try:
-                        await self._host.answered(run, run.decided, own_facts=came_after)
+                        await self._host.facts.answered(run, run.decided, own_facts=came_after)
                     except DecidedAgain:
                         continue
                     return Answered(shown, run.position)
@@ -250,7 +251,7 @@ class RunCalls:
             shown.wait_reason = self._wait_reason(run, task)
         return shown
 
-    def _finder(self, namespace: Namespace, run_id: RunId) -> Finder:
+    def _finder(self, namespace: Namespace, run_id: RunId) -> Finder[HostedRun]:
         return lambda _: self.find(namespace, run_id)
 
     def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:

@@ -145,7 +145,7 @@ class RunEnds:
             self._look_again(named)
 
     def _tell_when_settled(self, named: Named, run: HostedRun) -> None:
-        self._host.when_settled(
+        self._host.facts.when_settled(
             run, partial(self._committed, named), lambda _: self._look_again(named)
         )
 
@@ -193,7 +193,7 @@ class RunEnds:
         try:
             while names := self._ended_before:
                 self._ended_before = []
-                await self._host.writer.barrier()
+                await self._host.facts.writer.barrier()
                 for named in names:
                     run = self._host.find(named.run_id)
                     if run is not None and run.has_ended:

@@ -15,7 +15,8 @@ from stretto.run.v1 import run_pb2
 from stretto_core.clock import Clock
 from stretto_core.ids import Namespace, RunId, TaskName
 
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun, RunWatch
+from stretto_kernel.app.hosted_run import HostedRun, RunWatch
+from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
@@ -75,7 +76,7 @@ async def watch_run(
             version, ended = run.decided, run.has_ended and not watch.is_noted
             shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
             try:
-                await host.answered(run, version, own_facts=False)
+                await host.facts.answered(run, version, own_facts=False)
             except DecidedAgain:
                 watch.void()
                 continue

@@ -188,7 +188,7 @@ class Dispatcher:
             request_id=taker.request_id,
         )
         try:
-            self._host.take(run, command, self._host.kernel_cause(run))
+            self._host.take(run, command, self._host.facts.kernel_cause(run))
         except Refusal as refusal:
             # The run stopped dispatching since it was offered, or the writer is full.
             self._log.debug("lease.refused", run_id=run.run_id, reason=refusal.reason_word)
@@ -200,7 +200,7 @@ class Dispatcher:
             return
         assignment = build_assignment(run.state, lease, self._keys)
         self._granted.setdefault(run.run_id, []).append(taker)
-        self._host.when_settled(run, partial(self._assign, run, lease, taker, assignment))
+        self._host.facts.when_settled(run, partial(self._assign, run, lease, taker, assignment))
 
     def _assign(
         self,
@@ -310,7 +310,7 @@ class Dispatcher:
         signal = build_signal(run.namespace, run.run_id, work_pb2.SIGNAL_KIND_CANCEL, stop)
         if signal == lease.stop:
             return
-        self._host.when_settled(run, partial(self._ask_to_stop, lease, signal))
+        self._host.facts.when_settled(run, partial(self._ask_to_stop, lease, signal))
 
     def _ask_to_stop(self, lease: Lease, signal: work_pb2.Signal) -> None:
         lease.stop = signal  # From here on each renewal hears it again.
@@ -327,7 +327,7 @@ class Dispatcher:
             self._tell_holder(run, lease, revocation)
 
     def _tell_holder(self, run: HostedRun, lease: Lease, signal: work_pb2.Signal) -> None:
-        self._host.when_settled(run, partial(self._streams.signal, lease, signal))
+        self._host.facts.when_settled(run, partial(self._streams.signal, lease, signal))
 
     def _forget(self, run: HostedRun) -> None:
         for lease in self._leases.of_run(run.run_id):
@@ -344,7 +344,7 @@ class Dispatcher:
     def ring(self) -> None:
         """Do what is due by now, a bounded part of it."""
         now_ns, now_mono_ns = self._clock.now_ns(), self._clock.mono_ns()
-        if not self._host.writer.is_settling:
+        if not self._host.facts.writer.is_settling:
             for lease in self._leases.take_expired(now_mono_ns, DUE_PER_STRETCH_MAX):
                 self._streams.lease_expired(lease)
                 self._polls.lease_expired(lease)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto_core.errors import Refusal, Unavailable
 
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
-from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled, StreamHost
+from stretto_kernel.app.fact_writer import DECIDE_AGAIN_MAX, StoreUnsettled
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.hosted_stream import DecidedAgain
+from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.assignments import parse_work_item
 from stretto_kernel.dispatch.lease_table import Lease
 
@@ -27,10 +29,10 @@ async def tokens_over(
     for _ in range(DECIDE_AGAIN_MAX + 1):
         judged = [(run, run.decided) for run in await _load_runs(host, tokens)]
         over = [token for token in tokens if keep(token) is None]
-        await host.writer.barrier()
+        await host.facts.writer.barrier()
         try:
             for run, version in judged:
-                await host.answered(run, version, own_facts=True)
+                await host.facts.answered(run, version, own_facts=True)
         except DecidedAgain:
             continue
         return over

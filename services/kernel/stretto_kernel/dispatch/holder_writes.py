@@ -22,8 +22,9 @@ from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
 from stretto_core.eventlog.codec import Cause
 from stretto_core.ids import Namespace, RunId, TaskName
 
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
-from stretto_kernel.app.stream_host import DECIDE_AGAIN_MAX, StoreUnsettled
+from stretto_kernel.app.fact_writer import DECIDE_AGAIN_MAX, StoreUnsettled
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.dispatch.assignments import parse_work_item
 from stretto_kernel.dispatch.holder_fence import check_genuine, is_genuine
 from stretto_kernel.dispatch.holder_payloads import (
@@ -174,7 +175,7 @@ class HolderWriter:
                 lease.acknowledged = lease.reclaimed = True
                 lease.reported = write.kind == work_pb2.RECEIPT_KIND_OUTCOME
             if self._host.take(run, write.command(lease), self._cause(write, run)):
-                self._host.when_settled(
+                self._host.facts.when_settled(
                     run,
                     partial(self._answered, write, None),
                     partial(self._dropped, write, tries),
@@ -191,7 +192,7 @@ class HolderWriter:
         self, write: _Write, run: HostedRun, refusal: Refusal | None, tries: int
     ) -> None:
         try:
-            await self._host.answered(run, run.decided, own_facts=False)
+            await self._host.facts.answered(run, run.decided, own_facts=False)
         except DecidedAgain as cause:
             self._dropped(write, tries, cause)
         except Refusal as closed:

@@ -15,8 +15,9 @@ from stretto_core.clock import Clock
 from stretto_core.errors import NotFound, Refusal, Unavailable
 from stretto_core.ids import RunId
 
+from stretto_kernel.app.fact_writer import Overloaded
 from stretto_kernel.app.hosted_run import HostedRun
-from stretto_kernel.app.stream_host import Overloaded, StreamHost
+from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.domain.run.commands import (
     Command,
@@ -143,7 +144,7 @@ class OwnCommands:
 
     def _take(self, run: HostedRun, command: Command) -> None:
         try:
-            self._host.take(run, command, self._host.kernel_cause(run))
+            self._host.take(run, command, self._host.facts.kernel_cause(run))
         except Overloaded:
             # What is due stays due: nobody else will ask for it again.
             asyncio.get_running_loop().call_later(RETRY_S, self._decide, run.run_id, command)

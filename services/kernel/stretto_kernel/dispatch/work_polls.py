@@ -99,7 +99,7 @@ class WorkPolls:
         granted = self._granted_before(call)
         if granted is not None:
             # Only an owner that still is one may say what is leased.
-            await self._host.writer.barrier()
+            await self._host.facts.writer.barrier()
             return granted
         poll = self._join(call)
         try:

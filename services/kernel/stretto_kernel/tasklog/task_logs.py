@@ -15,7 +15,8 @@ from typing import NamedTuple
 from stretto_core.clock import Clock
 from stretto_core.ids import Namespace
 
-from stretto_kernel.app.hosted_run import DecidedAgain, HostedRun
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.tasklog.appender import Appender
 from stretto_kernel.tasklog.book import LeaseLimits
@@ -135,7 +136,7 @@ class TaskLogs:
         if not is_over(run, selection):
             return run, False
         try:
-            await partition.host.answered(run, run.decided, own_facts=True)
+            await partition.facts.answered(run, run.decided, own_facts=True)
         except DecidedAgain:
             return await self._look(partition, run, selection, tail)
         await self.appender.settled()
