@@ -174,7 +174,7 @@ def test_what_only_the_kernel_finds_is_told_with_line_and_column(
         "    executor: process\n"
         "    timeouts: {heartbeat: 1d}\n"
         "    join: any_succeeded\n"
-        "  - {name: b, executor: process, after: [a], inputs: {x: {from: task, task: a,\n"
+        "  - {name: b, executor: acme.do, after: [a], inputs: {x: {from: task, task: a,\n"
         '    pointer: "/~x"}}}\n'
     )
     assert suite.stretto("validate", plan).returncode == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stretto_core.errors import InvalidArgument
 
+from stretto_sdk.arguments.builtin import check_arguments
 from stretto_sdk.fields import WHOLE, Mistakes
 from stretto_sdk.plan_files.assembly import (
     Assembly,
@@ -91,6 +92,8 @@ def _read(
     mistakes = Mistakes()
     form = read_run(value, mistakes)
     check_relations(form.graph, mistakes)
+    if not assembly.unplaced:  # Else a parameter is missing, and what stands on it tells nothing.
+        check_arguments(form.graph, mistakes)
     located = partial(_located, assembly, top)
     documents = [top, *(each for each in assembly.documents.values() if each)]
     found = list(assembly.unplaced)

@@ -14,6 +14,7 @@ from typing import Any
 
 from stretto_core.errors import InvalidArgument, NotFound
 
+from stretto_sdk.arguments.builtin import read_function
 from stretto_sdk.fields import Fields, Mistakes
 from stretto_sdk.strict_json import parse_json
 
@@ -73,9 +74,7 @@ class FunctionTable:
         """
         value = parse_json(arguments_json or "{}", source="the arguments")
         mistakes = Mistakes()
-        fields = Fields(value, "arguments", mistakes)
-        name = fields.text("function", required=True)
-        fields.finish()
+        name = read_function(Fields(value, "arguments", mistakes))
         mistakes.raise_if_any("the task")
         found = self._functions.get(name)
         if found is None and self._importable and ":" in name:

@@ -13,7 +13,7 @@ from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S
 from stretto_core.errors import InvalidArgument
 
-from stretto_sdk.durations import EXPLANATION
+from stretto_sdk.arguments.builtin import read_span
 from stretto_sdk.fields import Fields, Mistakes
 from stretto_sdk.strict_json import parse_json
 from stretto_sdk.worker.effects import LeaseKey, SpawnAnswered, Stop, Stopped, Succeeded, key_of
@@ -77,10 +77,6 @@ def _span_ns(arguments_json: str) -> int:
     """Return the duration that the arguments name. Raises InvalidArgument."""
     mistakes = Mistakes()
     value = parse_json(arguments_json or "{}", source="the arguments")
-    fields = Fields(value, "arguments", mistakes)
-    span = fields.duration("duration")
-    if not fields.has("duration"):
-        fields.wrong("duration", f"is required: {EXPLANATION}")
-    fields.finish()
+    span = read_span(Fields(value, "arguments", mistakes))
     mistakes.raise_if_any("the task")
     return 0 if span is None else span.ToNanoseconds()

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stretto_core.telemetry.secret import Secret
-
-from stretto_worker.domain.secret_references import SecretUnavailable
+from stretto_sdk.arguments.secret_references import SecretUnavailable
 
 FILE_BYTES_MAX = 64 * 1024
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -24,6 +24,7 @@ from stretto.work.v1 import work_service_pb2 as wire
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal, Unavailable
 from stretto_core.telemetry.secret import Secret
+from stretto_sdk.arguments.secret_references import FindSecret
 from stretto_sdk.blobs import Source, ref_of
 from stretto_sdk.worker.effects import (
     Ending,
@@ -36,7 +37,6 @@ from stretto_sdk.worker.effects import (
 )
 from stretto_sdk.worker.log_buffer import LogLimits
 from stretto_sdk.worker.log_forwarder import LogForwarder, TaskLogWriter
-from stretto_worker.domain.secret_references import FindSecret
 from stretto_worker.processes.executor import ProcessExecutor, ProcessLimits
 from stretto_worker.processes.reaper_client import ReaperClient
 from stretto_worker.secret_store import SecretStore

@@ -15,7 +15,7 @@ PLAN = """\
 parameters: {who: {default: world}}
 tasks:
   - {name: a, executor: process, arguments: {argv: [echo, "${params.who}"]}}
-  - {name: b, executor: process, after: [a]}
+  - {name: b, executor: acme.do, after: [a]}
 """
 
 
@@ -49,7 +49,7 @@ def test_a_plan_is_valid(plan: Path) -> None:
 
 
 def test_every_mistake_is_told_with_its_place_and_the_status_is_2(plan: Path) -> None:
-    plan.write_text(PLAN.replace("executor: process, after: [a]", "exectuor: x, after: [c]"))
+    plan.write_text(PLAN.replace("executor: acme.do, after: [a]", "exectuor: x, after: [c]"))
     result = stretto("validate", plan)
     assert result.exit_code == ExitStatus.USAGE
     assert f"{plan} has 3 mistakes" in result.output

@@ -71,7 +71,7 @@ tasks:
     on_failure: ignored
     join: n_succeeded
   - name: b
-    executor: process
+    executor: acme.do
     after: [aa, b, {task: c, scope: sub}, 7]
     inputs:
       one: {from: tasks}
@@ -154,7 +154,7 @@ tasks:
   - name: write
     exectuor: process
   - name: report
-    executor: process
+    executor: acme.do
     arguments: {argv: [cat]}
     timeouts: {attempt: 30}
     after: [wrte]
@@ -168,11 +168,11 @@ tasks:
 def test_what_lies_between_tasks_is_named_before_anything_is_sent(write: Write) -> None:
     plan = """\
 tasks:
-  - {name: a, executor: process, after: [c]}
-  - {name: b, executor: process, after: [a]}
-  - {name: c, executor: process, after: [b]}
-  - {name: d, executor: process, after: [e]}
-  - {name: e, executor: process, after: [d]}
+  - {name: a, executor: acme.do, after: [c]}
+  - {name: b, executor: acme.do, after: [a]}
+  - {name: c, executor: acme.do, after: [b]}
+  - {name: d, executor: acme.do, after: [e]}
+  - {name: e, executor: acme.do, after: [d]}
 output: {from: task, task: aa}
 """
     assert told(refused(write(plan=plan))) == [
@@ -184,19 +184,19 @@ output: {from: task, task: aa}
     ]
     plan = """\
 tasks:
-  - {name: a, executor: process}
-  - {name: b, executor: process, after: [a]}
+  - {name: a, executor: acme.do}
+  - {name: b, executor: acme.do, after: [a]}
   - name: c
-    executor: process
+    executor: acme.do
     after: [b]
     inputs: {far: {from: task, task: a}, all: {from: subtree, task: b}}
   - name: d
-    executor: process
+    executor: acme.do
     after: [a]
     inputs: {x: {from: task, task: c}, y: {from: task, task: bb}}
-  - {name: e, executor: process, clean_up: true, after: [a],
+  - {name: e, executor: acme.do, clean_up: true, after: [a],
      inputs: {x: {from: task, task: d}}}
-  - {name: f, executor: process, after: [e, a, a]}
+  - {name: f, executor: acme.do, after: [e, a, a]}
 """
     assert told(refused(write(plan=plan))) == [
         "plan.yaml:7:69 tasks[2].inputs.all.task: needs the whole subtree of 'b' to come before: "
@@ -241,9 +241,9 @@ def test_the_kernels_findings_come_back_with_line_and_column(write: Write) -> No
         plan="""\
 tasks:
   - name: a
-    executor: process
+    executor: acme.do
   - name: b
-    executor: process
+    executor: acme.do
     after: [a]
     arguments: {argv: [ls]}
     inputs: {x: {from: task, task: a, pointer: "/~"}}
@@ -289,7 +289,7 @@ parameters:
   queue: {required: false}
 tasks:
   - name: greet-${params.who}
-    executor: process
+    executor: acme.do
     arguments:
       argv: [echo, "hello, ${params.who} x${params.times}", "$${params.who}", "${inputs.who}"]
       files: ${params.files}
@@ -344,7 +344,7 @@ parameters:
   list: {type: list, default: []}
 tasks:
   - name: ${params.siz}
-    executor: process
+    executor: acme.do
     arguments: {a: "${params.list} more", b: "x ${params.Bad} y"}
 """
     assert told(refused(write(plan=plan), kind="x")) == [
@@ -385,7 +385,7 @@ parameters:
 tasks:
   - {name: first, executor: process, arguments: {argv: [echo, "${params.text}"]},
      after: "${params.after}"}
-  - {name: last, executor: process, after: [{task: first, scope: subtree}, outer],
+  - {name: last, executor: acme.do, after: [{task: first, scope: subtree}, outer],
      inputs: {x: {from: task, task: first}, y: {from: literal, value: {task: first}}}}
 """
 
@@ -399,8 +399,8 @@ include:
   - {file: parts/part.yaml, prefix: one-, with: {text: "${params.text}!", after: [outer]}}
   - {file: parts/part.yaml, prefix: two-}
 tasks:
-  - {name: outer, executor: process}
-  - {name: end, executor: process, after: [one-last, two-last]}
+  - {name: outer, executor: acme.do}
+  - {name: end, executor: acme.do, after: [one-last, two-last]}
 """,
     )
     with pytest.raises(PlanRefused, match="'outer' is there twice"):
@@ -425,7 +425,7 @@ def test_mistakes_in_included_files_are_told_by_their_own_places(write: Write) -
 name: a run of its own
 tasks:
   - {name: a, executor: proces}
-  - {name: b, executor: process, after: [aa], queue: "${params.q}"}
+  - {name: b, executor: acme.do, after: [aa], queue: "${params.q}"}
 """,
         broken="name: 'x",
         plan="""\
@@ -436,7 +436,7 @@ include:
   - {file: ../outside.yaml}
   - {flie: part.yaml}
 tasks:
-  - {name: c, executor: process, after: [p-bb]}
+  - {name: c, executor: acme.do, after: [p-bb]}
 """,
     )
     found = told(refused(path))
@@ -459,8 +459,8 @@ tasks:
 
 def test_the_kernels_findings_in_an_included_task_name_its_file(write: Write) -> None:
     path = write(
-        part="tasks:\n  - {name: a, executor: process}\n  - {name: b, executor: process}\n",
-        plan="include: [{file: part.yaml}]\ntasks: [{name: own, executor: process}]\n",
+        part="tasks:\n  - {name: a, executor: acme.do}\n  - {name: b, executor: acme.do}\n",
+        plan="include: [{file: part.yaml}]\ntasks: [{name: own, executor: acme.do}]\n",
     )
     form = read_plan_file(path)
     refusal = InvalidArgument("x", violations=[FieldViolation("task_graph.tasks[2].name", "no")])
@@ -471,7 +471,7 @@ def test_the_kernels_findings_in_an_included_task_name_its_file(write: Write) ->
 
 def test_wrong_tasks_are_not_hidden_by_included_ones(write: Write) -> None:
     path = write(
-        part="tasks: [{name: a, executor: process}]\n",
+        part="tasks: [{name: a, executor: acme.do}]\n",
         plan="include: [{file: part.yaml}]\ntasks: yes\n",
     )
     assert told(refused(path)) == ["plan.yaml:2:8 tasks: must be a list, not a string"]
@@ -502,7 +502,7 @@ def test_includes_are_bounded_in_depth_and_number(write: Write) -> None:
 def test_a_directory_above_is_included_from_when_the_caller_says_so(
     write: Write, tmp_path: Path
 ) -> None:
-    write(shared="tasks: [{name: a, executor: process}]\n")
+    write(shared="tasks: [{name: a, executor: acme.do}]\n")
     path = write(plans__plan="include: [{file: ../shared.yaml}]\n")
     with pytest.raises(PlanRefused, match="lies outside of"):
         read_plan_file(path)
@@ -516,7 +516,7 @@ def test_a_directory_above_is_included_from_when_the_caller_says_so(
 def test_text_without_a_file_includes_from_the_directory_given(
     write: Write, tmp_path: Path
 ) -> None:
-    write(part="tasks: [{name: a, executor: process}]\n")
+    write(part="tasks: [{name: a, executor: acme.do}]\n")
     text = "include: [{file: part.yaml, prefix: x-}]\n"
     form = read_plan_text(text, source="standard input", directory=tmp_path)
     assert list(tasks_of(form)) == ["x-a"]

@@ -93,9 +93,9 @@ def test_bytes_without_sense_are_refused(seed: int, tmp_path: Path) -> None:
 def test_yaml_is_loaded_for_a_yaml_file_only() -> None:
     program = (
         "import sys; from stretto_sdk.plan_files.read import read_plan_text as read; "
-        'read(\'{"tasks": [{"name": "a", "executor": "sleep"}]}\', source="x"); '
+        'read(\'{"tasks": [{"name": "a", "executor": "acme.do"}]}\', source="x"); '
         "assert 'yaml' not in sys.modules; "
-        'read("tasks: [{name: a, executor: sleep}]", source="x"); '
+        'read("tasks: [{name: a, executor: acme.do}]", source="x"); '
         "assert 'yaml' in sys.modules"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

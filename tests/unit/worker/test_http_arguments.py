@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from stretto_core.errors import InvalidArgument
 from stretto_core.telemetry.secret import Secret
-from stretto_worker.domain.http_arguments import REQUEST_BYTES_MAX, parse_task, request_of
+from stretto_sdk.arguments.http import parse_task
+from stretto_worker.domain.http_request import REQUEST_BYTES_MAX, request_of
 
 
 def find(name: str) -> Secret:

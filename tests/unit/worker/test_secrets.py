@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from stretto_core.telemetry.secret import Secret
+from stretto_sdk.arguments.secret_references import Reveal, SecretReference, SecretUnavailable
 from stretto_worker.domain.redaction import Redaction
-from stretto_worker.domain.secret_references import Reveal, SecretReference, SecretUnavailable
 from stretto_worker.secret_store import FILE_BYTES_MAX, SecretStore
 from stretto_worker.settings import Settings, SettingsError
 

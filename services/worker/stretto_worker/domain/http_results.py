@@ -16,11 +16,11 @@ from email.utils import parsedate_to_datetime
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.errors import Refusal
+from stretto_sdk.arguments.http import RESPONSE_BYTES_MAX, Answers, Expect
 from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.worker.effects import Ending, Succeeded
 from stretto_sdk.worker.endings import failed, payload_of
 
-from stretto_worker.domain.http_arguments import RESPONSE_BYTES_MAX, Answers, Expect
 from stretto_worker.domain.redaction import Redaction
 
 BODY_SHOWN_BYTES = 2_048

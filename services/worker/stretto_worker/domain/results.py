@@ -8,12 +8,11 @@ from collections.abc import Mapping
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.errors import Refusal
+from stretto_sdk.arguments.process import OUTPUT_BYTES_MAX, Command, OutputForm
 from stretto_sdk.plan_form import parse_tasks
 from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.worker.effects import Ending, Failed, Succeeded
 from stretto_sdk.worker.endings import failed, payload_of
-
-from stretto_worker.domain.arguments import OUTPUT_BYTES_MAX, Command, OutputForm
 
 STDERR_TAIL_BYTES = 2_048
 # Another attempt meets the same program; lack of memory or processes passes.

@@ -19,10 +19,11 @@ from urllib.parse import quote, urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from stretto_sdk.arguments.http import Limits, address_mistake
 from yarl import URL
 
 from stretto_worker.domain.host_rules import HostRules
-from stretto_worker.domain.http_arguments import Limits, Request, address_mistake
+from stretto_worker.domain.http_request import Request
 from stretto_worker.domain.http_results import Answer
 from stretto_worker.http.broken_call import CallBroken
 

@@ -1,6 +1,6 @@
 """The `http` executor: makes one request per attempt and turns its answer into the result.
 
-The arguments are described in domain/http_arguments.py, what an answer means in
+The arguments are described in stretto_sdk/arguments/http.py, what an answer means in
 domain/http_results.py. A stop closes the connection; whether the other side did what it was asked
 by then nobody knows, as after any lost answer: the same Idempotency-Key on every try tells it.
 Runs on the protocol's loop.
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
+from stretto_sdk.arguments.http import Expect, parse_task
+from stretto_sdk.arguments.secret_references import FindSecret, SecretUnavailable
 from stretto_sdk.worker.context import idempotency_key
 from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop, key_of
 from stretto_sdk.worker.endings import failed, value_of
@@ -26,9 +28,8 @@ from stretto_sdk.worker.ports import Reports
 
 from stretto_worker.body_tasks import ending_of_task
 from stretto_worker.domain.host_rules import HostRules
-from stretto_worker.domain.http_arguments import Expect, parse_task, request_of
+from stretto_worker.domain.http_request import request_of
 from stretto_worker.domain.http_results import ending_of_answer
-from stretto_worker.domain.secret_references import FindSecret, SecretUnavailable
 from stretto_worker.http.broken_call import CallBroken
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stretto_core.errors import InvalidArgument
+from stretto_sdk.arguments.process import Command
 from stretto_sdk.worker.artifacts import check_artifact_name
-
-from stretto_worker.domain.arguments import Command
 
 _PATTERN_CHARACTERS = frozenset("*?[")
 

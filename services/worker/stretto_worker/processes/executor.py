@@ -1,9 +1,10 @@
 """The `process` executor: runs a command per attempt and turns its output into the result.
 
-The arguments are described in domain/arguments.py, what an end means in domain/results.py. The
-process finds itself named in STRETTO_RUN, STRETTO_TASK, STRETTO_ATTEMPT, STRETTO_EPOCH and
-STRETTO_IDEMPOTENCY_KEY. A stop is SIGTERM to the whole group, then SIGKILL after a grace; an end of
-the first process is the end of the group. Runs on the protocol's loop and never blocks it.
+The arguments are described in stretto_sdk/arguments/process.py, what an end means in
+domain/results.py. The process finds itself named in STRETTO_RUN, STRETTO_TASK, STRETTO_ATTEMPT,
+STRETTO_EPOCH and STRETTO_IDEMPOTENCY_KEY. A stop is SIGTERM to the whole group, then SIGKILL after
+a grace; an end of the first process is the end of the group. Runs on the protocol's loop and never
+blocks it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal, Unavailable
+from stretto_sdk.arguments.process import (
+    Command,
+    OutputForm,
+    parse_command,
+)
+from stretto_sdk.arguments.secret_references import FindSecret, SecretUnavailable
 from stretto_sdk.worker.artifacts import artifact_of
 from stretto_sdk.worker.context import idempotency_key
 from stretto_sdk.worker.effects import (
@@ -37,15 +44,9 @@ from stretto_sdk.worker.log_forwarder import TaskLogWriter
 from stretto_sdk.worker.ports import Reports
 
 from stretto_worker.body_tasks import ending_of_task
-from stretto_worker.domain.arguments import (
-    Command,
-    OutputForm,
-    environment_of,
-    parse_command,
-)
+from stretto_worker.domain.environment import environment_of
 from stretto_worker.domain.redaction import Redaction
 from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
-from stretto_worker.domain.secret_references import FindSecret, SecretUnavailable
 from stretto_worker.processes.artifact_files import ArtifactMissing, find_artifacts
 from stretto_worker.processes.capture import Capture
 from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from stretto_core.telemetry.secret import Secret
-from stretto_sdk.fields import Mistakes, name_of
 
-from stretto_worker.domain.placeholders import Placeholders
+from stretto_sdk.arguments.placeholders import Placeholders
+from stretto_sdk.fields import Mistakes, name_of
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 CHARACTERS_MIN = 8

@@ -1,4 +1,4 @@
-"""What the arguments of an http task mean: the request to make and how to read its answer. Pure.
+"""What the arguments of an http task mean: the request to make and how to read its answer.
 
 Placeholders are filled in `url` (percent-encoded; alone they may be the whole address), `headers`,
 `query`, `json` (alone they are the input itself, a number stays a number) and `text`. A secret is
@@ -7,32 +7,24 @@ named by reference in the values of headers, query and json.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
-from stretto_sdk.fields import Fields, Mistakes
-from stretto_sdk.strict_json import parse_json, to_json
-
-from stretto_worker.domain.placeholders import Placeholders
-from stretto_worker.domain.redaction import Redaction
-from stretto_worker.domain.secret_references import (
-    FindSecret,
-    Reveal,
+from stretto_sdk.arguments.placeholders import Placeholders
+from stretto_sdk.arguments.secret_references import (
     SecretReference,
     reference_of,
     text_or_secret,
 )
+from stretto_sdk.fields import Fields, Mistakes
+from stretto_sdk.strict_json import parse_json, to_json
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 HEADERS_MAX: Final = 64
-HEADER_CHARACTERS_MAX: Final = 8 * 1024
-URL_CHARACTERS_MAX: Final = 8 * 1024
 RESPONSE_BYTES_DEFAULT: Final = 64 * 1024
 RESPONSE_BYTES_MAX: Final = 4 * 1024 * 1024
 REDIRECTS_DEFAULT: Final = 5
@@ -98,25 +90,17 @@ class HttpTask:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A request as it is sent; it holds secrets, so nothing of it is ever printed.
-
-    shown: method and address without the query, for messages.
-    """
-
-    method: str
-    url: str = field(repr=False)
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes | None = field(repr=False)
-    shown: str
-
-
 def parse_task(arguments_json: str, inputs: Mapping[str, object]) -> HttpTask:
     """Return what a task asks for. Raises InvalidArgument with every mistake."""
     mistakes = Mistakes()
-    fields = Fields(parse_json(arguments_json or "{}", source="the arguments"), "", mistakes)
-    fill = Placeholders(inputs, mistakes)
+    value = parse_json(arguments_json or "{}", source="the arguments")
+    task = read_task(Fields(value, "", mistakes), Placeholders(inputs, mistakes))
+    mistakes.raise_if_any("the arguments object")
+    return task
+
+
+def read_task(fields: Fields, fill: Placeholders) -> HttpTask:
+    """Return the request that the fields describe as far as it can be read; note the rest."""
     body, is_json = _body(fields, fill)
     method = fields.word(
         "method", {name: name for name in METHODS}, "GET" if body is None else "POST"
@@ -134,48 +118,7 @@ def parse_task(arguments_json: str, inputs: Mapping[str, object]) -> HttpTask:
         limits=_limits(fields),
     )
     fields.finish()
-    mistakes.raise_if_any("the arguments object")
     return task
-
-
-def request_of(task: HttpTask, find: FindSecret, idempotency_key: str) -> tuple[Request, Redaction]:
-    """Return the request with its secrets, and what keeps them out of what comes back.
-
-    idempotency_key: of the task's activation; its SHA-256 is sent, the same on every try.
-    Raises SecretUnavailable; InvalidArgument for what becomes too large or no header.
-    """
-    reveal = Reveal(find)
-    headers = {
-        "User-Agent": "stretto",
-        "Accept": "application/json" if task.answers.expect is Expect.JSON else "*/*",
-        "Idempotency-Key": hashlib.sha256(idempotency_key.encode()).hexdigest(),
-    }
-    content = _content(task, reveal)
-    if content is not None:
-        kind = "application/json" if task.is_json else "text/plain; charset=utf-8"
-        headers["Content-Type"] = kind
-    own = {name.lower() for name in task.headers}
-    headers = {name: text for name, text in headers.items() if name.lower() not in own}
-    headers |= {name: reveal.text(value) for name, value in task.headers.items()}
-    query = urlencode([(name, reveal.text(value)) for name, value in task.query], quote_via=quote)
-    parts = urlsplit(task.url)
-    joined = "&".join(each for each in (parts.query, query) if each)
-    url = parts._replace(path=parts.path or "/", query=joined, fragment="").geturl()
-    mistakes = Mistakes()
-    for name, text in headers.items():
-        # Filled from inputs and secrets: a line break would begin another header.
-        if not text.isascii() or not text.replace("\t", " ").isprintable():
-            mistakes.add(f"headers.{name}", "may hold printable ASCII characters only")
-        elif len(text) > HEADER_CHARACTERS_MAX:
-            mistakes.add(f"headers.{name}", f"has more than {HEADER_CHARACTERS_MAX} characters")
-    if content is not None and len(content) > REQUEST_BYTES_MAX:
-        mistakes.add("json" if task.is_json else "text", f"has more than {REQUEST_BYTES_MAX} bytes")
-    if len(url) > URL_CHARACTERS_MAX:
-        mistakes.add("url", f"has more than {URL_CHARACTERS_MAX} characters")
-    mistakes.raise_if_any("the request")
-    shown = f"{task.method} {parts.scheme}://{parts.netloc}{parts.path or '/'}"
-    request = Request(method=task.method, url=url, headers=headers, body=content, shown=shown)
-    return request, Redaction(reveal.revealed)
 
 
 def address_mistake(url: str) -> str:
@@ -198,6 +141,8 @@ def _url(fields: Fields, fill: Placeholders) -> str:
     text = fields.text("url", required=True)
     if re.fullmatch(r"\$\{[^}]*\}", text):
         url = fill.fill(text, fields.at("url"))
+        if fill.names_only:
+            return url  # The whole address is an input's, and that is not known yet.
     else:
         url = fill.fill(text, fields.at("url"), lambda value: quote(value, safe=""))
     wrong = address_mistake(url) if text else ""
@@ -254,12 +199,6 @@ def _json(value: object, path: str, mistakes: Mistakes, fill: Placeholders) -> o
                 _json(each, f"{path}[{index}]", mistakes, fill) for index, each in enumerate(value)
             ]
     return value
-
-
-def _content(task: HttpTask, reveal: Reveal) -> bytes | None:
-    if task.is_json:
-        return to_json(reveal.value(task.body), source="json").encode()
-    return None if task.body is None else str(task.body).encode("utf-8", "surrogateescape")
 
 
 def _answers(fields: Fields) -> Answers:

@@ -12,18 +12,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.fields import Fields, Mistakes
-from stretto_sdk.strict_json import parse_json, to_json
 
-from stretto_worker.domain.placeholders import Placeholders, plain
-from stretto_worker.domain.redaction import Redaction
-from stretto_worker.domain.secret_references import (
-    FindSecret,
-    Reveal,
-    SecretReference,
-    SecretUnavailable,
-    text_or_secret,
-)
+from stretto_sdk.arguments.placeholders import Placeholders, plain
+from stretto_sdk.arguments.secret_references import SecretReference, text_or_secret
+from stretto_sdk.fields import Fields, Mistakes, name_of
+from stretto_sdk.strict_json import parse_json, to_json
 
 OUTPUT_BYTES_DEFAULT: Final = 8 * 1024 * 1024
 OUTPUT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -73,10 +66,18 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
     JSON object, output is "json", every exit code but 0 is retryable.
     """
     mistakes = Mistakes()
-    fields = Fields(parse_json(arguments_json or "{}", source="the arguments"), "", mistakes)
-    fill = Placeholders(inputs, mistakes)
-    argv = [fill.fill(each, fields.at("argv")) for each in fields.texts("argv")]
-    if not argv or not argv[0]:
+    value = parse_json(arguments_json or "{}", source="the arguments")
+    command = read_command(Fields(value, "", mistakes), Placeholders(inputs, mistakes))
+    mistakes.raise_if_any("the arguments object")
+    return command
+
+
+def read_command(fields: Fields, fill: Placeholders) -> Command:
+    """Return the command that the fields describe as far as it can be read; note the rest."""
+    mistakes = fields.mistakes
+    words = _words(fields, fill)
+    argv = [word for word in words if word is not None]
+    if not words or words[0] == "":
         fields.wrong("argv", "is required: a list of the program and its arguments")
     env = {
         name: text_or_secret(value, path, mistakes, fill)
@@ -96,7 +97,7 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
         argv=tuple(argv),
         env=env,
         cwd=fields.text("cwd"),
-        stdin=_stdin(fields, inputs),
+        stdin=_stdin(fields, fill.inputs),
         output=fields.word("output", {form.value: form for form in OutputForm}, OutputForm.JSON),
         spawns=fields.boolean("spawn"),
         retryable_exit_codes=codes["retryable_exit_codes"],
@@ -108,20 +109,17 @@ def parse_command(arguments_json: str, inputs: Mapping[str, object]) -> Command:
     if command.spawns and command.output is not OutputForm.JSON:
         fields.wrong("spawn", 'needs the output to be "json"')
     fields.finish()
-    mistakes.raise_if_any("the arguments object")
     return command
 
 
-def environment_of(command: Command, find: FindSecret) -> tuple[dict[str, str], Redaction]:
-    """Return the command's environment with its secrets, and what keeps them out of its output.
+def _words(fields: Fields, fill: Placeholders) -> list[str | None]:
+    def read(value: object, path: str, mistakes: Mistakes) -> str | None:
+        if isinstance(value, str):
+            return fill.fill(value, path)
+        mistakes.add(path, f"must be a string, not {name_of(value)}")
+        return None
 
-    Raises SecretUnavailable.
-    """
-    reveal = Reveal(find)
-    env = {name: reveal.text(value) for name, value in command.env.items()}
-    if any("\0" in value for value in env.values()):
-        raise SecretUnavailable("SECRET_UNUSABLE", "a secret of env holds a NUL character")
-    return env, Redaction(reveal.revealed)
+    return fields.each("argv", read)
 
 
 def _codes(fields: Fields, name: str) -> frozenset[int]:
