@@ -171,7 +171,7 @@ def test_what_only_the_kernel_finds_is_told_with_line_and_column(
     plan.write_text(
         "tasks:\n"
         "  - name: a\n"
-        "    executor: process\n"
+        "    executor: acme.do\n"
         "    timeouts: {heartbeat: 1d}\n"
         "    join: any_succeeded\n"
         "  - {name: b, executor: acme.do, after: [a], inputs: {x: {from: task, task: a,\n"
