@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from stretto_cli.app import app
@@ -9,6 +10,10 @@ from stretto_cli.app import app
 
 def main() -> None:
     """Run the command line of this process."""
+    # A terminal that lacks a character gets a question mark, and the command goes on.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except KeyboardInterrupt:

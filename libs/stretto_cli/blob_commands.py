@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.markup import escape
 from stretto_core.errors import InvalidArgument, NotFound
 from stretto_sdk.runs import Artifact
 
@@ -77,10 +76,10 @@ def artifacts(
             ("TASK", "ARTIFACT", "BYTES", "TYPE", "SHA-256"),
             (
                 (
-                    escape(name),
-                    escape(artifact.name),
+                    printing.escape(name),
+                    printing.escape(artifact.name),
                     str(artifact.size_bytes),
-                    escape(artifact.content_type),
+                    printing.escape(artifact.content_type),
                     artifact.sha256,
                 )
                 for name, artifact in found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.markup import escape
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
@@ -43,7 +42,7 @@ def config(suite: Suite, as_json: AsJson = False) -> None:
     printing.print_table(
         ("SETTING", "VALUE", "FROM"),
         [
-            (name, escape(each.value) or "[dim]none[/]", escape(each.origin))
+            (name, printing.escape(each.value) or "[dim]none[/]", printing.escape(each.origin))
             for name, each in shown.items()
         ],
     )

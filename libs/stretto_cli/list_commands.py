@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from stretto_sdk.client_pages import PAGE_SIZE_MAX, RunsPage, TasksPage
 from stretto_sdk.runs import Run, Task
 
@@ -120,20 +119,20 @@ def _run_row(run: Run) -> tuple[str, ...]:
         printing.state(run.state),
         f"{run.tasks.ended}/{run.tasks.total}",
         printing.age(run.create_time),
-        escape(run.name),
+        printing.escape(run.name),
     )
 
 
 def _task_row(task: Task) -> tuple[str, ...]:
     why = wait_text(task) or printing.failure_text(task.failure)
     return (
-        escape(task.name),
+        printing.escape(task.name),
         printing.state(task.state),
         str(task.attempt) if task.attempt else "",
         str(task.epoch) if task.epoch else "",
-        escape(task.worker_id),
+        printing.escape(task.worker_id),
         printing.span(task.lease_time, task.end_time),
-        escape(why),
+        printing.escape(why),
     )
 
 

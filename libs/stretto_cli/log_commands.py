@@ -137,7 +137,7 @@ def _print_event(event: Event, *, with_stream: bool) -> None:
         (f"{event.stream} " if with_stream else "", "dim"),
         (f"{event.version:>5} ", "dim"),
         (event.type.rpartition(".")[2], "bold"),
-        f" {body}",
+        f" {printing.harmless(body)}",
     )
     # A terminal gets a line an event; the whole body is in --json, and `--json | jq` in a pipe.
     width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH

@@ -1,19 +1,22 @@
 """What the command writes: tables for people, JSON for programs, complaints on stderr.
 
 Standard output carries only what was asked for, so that `--json` can be piped; progress and
-complaints go to standard error.
+complaints go to standard error. What others wrote (names, reasons, outputs) comes out of a pipe as
+it is, and never takes a terminal over.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -26,8 +29,16 @@ class _Output(Console):
         raise BrokenPipeError
 
 
-out = _Output(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+class _Complaints(Console):
+    def on_broken_pipe(self) -> None:
+        self.quiet = True  # Nobody reads them any more; the exit status still says what was.
+
+
+out = _Output(soft_wrap=True, highlight=False, emoji=False)
+err = _Complaints(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_BUT_COLOURS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)")
 
 _COLOURS = {
     "SUCCEEDED": "green",
@@ -48,6 +59,21 @@ _LAST_WIDTH_MIN = 12
 """A last column narrower than that says nothing: the line wraps instead."""
 
 
+def harmless(text: str) -> str:
+    """Return what others wrote without what steers a terminal: replaced, one by one."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def coloured(text: str) -> str:
+    """Return what others wrote without what steers a terminal but for its colours."""
+    return _CONTROL_BUT_COLOURS.sub("\ufffd", text)
+
+
+def escape(text: str) -> str:
+    """Return what others wrote as markup that shows it, and is harmless."""
+    return markup.escape(harmless(text))
+
+
 def complain(message: str) -> None:
     """Write one complaint to standard error."""
     err.print(f"[bold red]stretto:[/] {escape(message)}")
@@ -60,17 +86,19 @@ def note(message: str) -> None:
 
 def print_json(value: object) -> None:
     """Write a value as indented JSON."""
-    print_line(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    print_line(_json_of(value, indent=2))
 
 
 def print_json_line(value: object) -> None:
     """Write a value as JSON on one line."""
-    print_line(json.dumps(plain(value), ensure_ascii=False))
+    print_line(_json_of(value))
 
 
 def print_line(text: str) -> None:
-    """Write a line as it is, without markup or wrapping."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Write a line as it is, into a pipe to the last character."""
+    # Not through `out`, which expands tabs and replaces `:names:` of pictures.
+    sys.stdout.write(f"{coloured(text) if out.is_terminal else text}\n")
+    sys.stdout.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -80,7 +108,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     several, gives way on a terminal: it says why, and its end is in the --json.
     """
     head = [Text(column, style="bold dim") for column in columns]
-    lines = [head, *([Text.from_markup(_one_line(cell)) for cell in row] for row in rows)]
+    lines = [
+        head,
+        *([Text.from_markup(_one_line(cell), emoji=False) for cell in row] for row in rows),
+    ]
     widths = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
     left = out.width - sum(widths[:-1]) - 2 * len(widths[:-1])
     if out.is_terminal and len(widths) > 1 and left >= _LAST_WIDTH_MIN:
@@ -102,6 +133,12 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     for name, value in shown:
         indented = value.replace("\n", "\n" + " " * (width + 2))
         out.print(f"[dim]{name:<{width}}[/]  {indented}")
+
+
+def _json_of(value: object, indent: int | None = None) -> str:
+    # Where the terminal or the pipe is not UTF-8, JSON has its own way to say every character.
+    unicode = out.encoding.replace("-", "").lower().startswith("utf8")
+    return json.dumps(plain(value), indent=indent, ensure_ascii=not unicode)
 
 
 def _one_line(cell: str) -> str:

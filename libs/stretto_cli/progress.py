@@ -43,7 +43,9 @@ class RunProgress:
         self._run = run
         self._told: set[str] = set()
         self._bar = self._progress.add_task(
-            run.name or run.run_id, total=run.tasks.total or None, state=str(run.state)
+            printing.escape(run.name) or run.run_id,
+            total=run.tasks.total or None,
+            state=str(run.state),
         )
 
     def __enter__(self) -> Self:

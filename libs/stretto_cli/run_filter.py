@@ -77,13 +77,13 @@ def _instant(when: str) -> str:
         ago = timedelta(microseconds=parse_duration_ns(when) / 1_000)
         return (datetime.now(tz=UTC) - ago).isoformat().replace("+00:00", "Z")
     try:
-        asked = datetime.fromisoformat(when)
-    except ValueError:
+        # Without an offset it is this machine's time, as a person means it.
+        asked = datetime.fromisoformat(when).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidArgument(
             f'--since {when}: is a span like "90m" or "1d", or an instant like 2026-01-31T08:00:00Z'
         ) from None
-    # Without an offset it is this machine's time, as a person means it.
-    return asked.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return asked.isoformat().replace("+00:00", "Z")
 
 
 def _known_state(asked: str) -> str:

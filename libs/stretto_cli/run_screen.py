@@ -55,6 +55,7 @@ def screen(board: RunBoard, *, now: datetime, width: int, height: int) -> Group:
         *sums,
     ]
     for line in lines:
+        line.plain = printing.harmless(line.plain)
         line.no_wrap, line.overflow = True, "ellipsis"
         line.truncate(width, overflow="ellipsis")
     return Group(*lines)

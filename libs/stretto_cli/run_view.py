@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from rich.markup import escape
 from stretto_sdk.runs import Run, RunState
 
 from stretto_cli import printing
@@ -42,13 +41,16 @@ def print_run(run: Run) -> None:
     printing.print_pairs(
         (
             ("run", run.run_id),
-            ("name", escape(run.name)),
+            ("name", printing.escape(run.name)),
             ("state", printing.state(run.state)),
-            ("why", escape(printing.failure_text(run.failure) or run.end_reason)),
-            ("holds", escape(printing.holds_text(run.holds))),
+            ("why", printing.escape(printing.failure_text(run.failure) or run.end_reason)),
+            ("holds", printing.escape(printing.holds_text(run.holds))),
             ("tasks", ", ".join(f"{count} {name}" for name, count in counts.items() if count)),
-            ("labels", escape(", ".join(f"{key}={each}" for key, each in run.labels.items()))),
-            ("created", f"{printing.instant(run.create_time)} by {escape(run.creator)}"),
+            (
+                "labels",
+                printing.escape(", ".join(f"{key}={each}" for key, each in run.labels.items())),
+            ),
+            ("created", f"{printing.instant(run.create_time)} by {printing.escape(run.creator)}"),
             ("ended", printing.instant(run.end_time)),
             ("took", printing.span(run.create_time, run.end_time)),
             ("version", str(run.version)),

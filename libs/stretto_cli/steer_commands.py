@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
-from rich.markup import escape
 from stretto_core.errors import InvalidArgument, Refusal, Unavailable
 from stretto_core.ids import RunId
 from stretto_sdk.runs import Run
@@ -271,4 +270,4 @@ async def _ask_all(client: Client, found: list[Run], ask: Steer) -> list[Run | R
 def _print(run: Run) -> None:
     held = run.holds and not run.state.ended
     holds = f" (holds: {printing.holds_text(run.holds)})" if held else ""
-    printing.out.print(f"{run.run_id} {printing.state(run.state)}{escape(holds)}")
+    printing.out.print(f"{run.run_id} {printing.state(run.state)}{printing.escape(holds)}")

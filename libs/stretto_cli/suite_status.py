@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from stretto_core.errors import Refusal
 from stretto_core.localstack.status import ChildStatus
 from stretto_sdk.endpoint import NoEndpoint
@@ -71,13 +70,13 @@ def print_status(status: Status) -> None:
     printing.print_pairs(
         (
             ("address", status.address),
-            ("data", escape(status.data_directory or "")),
+            ("data", printing.escape(status.data_directory or "")),
             ("pid", str(status.supervisor_pid or "")),
             ("version", status.version),
             ("postgres", status.postgres or ""),
             ("open runs", (runs or "none") if status.open_runs is not None else ""),
             ("view at", f"{position.partition}:{position.number:,}" if position else ""),
-            ("trouble", f"[red]{escape(status.trouble)}[/]" if status.trouble else ""),
+            ("trouble", f"[red]{printing.escape(status.trouble)}[/]" if status.trouble else ""),
         )
     )
     if status.processes is not None:

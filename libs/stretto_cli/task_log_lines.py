@@ -6,7 +6,6 @@ tabs and colours are replaced, so that what a task wrote cannot take the termina
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ NAME_CHARACTERS_MAX = 24
 LINE_BYTES_MAX = 64 * 1024
 """What is longer is cut into lines of this."""
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9;]*m)")
 
 
 @dataclass(slots=True)
@@ -88,4 +86,4 @@ def _cut(prefix: str, line: bytes) -> Iterator[str]:
 
 
 def _shown(line: bytes) -> str:
-    return _CONTROL.sub("\ufffd", line.decode("utf-8", "replace"))
+    return printing.coloured(line.decode("utf-8", "replace"))

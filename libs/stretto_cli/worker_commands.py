@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.rpc.tokens import TOKENS_FILE
 
@@ -185,13 +184,15 @@ def _joined(words: list[str] | None, option: str) -> str:
 def _row(worker: KnownWorker) -> tuple[str, ...]:
     slots = f"/{worker.slot_count}" if worker.slot_count else ""
     return (
-        escape(worker.worker_id),
+        printing.escape(worker.worker_id),
         printing.state(worker.state),
         f"{worker.lease_count}{slots}",
-        escape(", ".join(worker.queues)),
-        escape(", ".join(worker.executors)),
-        escape(", ".join(f"{key}={value}" for key, value in sorted(worker.labels.items()))),
+        printing.escape(", ".join(worker.queues)),
+        printing.escape(", ".join(worker.executors)),
+        printing.escape(
+            ", ".join(f"{key}={value}" for key, value in sorted(worker.labels.items()))
+        ),
         printing.age(worker.connect_time),
         printing.age(worker.seen_time),
-        escape(worker.reason),
+        printing.escape(worker.reason),
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from io import StringIO
+import sys
+from dataclasses import replace
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 from stretto_cli import printing
-from stretto_cli.progress import wait_text
-from stretto_sdk.runs import Task, TaskState
+from stretto_cli.progress import RunProgress, wait_text
+from stretto_cli.run_filter import filter_of
+from stretto_core.errors import InvalidArgument
+from stretto_core.ids import RunId
+from stretto_sdk.runs import Run, RunState, Task, TaskState
 
 RUN_ID = "p0-01a1fcde9e997ae76f7cb5dfdec3dc3f"
 WHY = "a rather long story"
@@ -49,6 +54,56 @@ def test_a_reader_that_went_away_is_no_failed_run() -> None:
     # Rich would leave with status 1, which says that the run did not succeed.
     with pytest.raises(BrokenPipeError):
         printing.out.on_broken_pipe()
+
+
+def test_what_is_piped_is_as_it_was_written(capsys: pytest.CaptureFixture[str]) -> None:
+    written = "a\tb\r\x0c:smile: [bold]\x1b[31mred\x07"
+    printing.print_line(written)
+    assert capsys.readouterr().out == f"{written}\n"
+    printing.print_json_line({"a": ":key: \t ü"})
+    assert capsys.readouterr().out == '{"a": ":key: \\t ü"}\n'
+
+
+@pytest.mark.parametrize("steering", ["\x1b[2J", "\x1b]0;title\x07", "\x9b2J", "\r", "\x08"])
+def test_what_others_wrote_does_not_steer_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], steering: str
+) -> None:
+    monkeypatch.setattr(printing, "out", Console(force_terminal=True, no_color=True, emoji=False))
+    hostile = f"a{steering}b"
+    printing.print_table(("NAME", "WHY"), [(printing.escape(hostile), printing.escape(hostile))])
+    printing.print_pairs([("why", printing.escape(hostile))])
+    printing.print_line(hostile)
+    printing.complain(hostile)
+    captured = capsys.readouterr()
+    assert steering not in captured.out + captured.err
+    assert (captured.out + captured.err).count("a\ufffd") == 5
+    printing.print_line("\x1b[31mred\x1b[0m")
+    assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\n"
+
+
+def test_json_says_every_character_where_the_output_lacks_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow = TextIOWrapper(BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    printing.print_json_line({"a": "ü…"})
+    assert narrow.buffer.getvalue() == b'{"a": "\\u00fc\\u2026"}\n'
+
+
+def test_a_run_may_be_called_what_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(printing, "err", console)
+    run = Run(run_id=RunId(RUN_ID), namespace="default", state=RunState.RUNNING, version=1)
+    with RunProgress(replace(run, name="a[/b]")):
+        assert "a[/b]" in Text.from_ansi(console.file.getvalue()).plain  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "when", ["yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59-12:00"]
+)
+def test_an_instant_that_is_none_is_refused(when: str) -> None:
+    with pytest.raises(InvalidArgument, match="--since"):
+        filter_of(since=when)
 
 
 def test_a_task_that_no_worker_takes_says_what_is_missing() -> None:
