@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
-from stretto_core.errors import Refusal
+from stretto_core.errors import Refusal, Unavailable
 from stretto_core.rpc.channel import Metadata, open_channel
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
 
@@ -50,6 +51,7 @@ class Calls:
         self._endpoint = endpoint
         self._policy = RetryPolicy(budget_ms=retry_budget // timedelta(milliseconds=1))
         self._caller = Caller(token=endpoint.token, policy=self._policy, attempt_ms_max=CALL_MS_MAX)
+        self._closed = False
         self.starts = Starts(self)
         self.ends = RunEnds(self)
 
@@ -92,7 +94,8 @@ class Calls:
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request
     ) -> Answer:
         """Return the answer. Raises the refusal that ended it, DeadlineExceeded after 90 s."""
-        return await self._caller.call(method, request)
+        with self._told_of_close():
+            return await self._caller.call(method, request)
 
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
@@ -109,7 +112,7 @@ class Calls:
         while True:
             call = method(request, metadata=self._caller.metadata)
             try:
-                with refusals():
+                with refusals(), self._told_of_close():
                     async for answer in call:
                         retries, give_up_s = 0, None
                         yield answer
@@ -126,11 +129,26 @@ class Calls:
             await asyncio.sleep(delay_ms / 1_000)
 
     async def close(self) -> None:
-        """Close the channel if one was opened; repeating is harmless."""
+        """Close the channel if one was opened; repeating is harmless.
+
+        Whoever waits for an answer gets Unavailable.
+        """
+        self._closed = True
         await self.starts.close()
         await self.ends.close()
         if "_channel" in self.__dict__:
             await self._channel.close()
+
+    @contextmanager
+    def _told_of_close(self) -> Iterator[None]:
+        """Around a call: gRPC ends those of a closed channel as if their callers were cancelled."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or task is None or task.cancelling():
+                raise
+            raise Unavailable("the client was closed") from None
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

@@ -29,6 +29,14 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future[pb.StartRunResponse]
 
 
+class _RefusedAlone(Exception):
+    """A start was refused within a batch that was answered: its call was not repeated yet."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
 class Starts:
     """The starts of one client."""
 
@@ -54,7 +62,9 @@ class Starts:
                 self._alone = False
         try:
             return await self._together(request)
-        except (Unavailable, Exhausted, Conflict):
+        except _RefusedAlone as refused:
+            if not isinstance(refused.refusal, Unavailable | Exhausted | Conflict):
+                raise refused.refusal from None
             # Sent again by itself, as often as one call may be.
             return await self._call(request)
 
@@ -105,12 +115,13 @@ class Starts:
             answer = await self._calls.unary(self._calls.runs.StartRuns, request)
             if len(answer.results) != len(batch):
                 raise Internal("the kernel answered another number of starts")
-        except Refusal as refusal:
+        except Exception as error:
+            # Whatever it is, whoever waits must hear of it.
             for waiting in batch:
-                _fail(waiting.answer, refusal)
-        except BaseException:
+                _fail(waiting.answer, error)
+        except asyncio.CancelledError:
             for waiting in batch:
-                waiting.answer.cancel()
+                _fail(waiting.answer, Unavailable("the client was closed"))
             raise
         else:
             for waiting, result in zip(batch, answer.results, strict=True):
@@ -118,10 +129,12 @@ class Starts:
                     if not waiting.answer.done():
                         waiting.answer.set_result(result.started)
                 else:
-                    _fail(waiting.answer, from_status(result.refused))
+                    _fail(waiting.answer, _RefusedAlone(from_status(result.refused)))
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End what is under way; whoever waits for it gets Unavailable."""
+        while self._waiting:
+            _fail(self._waiting.popleft().answer, Unavailable("the client was closed"))
         batches = list(self._batches)
         for task in batches:
             task.cancel()
@@ -129,6 +142,6 @@ class Starts:
             await asyncio.wait(batches)
 
 
-def _fail(answer: asyncio.Future[pb.StartRunResponse], refusal: Refusal) -> None:
+def _fail(answer: asyncio.Future[pb.StartRunResponse], error: Exception) -> None:
     if not answer.done():
-        answer.set_exception(refusal)
+        answer.set_exception(error)

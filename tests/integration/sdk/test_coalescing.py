@@ -29,6 +29,7 @@ class Suite(ScriptedRuns):
         self.open = asyncio.Event()
         self.refusals: dict[str, Refusal] = {}
         self.breaks = 0
+        self.down = False
         self.alone: list[str] = []
         self.together: list[list[str]] = []
         self.named: list[list[str]] = []
@@ -40,6 +41,8 @@ class Suite(ScriptedRuns):
 
     async def StartRuns(self, request: Any, context: Any) -> Any:
         self.together.append([each.request_id for each in request.requests])
+        if self.down:
+            raise Unavailable("moved", retry_delay_ms=1)
         await self.open.wait()
         return pb.StartRunsResponse(results=[self._result(each) for each in request.requests])
 
@@ -119,6 +122,36 @@ async def test_a_refusal_in_a_batch_is_its_own_starters() -> None:
     assert outcomes[1].reason_word == "REQUEST_ID_REUSED"
     assert [getattr(outcomes[at], "run_id", None) for at in (0, 2, 3)] == ["r0", "r2", "r3"]
     assert suite.alone == ["r0", "r2"]
+
+
+async def test_a_batch_that_is_not_answered_has_one_budget() -> None:
+    suite = a_suite()
+    async with serving(suite, retry_budget=timedelta(milliseconds=100)) as client:
+        first = asyncio.create_task(client.start(a_plan(), request_id="r0"))
+        await until(lambda: suite.alone == ["r0"])
+        suite.down = True
+        with pytest.raises(Unavailable):
+            await client.start(a_plan(), request_id="r1")
+        suite.open.set()
+        await first
+    assert suite.alone == ["r0"], "what was repeated for as long as it may be is not sent again"
+    assert suite.together[0] == ["r1"]
+
+
+async def test_closing_the_client_is_told_to_whoever_waits_for_an_answer() -> None:
+    suite = a_suite()
+    async with serving(suite) as client:
+        starts = [asyncio.create_task(client.start(a_plan(), request_id="r0"))]
+        await until(lambda: suite.alone == ["r0"])
+        for name in ("r1", "r2"):
+            starts.append(asyncio.create_task(client.start(a_plan(), request_id=name)))
+            await until(lambda: len(suite.together) == len(starts) - 1)
+        starts.append(asyncio.create_task(client.start(a_plan(), request_id="r3")))
+        await asyncio.sleep(0)
+        await client.close()
+        outcomes = await asyncio.gather(*starts, return_exceptions=True)
+    # A cancelled task that nobody cancelled would end without a word.
+    assert [str(outcome) for outcome in outcomes] == ["the client was closed"] * 4
 
 
 async def test_a_start_given_up_is_not_sent_and_harms_no_other() -> None:
