@@ -32,7 +32,10 @@ class RunServiceStub:
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     def __init__(self, channel):
@@ -115,7 +118,10 @@ class RunServiceServicer:
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     def StartRun(self, request, context):
@@ -397,7 +403,10 @@ class RunService:
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     @staticmethod

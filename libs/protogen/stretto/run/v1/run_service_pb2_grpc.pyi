@@ -33,7 +33,10 @@ class RunServiceStub:
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     @_typing.overload
@@ -193,7 +196,10 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -349,7 +355,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Each call may also end with UNAUTHENTICATED (no valid token: get one), PERMISSION_DENIED (the token
     may not: stop), DEADLINE_EXCEEDED (unknown outcome: send the same request again) and UNAVAILABLE
-    (this moment: send the same request again after RetryInfo).
+    (this moment: send the same request again after RetryInfo). One with a request_id, moreover, with
+    INVALID_ARGUMENT (fix the fields named), ALREADY_EXISTS REQUEST_ID_REUSED (another request had that
+    id: mint a new one) and RESOURCE_EXHAUSTED (OVERLOADED: back off as RetryInfo says;
+    REQUEST_ID_LIMIT: the run remembers its 100,000 requests of the last 24 h: wait).
     """
 
     @_abc_1.abstractmethod

@@ -112,6 +112,7 @@ class WorkServiceStub:
 
     Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
     LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+    BLOB_MISSING: put the blobs it names, then send it again;
     SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
     it, the lease goes on; UNAVAILABLE: send it again.
 
@@ -138,7 +139,8 @@ class WorkServiceStub:
     Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
     Send the chunks of a lease in order, one call at a time.
 
-    Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+    Codes: INVALID_ARGUMENT: more than the limits: send less at a time, nothing of it is stored.
+    RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
     sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
     By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
     what this lease wrote.
@@ -232,6 +234,7 @@ class WorkServiceAsyncStub(WorkServiceStub):
 
     Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
     LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+    BLOB_MISSING: put the blobs it names, then send it again;
     SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
     it, the lease goes on; UNAVAILABLE: send it again.
 
@@ -258,7 +261,8 @@ class WorkServiceAsyncStub(WorkServiceStub):
     Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
     Send the chunks of a lease in order, one call at a time.
 
-    Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+    Codes: INVALID_ARGUMENT: more than the limits: send less at a time, nothing of it is stored.
+    RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
     sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
     By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
     what this lease wrote.
@@ -373,6 +377,7 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: too many items. Each item is answered by itself, by a receipt: OK;
         LEASE_LOST, WRONG_SECRET: stop, drop the result; RESULT_CONFLICT: another outcome stands;
+        BLOB_MISSING: put the blobs it names, then send it again;
         SPAWN_NOT_ALLOWED, TASK_CONFLICT, TASK_LIMIT: the spawned tasks are refused; INVALID_ARGUMENT: fix
         it, the lease goes on; UNAVAILABLE: send it again.
 
@@ -411,7 +416,8 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: by token and sequence: a chunk whose sequence is stored already changes nothing.
         Send the chunks of a lease in order, one call at a time.
 
-        Codes: RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
+        Codes: INVALID_ARGUMENT: more than the limits: send less at a time, nothing of it is stored.
+        RESOURCE_EXHAUSTED OVERLOADED, UNAVAILABLE STORE_DOWN: nothing of this call is stored for
         sure: send it again after RetryInfo, or drop it and say so with dropped_bytes.
         By item: FAILED_PRECONDITION LEASE_LOST, PERMISSION_DENIED WRONG_SECRET, INVALID_ARGUMENT: drop
         what this lease wrote.
