@@ -91,6 +91,16 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Event log",
+        "view_commands",
+        {
+            "views": "List the views of the log: how far each has followed it, and why one stands "
+            "still.",
+            "rebuild": "Make views again from the first event, while everything goes on, and put "
+            "them in place.",
+        },
+    ),
+    CommandModule(
         "Plans",
         "plan_commands",
         {

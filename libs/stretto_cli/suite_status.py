@@ -29,7 +29,10 @@ _ANSWER_BUDGET = timedelta(seconds=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A suite as it is. None: not known from here. trouble: why the kernel did not answer."""
+    """A suite as it is. None: not known from here. trouble: why the kernel did not answer.
+
+    stopped_views: views that stand still, with the reason.
+    """
 
     address: str
     ready: bool
@@ -40,6 +43,7 @@ class Status:
     processes: Sequence[ChildStatus] | None = None
     open_runs: Mapping[str, int] | None = None
     view_position: Position | None = None
+    stopped_views: Mapping[str, str] | None = None
     trouble: str = ""
 
 
@@ -76,6 +80,10 @@ def print_status(status: Status) -> None:
             ("postgres", status.postgres or ""),
             ("open runs", (runs or "none") if status.open_runs is not None else ""),
             ("view at", f"{position.partition}:{position.number:,}" if position else ""),
+            *(
+                (f"view {name}", f"[red]stopped[/] {printing.escape(why)}")
+                for name, why in (status.stopped_views or {}).items()
+            ),
             ("trouble", f"[red]{printing.escape(status.trouble)}[/]" if status.trouble else ""),
         )
     )
@@ -121,7 +129,20 @@ async def _with_work(client: Client, found: Status) -> Status:
         page = await client.pages.runs(filter_of(states=state), page_size=COUNTED_MAX)
         counts[state] = len(page.runs)
         position = page.view_position
-    return replace(found, open_runs=counts, view_position=position)
+    views = (await client.views()).views
+    stopped = {
+        view.name: f"before the event at {view.stop_position}: {view.stop_reason}: "
+        f"{view.stop_message}"
+        for view in views
+        if view.stop_reason
+    }
+    return replace(
+        found,
+        ready=found.ready and not stopped,
+        open_runs=counts,
+        view_position=position,
+        stopped_views=stopped,
+    )
 
 
 def _process_row(child: ChildStatus) -> tuple[str, ...]:

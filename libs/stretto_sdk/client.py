@@ -24,6 +24,7 @@ from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_logs import AnyRun, LogReading, id_of
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_start import start_run
+from stretto_sdk.client_views import ViewCalls
 from stretto_sdk.client_workers import WorkerCalls
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
@@ -45,7 +46,7 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LogReading, WorkerCalls, BlobReading):
+class Client(LogReading, WorkerCalls, BlobReading, ViewCalls):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
+from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
@@ -32,6 +33,7 @@ from stretto_sdk.run_ends import RunEnds
 if TYPE_CHECKING:
     # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
+    from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceAsyncStub
     from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceAsyncStub
     from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceAsyncStub
@@ -79,6 +81,11 @@ class Calls:
     def task_log(self) -> TaskLogServiceAsyncStub:
         """The stub of TaskLogService."""
         return TaskLogServiceStub(self._channel)
+
+    @cached_property
+    def projections(self) -> ProjectionServiceAsyncStub:
+        """The stub of ProjectionService."""
+        return ProjectionServiceStub(self._channel)
 
     @cached_property
     def registry(self) -> WorkerRegistryServiceAsyncStub:

@@ -14,6 +14,7 @@ from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_logs import AnyRun
+from stretto_sdk.client_views import FreshFold, Views
 from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.plan import AnyPlan, Plan, Span
@@ -354,3 +355,28 @@ class SyncClient:
         Raises NotFound, InvalidArgument (that is no digest).
         """
         return self._loop.stream(self._client.read_blob(sha256))
+
+    def views(self) -> Views:
+        """Read how the views of the log stand.
+
+        >>> stopped = [view.name for view in (client.views()).views if view.stop_reason]
+        """
+        return self._loop.call(self._client.views())
+
+    def rebuild_views(self, *views: str) -> Generator[FreshFold, None, None]:
+        """Make views again from the log beside the live ones, and yield how far it is to its end.
+
+        >>> for progress in client.rebuild_views("tasks"):
+        ...     print(progress.phase, progress.events_per_s)
+
+        None named: all. It goes on when nobody listens; asked again, the same one is told of.
+        Raises NotFound (metadata `nearest`), FailedPrecondition (REBUILD_RUNS).
+        """
+        return self._loop.stream(self._client.rebuild_views())
+
+    def compare_views(self, *views: str) -> Generator[FreshFold, None, None]:
+        """Prove that live views are what the log makes, and yield how far it is to its end.
+
+        As `rebuild_views`, and nothing is put in place of anything.
+        """
+        return self._loop.stream(self._client.compare_views())

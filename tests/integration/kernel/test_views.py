@@ -12,6 +12,7 @@ import pytest
 from stretto.projection.v1 import projection_service_pb2 as pb
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
 from stretto.run.v1 import run_service_pb2 as run_pb
+from stretto_core.errors import InvalidArgument, NotFound
 from stretto_core.rpc.health import is_serving
 from stretto_core.rpc.status import from_rpc_error
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable, TableSnapshot
@@ -262,11 +263,11 @@ async def test_wrong_names_of_views_are_told(kernel: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await rebuild(kernel, "taks")
     refusal = from_rpc_error(refused.value)
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert isinstance(refusal, NotFound)
     assert refusal.metadata == {"view": "taks", "nearest": "tasks"}
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await rebuild(kernel, "tasks", "tasks")
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert isinstance(from_rpc_error(refused.value), InvalidArgument)
 
 
 async def test_another_rebuild_waits_for_the_one_at_work(kernel: Served) -> None:

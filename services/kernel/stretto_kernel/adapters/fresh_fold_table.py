@@ -40,6 +40,7 @@ class FreshFoldTable:
         self._schema = PartitionSchema(partition).name
         self._views = ViewTables(partition, tracking)
         self._common = common_statements(self._schema)
+        self._is_made = False
 
     async def open_fold(self) -> FreshFold | None:
         """See `FreshFoldStore`."""
@@ -125,9 +126,12 @@ class FreshFoldTable:
         raise StoreDown("the views are held by somebody: they cannot be exchanged")
 
     def _made(self, cursor: Cursor[DictRow]) -> bool:
+        if self._is_made:
+            return True
         table = {"table": f"{self._schema}.fresh_folds_v1"}
         row = cursor.execute(self._common["exists"], table).fetchone()
-        return bool(row and row["found"])
+        self._is_made = bool(row and row["found"])
+        return self._is_made
 
     def _note(self, cursor: Cursor[DictRow], fold: FreshFold) -> None:
         noted = {

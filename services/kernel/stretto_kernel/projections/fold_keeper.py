@@ -18,7 +18,7 @@ from stretto_kernel.projections.fresh_folds import FoldPhase, FreshFold, FreshFo
 from stretto_kernel.projections.lead import Lead
 from stretto_kernel.projections.store import Target, ViewStore
 
-LOOK_S = 1.0
+LOOK_S = 2.0
 NOTE_S = 0.25
 
 

@@ -10,7 +10,7 @@ from stretto_core.errors import Unavailable
 
 from stretto_kernel.projections.view_calls import Standing, ViewCalls
 
-LOOK_S = 5.0
+LOOK_S = 10.0
 
 
 class ViewWatch:

@@ -1,0 +1,171 @@
+"""The part of the client that is about views: how they stand, and making them again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from stretto.projection.v1 import projection_service_pb2 as pb
+
+from stretto_sdk.client_calls import Calls
+
+
+class ViewState(StrEnum):
+    """How a view stands."""
+
+    FOLLOWING = "FOLLOWING"
+    STOPPED = "STOPPED"
+    ABSENT = "ABSENT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A view of the log.
+
+    row_count: about. stop_position, stop_reason, stop_message: the event before which it stands
+    still, and why; 0 and "" while it follows.
+    """
+
+    name: str
+    version: int
+    state: ViewState
+    position: int
+    row_count: int
+    stop_position: int = 0
+    stop_reason: str = ""
+    stop_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The views by name, and the newest position of the log."""
+
+    views: Sequence[View]
+    partition: str
+    log_position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewProof:
+    """A view and its fresh copy at one position; digests are over the rows in order, as hex."""
+
+    view: str
+    position: int
+    equal: bool
+    live_row_count: int
+    fresh_row_count: int
+    live_digest: str
+    fresh_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshFold:
+    """How far views are that are made from the first event.
+
+    phase: ASKED, BUILDING, PROVING, DONE. remaining: None = not known. swap_ms: how long readers
+    had to wait for the exchange. failure: why it was given up, "" = it was not.
+    """
+
+    fold_id: str
+    views: tuple[str, ...]
+    phase: str
+    position: int
+    log_position: int
+    events_per_s: float
+    remaining: timedelta | None
+    done: bool
+    proofs: tuple[ViewProof, ...]
+    swap_ms: float
+    failure: str
+    failure_reason: str
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether every live view was what the log says; only once it is done."""
+        return self.done and not self.failure and all(proof.equal for proof in self.proofs)
+
+
+class ViewCalls:
+    """What a client can ask about views; `Client` has it all."""
+
+    _calls: Calls
+
+    async def views(self) -> Views:
+        """Read how the views of the log stand.
+
+        >>> stopped = [view.name for view in (await client.views()).views if view.stop_reason]
+        """
+        answer = await self._calls.unary(self._calls.projections.ListViews, pb.ListViewsRequest())
+        return Views([_view(each) for each in answer.views], answer.partition, answer.log_position)
+
+    async def rebuild_views(self, *views: str) -> AsyncGenerator[FreshFold, None]:
+        """Make views again from the log beside the live ones, and yield how far it is to its end.
+
+        >>> async for progress in client.rebuild_views("tasks"):
+        ...     print(progress.phase, progress.events_per_s)
+
+        None named: all. It goes on when nobody listens; asked again, the same one is told of.
+        Raises NotFound (metadata `nearest`), FailedPrecondition (REBUILD_RUNS).
+        """
+        request = pb.RebuildViewsRequest(views=views)
+        answers = self._calls.stream(self._calls.projections.RebuildViews, request)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield _fold(answer.progress)
+
+    async def compare_views(self, *views: str) -> AsyncGenerator[FreshFold, None]:
+        """Prove that live views are what the log makes, and yield how far it is to its end.
+
+        As `rebuild_views`, and nothing is put in place of anything.
+        """
+        request = pb.CompareViewsRequest(views=views)
+        answers = self._calls.stream(self._calls.projections.CompareViews, request)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield _fold(answer.progress)
+
+
+def _view(message: pb.View) -> View:
+    return View(
+        name=message.name,
+        version=message.version,
+        state=ViewState(pb.ViewState.Name(message.state).removeprefix("VIEW_STATE_")),
+        position=message.position,
+        row_count=message.row_count,
+        stop_position=message.stop.position,
+        stop_reason=message.stop.reason,
+        stop_message=message.stop.message,
+    )
+
+
+def _fold(message: pb.FreshFold) -> FreshFold:
+    has_estimate = message.HasField("remaining")
+    return FreshFold(
+        fold_id=message.fold_id,
+        views=tuple(message.views),
+        phase=pb.FoldPhase.Name(message.phase).removeprefix("FOLD_PHASE_"),
+        position=message.position,
+        log_position=message.log_position,
+        events_per_s=message.events_per_s,
+        remaining=message.remaining.ToTimedelta() if has_estimate else None,
+        done=message.done,
+        proofs=tuple(map(_proof, message.proofs)),
+        swap_ms=message.swap.ToNanoseconds() / 1e6,
+        failure=message.failure,
+        failure_reason=message.failure_reason,
+    )
+
+
+def _proof(message: pb.ViewProof) -> ViewProof:
+    return ViewProof(
+        view=message.view,
+        position=message.position,
+        equal=message.equal,
+        live_row_count=message.live_row_count,
+        fresh_row_count=message.fresh_row_count,
+        live_digest=message.live_digest.hex(),
+        fresh_digest=message.fresh_digest.hex(),
+    )
