@@ -17,7 +17,12 @@ from stretto_core.errors import Refusal
 
 from stretto_sdk.fields import Mistakes, name_of
 from stretto_sdk.plan_files.mistakes import Located, located_refusal
-from stretto_sdk.plan_files.parameters import read_parameters, values_of, with_parameters
+from stretto_sdk.plan_files.parameters import (
+    Unfolding,
+    read_parameters,
+    values_of,
+    with_parameters,
+)
 from stretto_sdk.plan_shapes import RUN_MEMBERS, TASK
 from stretto_sdk.shapes import At, Object
 from stretto_sdk.strict_json import to_json
@@ -72,7 +77,7 @@ def parse_run(value: object, *, source: str = "the plan") -> RunForm:
             values = values_of(
                 declared, {}, lambda name, why: mistakes.add(f"parameters.{name}", why)
             )
-            value = with_parameters(run_members(value), values, mistakes.add)
+            value = with_parameters(run_members(value), values, mistakes.add, Unfolding())
     form = read_run(value, mistakes)
     mistakes.raise_if_any(source)
     return form

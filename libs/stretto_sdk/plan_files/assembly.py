@@ -14,7 +14,12 @@ from pathlib import Path
 
 from stretto_sdk.fields import WHOLE, Mistakes, name_of
 from stretto_sdk.plan_files.mistakes import PlanMistake
-from stretto_sdk.plan_files.parameters import read_parameters, values_of, with_parameters
+from stretto_sdk.plan_files.parameters import (
+    Unfolding,
+    read_parameters,
+    values_of,
+    with_parameters,
+)
 from stretto_sdk.plan_files.text import PlanText, Unreadable
 from stretto_sdk.plan_form import run_members
 from stretto_sdk.plan_shapes import FRAGMENT_MEMBERS, INCLUDES, Include
@@ -69,6 +74,7 @@ class Assembly:
     documents: dict[Path, Document | None] = field(default_factory=dict)
     unplaced: list[PlanMistake] = field(default_factory=list)
     included: int = 0
+    unfolding: Unfolding = field(default_factory=Unfolding)
 
     def assemble(self, top: Document, given: Mapping[str, object]) -> object:
         """Return the form of the whole plan; what is wrong with files is noted on the way."""
@@ -105,13 +111,14 @@ class Assembly:
         values = values_of(declared, given, wrong)
         body: dict[str, object] = run_members(value)
         if document.text.refers:
-            body = with_parameters(body, values, document.mistakes.add)
+            body = with_parameters(body, values, document.mistakes.add, self.unfolding)
         own = body.get("tasks")
         tasks = [
             Origin(each, document, index)
             for index, each in enumerate(own if isinstance(own, list) else [])
         ]
-        written = with_parameters({"include": value.get("include")}, values, document.mistakes.add)
+        include = {"include": value.get("include")}
+        written = with_parameters(include, values, document.mistakes.add, self.unfolding)
         if written["include"] is not None:
             at = At(document.mistakes).within("include")
             for index, include in enumerate(INCLUDES.read(written["include"], at) or []):

@@ -16,7 +16,7 @@ from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.fields import Mistakes, name_of, nearest
 from stretto_sdk.plan_files.places import step_text
-from stretto_sdk.plan_files.text import DEPTH_MAX
+from stretto_sdk.plan_files.text import DEPTH_MAX, PLAN_BYTES_MAX
 from stretto_sdk.shapes import (
     PARAMETER,
     At,
@@ -30,7 +30,8 @@ from stretto_sdk.shapes import (
 )
 from stretto_sdk.strict_json import parse_json, to_json
 
-_REFERENCE = re.compile(r"(\$?)(\$\{params\.([^}]*)\})")
+# A name ends at a `$`, too: else a text of many beginnings without an end takes quadratic time.
+_REFERENCE = re.compile(r"(\$?)(\$\{params\.([^}$]*)(\}?))")
 _WHOLE = re.compile(PARAMETER)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -43,6 +44,9 @@ _STAND_INS: dict[str, object] = {
     "object": {},
 }
 """What stands for a parameter whose value is wrong, so that one mistake does not make others."""
+_TOO_MUCH = f"parameters unfold to more than {PLAN_BYTES_MAX >> 20} MiB"
+_COMPARISONS_MAX = 100_000
+_SHOWN_NAMES_MAX = 20
 TYPES: dict[str, Callable[[object], bool]] = {
     "string": lambda value: isinstance(value, str),
     "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -61,6 +65,28 @@ class Parameter:
     default: object = None
     description: str = ""
     required: bool | None = None
+
+
+@dataclass(slots=True)
+class Unfolding:
+    """What all parameters of one plan may still come to: bytes put in, and names compared.
+
+    A short text that names a long value many times would else take all memory.
+    """
+
+    bytes_left: int = PLAN_BYTES_MAX
+    comparisons_left: int = _COMPARISONS_MAX
+
+    def takes(self, bytes_count: int) -> bool:
+        """Count what a parameter puts in; False once it is too much."""
+        self.bytes_left -= bytes_count
+        return self.bytes_left >= 0
+
+    def unknown(self, name: str, values: Mapping[str, object]) -> str:
+        """Describe a name that no parameter has, with the nearest one unless that takes long."""
+        self.comparisons_left -= len(values)
+        near = nearest(name, values) if self.comparisons_left >= 0 else ""
+        return f"no parameter is named {name[:80]!r}{near or _known(values)}"
 
 
 class _Anything:
@@ -123,8 +149,8 @@ def values_of(
     values: dict[str, object] = {}
     for name in given:
         if name not in declared:
-            known = f"; known: {', '.join(declared)}" if declared else "; the file declares none"
-            wrong(name, f"no parameter is named {name!r}{nearest(name, declared) or known}")
+            near = nearest(name, declared) or _known(declared)
+            wrong(name, f"no parameter is named {name!r}{near}")
     for name, parameter in declared.items():
         if name in given:
             values[name] = _typed(name, parameter, given[name], wrong)
@@ -156,7 +182,10 @@ def _typed(
 
 
 def with_parameters(
-    value: object, values: Mapping[str, object], wrong: Callable[[str, str], None]
+    value: object,
+    values: Mapping[str, object],
+    wrong: Callable[[str, str], None],
+    unfolding: Unfolding,
 ) -> Any:
     """Return a value with its parameters put in. wrong: told (path, why) of each mistake.
 
@@ -167,7 +196,7 @@ def with_parameters(
     def put(value: object, path: str, depth: int) -> object:
         match value:
             case str() if "${params." in value:
-                return _text_with(value, values, lambda why: wrong(path, why))
+                return _text_with(value, values, lambda why: wrong(path, why), unfolding)
             case dict() | list() if depth == DEPTH_MAX:
                 wrong(path, f"is nested more than {DEPTH_MAX} deep")
                 return None
@@ -185,30 +214,47 @@ def with_parameters(
     return put(value, "", 0)
 
 
-def _text_with(text: str, values: Mapping[str, object], wrong: Callable[[str], None]) -> object:
+def _text_with(
+    text: str, values: Mapping[str, object], wrong: Callable[[str], None], unfolding: Unfolding
+) -> object:
+    if unfolding.bytes_left < 0:
+        return None  # It was said; the plan is refused.
     whole = _WHOLE.fullmatch(text)
     if whole:
         name = text[len("${params.") : -1]
         if name not in values:
-            wrong(_unknown(name, values))
+            wrong(unfolding.unknown(name, values))
+        elif not unfolding.takes(len(to_json(values[name], source="it"))):
+            wrong(_TOO_MUCH)
+            return None
         return values.get(name)
 
     def written(found: re.Match[str]) -> str:
+        _, reference, name, end = found.groups()
         if found[1]:
-            return found[2]
-        name = found[3]
+            return reference
+        if not end:
+            wrong(f"{reference[:80]} has no end; $${{params. stands for the text itself")
+            return ""
         if name not in values:
-            wrong(_unknown(name, values))
+            wrong(unfolding.unknown(name, values))
             return ""
         value = values[name]
         if value is None or isinstance(value, Mapping | list):
             wrong(f"the parameter {name!r} is {name_of(value)}, which cannot stand inside a text")
             return ""
-        return value if isinstance(value, str) else to_json(value, source="it")
+        told = value if isinstance(value, str) else to_json(value, source="it")
+        if not unfolding.takes(len(told)):
+            wrong(_TOO_MUCH)
+            return ""
+        return told
 
     return _REFERENCE.sub(written, text)
 
 
-def _unknown(name: str, values: Mapping[str, object]) -> str:
-    known = f"; known: {', '.join(values)}" if values else "; the file declares none"
-    return f"no parameter is named {name!r}{nearest(name, values) or known}"
+def _known(values: Mapping[str, object]) -> str:
+    if not values:
+        return "; the file declares none"
+    shown = list(values)[:_SHOWN_NAMES_MAX]
+    more = f" and {len(values) - len(shown)} more" if len(values) > len(shown) else ""
+    return f"; known: {', '.join(shown)}{more}"

@@ -364,6 +364,30 @@ tasks:
     ]
 
 
+@pytest.mark.parametrize(
+    "value", ['["${params.long}"]', '"${params.long}${params.long}"'], ids=["whole", "written"]
+)
+def test_parameters_that_unfold_to_more_than_a_plan_may_have_are_refused(value: str) -> None:
+    uses = ",".join(f"a{number}: {value}" for number in range(100))
+    plan = f"parameters: {{long: {{default: {'x' * 1_000_000}}}}}\n"
+    plan += f"tasks: [{{name: a, executor: acme.do, arguments: {{{uses}}}}}]"
+    with pytest.raises(PlanRefused, match="parameters unfold to more than 64 MiB"):
+        read_plan_text(plan, source="x")
+
+
+def test_what_is_wrong_with_parameters_is_told_in_time_that_grows_with_the_text() -> None:
+    begun = f"tasks: [{{name: '{'${params.' * 100_000}', executor: acme.do}}]"
+    with pytest.raises(PlanRefused, match=r"\$\{params. has no end"):
+        read_plan_text(begun, source="x")
+    # Each would be compared with each: eight million comparisons, and as many names told.
+    declared = ",".join(f"name{number}: {{default: x}}" for number in range(2_000))
+    wrong = ",".join(f"'${{params.nam{number}}}'" for number in range(4_000))
+    plan = f"parameters: {{{declared}}}\ntasks: [{{name: a, executor: acme.do, arguments: "
+    with pytest.raises(PlanRefused, match="and 1980 more") as raised:
+        read_plan_text(f"{plan}{{a: [{wrong}]}}}}]", source="x")
+    assert len(raised.value.mistakes) == 4_000
+
+
 def test_a_plan_as_a_dict_has_its_defaults() -> None:
     task = {"name": "${params.a}", "executor": "process"}
     form = parse_run({"parameters": {"a": {"default": "x"}}, "tasks": [task]})
