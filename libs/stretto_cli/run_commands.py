@@ -7,12 +7,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from stretto_core.errors import DeadlineExceeded, InvalidArgument
+from stretto_core.errors import DeadlineExceeded, InvalidArgument, NotFound
 from stretto_sdk.plan_form import RunForm
-from stretto_sdk.runs import Run, RunState
+from stretto_sdk.runs import Run, RunState, Task, TaskState
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
+from stretto_cli.completion import complete_task
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, RunArgument, span_option
@@ -20,11 +21,20 @@ from stretto_cli.plan_argument import PlanFile, Root, Settings, plan_of
 from stretto_cli.progress import RunProgress
 from stretto_cli.run_input import input_given, labels_given
 from stretto_cli.run_reference import find_run
-from stretto_cli.run_view import ending, print_output, print_run, run_json
+from stretto_cli.run_view import ending, print_output, print_run, print_task, run_json
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
 
+OneTask = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TASK",
+        help="A task of it.",
+        show_default=False,
+        autocompletion=complete_task,
+    ),
+]
 Input = Annotated[
     str | None,
     typer.Option(
@@ -159,6 +169,7 @@ def retry(
 def get(
     suite: Suite,
     run: RunArgument,
+    task: OneTask = None,
     output: Annotated[bool, typer.Option("--output", help="Print only the output.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -166,6 +177,10 @@ def get(
 
         stretto get last
         stretto get 3dc3f --output | jq .report
+        stretto get last upload
+
+    With a TASK it shows that: what it waits for or why it failed, where and when it ran, its
+    result. Of a Python function that raised it also shows where.
 
     --json: run_id, state, namespace, version, name, labels, input, output, failure {reason,
     message, retryable, task, details}, end_reason, holds, creator, create_time, update_time,
@@ -173,8 +188,13 @@ def get(
     failed, cancelled, skipped}. An input or output over 64 KiB is {sha256, size_bytes,
     content_type}: --output prints it whole, `stretto cat` by its digest.
 
-    Exit status: 0, but with --output 1 when the run has not succeeded.
+    Of a task, --json is as `stretto tasks --json` gives it.
+
+    Exit status: 0, but with --output 1 when the run or the task has not succeeded.
     """
+    if task is not None:
+        _get_task(suite, run, task, output=output, as_json=as_json)
+        return
 
     async def read(client: Client) -> Run:
         found = await client.get(await find_run(client, run))
@@ -190,6 +210,28 @@ def get(
         printing.print_json(run_json(found))
     else:
         print_run(found)
+
+
+def _get_task(suite: Suite, run: str, name: str, *, output: bool, as_json: bool) -> None:
+    async def read(client: Client) -> tuple[str, Task]:
+        run_id = await find_run(client, run)
+        for task in await client.tasks(run_id):
+            if task.name == name:
+                result = await client.fetch(task.result) if output else task.result
+                return run_id, replace(task, result=result)
+        raise NotFound(f"the run has no task {name!r}; `stretto tasks` lists them")
+
+    run_id, task = suite.ask(read)
+    if output and task.state is not TaskState.SUCCEEDED:
+        why = printing.failure_text(task.failure)
+        printing.complain(f"no output: {task.name} {task.state}" + (f": {why}" if why else ""))
+        raise typer.Exit(ExitStatus.FAILED)
+    if output:
+        (printing.print_json if as_json else print_output)(task.result)
+    elif as_json:
+        printing.print_json(task)
+    else:
+        print_task(run_id, task)
 
 
 async def _run(client: Client, start: _Start) -> Run:

@@ -1,4 +1,4 @@
-"""Runs and tasks as the command writes them: for people, and as stable JSON for programs.
+"""One run or task as the command writes it: for people, and as stable JSON for programs.
 
 The JSON of a run is what Run holds with `tasks` named `task_counts`; docs/command.md lists it.
 Members are added, never renamed.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 
-from stretto_sdk.runs import Run, RunState
+from stretto_sdk.runs import Failure, Run, RunState, Task, TaskState
 
 from stretto_cli import printing
+from stretto_cli.progress import wait_text
 
 
 def run_json(run: Run) -> dict[str, object]:
@@ -56,9 +57,52 @@ def print_run(run: Run) -> None:
             ("version", str(run.version)),
         )
     )
+    _print_details(run.failure)
     if run.state is RunState.SUCCEEDED and run.output is not None:
         printing.out.print("[dim]output[/]")
         print_output(run.output)
+
+
+def print_task(run_id: str, task: Task) -> None:
+    """Write one task of a run for people."""
+    after = (*task.dependencies, *(f"all below {each}" for each in task.subtree_dependencies))
+    printing.print_pairs(
+        (
+            ("task", printing.escape(task.name)),
+            ("run", run_id),
+            ("state", printing.state(task.state)),
+            ("why", printing.escape(wait_text(task) or printing.failure_text(task.failure))),
+            ("executor", printing.escape(task.executor)),
+            ("queue", printing.escape(task.queue)),
+            ("after", printing.escape(", ".join(after))),
+            ("spawned by", printing.escape(task.spawner)),
+            (
+                "attempt",
+                f"{task.attempt} on {printing.escape(task.worker_id)}" if task.attempt else "",
+            ),
+            ("ready", printing.instant(task.ready_time)),
+            ("started", printing.instant(task.lease_time)),
+            ("ended", printing.instant(task.end_time)),
+            ("took", printing.span(task.lease_time, task.end_time)),
+            ("artifacts", printing.escape(", ".join(each.name for each in task.artifacts))),
+        )
+    )
+    _print_details(task.failure)
+    if task.state is TaskState.SUCCEEDED and task.result is not None:
+        printing.out.print("[dim]result[/]")
+        print_output(task.result)
+
+
+def _print_details(failure: Failure | None) -> None:
+    """Write what a failure has beyond its sentence: of a Python function, where it was raised."""
+    if failure is None or failure.details is None:
+        return
+    traceback = failure.details.get("traceback") if isinstance(failure.details, dict) else None
+    if isinstance(traceback, str):
+        printing.print_line(traceback.rstrip())
+    else:
+        printing.out.print("[dim]details[/]")
+        printing.print_json(failure.details)
 
 
 def ending(run: Run) -> str:

@@ -89,7 +89,8 @@ def test_a_run_that_fails_says_why_and_exits_1(suite: Suite) -> None:
                 "executor": "process",
                 "arguments": {"argv": ["sh", "-c", "exit 7"]},
                 "retry": {"max_attempts": 1},
-            }
+            },
+            {"name": "good", "executor": "process", "arguments": {"argv": ["echo", "[8, 9]"]}},
         ]
     }
     result = suite.stretto("run", "-", stdin=json.dumps(plan))
@@ -97,6 +98,15 @@ def test_a_run_that_fails_says_why_and_exits_1(suite: Suite) -> None:
     assert "bad" in result.stderr
     assert "7" in result.stderr
     assert result.stdout == ""
+    run_id = result.stderr.split()[1]
+    told = suite.stretto("get", run_id, "bad").stdout
+    assert "EXIT_STATUS in bad: sh: exit status 7" in told
+    assert suite.stretto("get", run_id, "bad", "--output").returncode == ExitStatus.FAILED
+    assert json_of(suite.stretto("get", run_id, "good", "--output")) == [8, 9]
+    assert json_of(suite.stretto("get", run_id, "good", "--json"))["result"] == [8, 9]
+    unknown = suite.stretto("get", run_id, "ugly")
+    assert unknown.returncode == ExitStatus.USAGE
+    assert "no task 'ugly'" in unknown.stderr
 
 
 def test_the_input_on_the_command_line_stands_before_the_files(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import traceback
 from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
 
 from stretto.common.v1 import failure_pb2
 from stretto.common.v1.payload_pb2 import Payload
@@ -17,6 +19,7 @@ from stretto_sdk.worker.effects import Ending, Failed
 
 PAYLOAD_BYTES_MAX = 64 * 1024
 TRACEBACK_CHARACTERS_MAX = 8_000
+_OUR_FILES = f"{Path(__file__).parent}/"
 
 
 class TaskFailed(Exception):
@@ -117,10 +120,20 @@ def ending_of_error(error: BaseException) -> Ending:
         return ending
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(error).__name__)
     ending = failed(_reason_word(words), _message_of(error), retryable=True)
-    lines = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS_MAX:]
+    frames = _of_the_body(error.__traceback__)
+    lines = "".join(traceback.format_exception(type(error), error, frames))
+    lines = lines[-TRACEBACK_CHARACTERS_MAX:]
     traced = to_json({"traceback": _clean(lines)}, source="it")
     ending.failure.details.CopyFrom(Payload(json=traced))
     return ending
+
+
+def _of_the_body(frames: TracebackType | None) -> TracebackType | None:
+    """Return a traceback without the frames that led to the body; all of it if it is all ours."""
+    below = frames
+    while below is not None and below.tb_frame.f_code.co_filename.startswith(_OUR_FILES):
+        below = below.tb_next
+    return below or frames
 
 
 def _reason_word(text: str) -> str:

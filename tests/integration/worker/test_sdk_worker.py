@@ -168,6 +168,17 @@ async def test_failures_say_why_and_whether_to_retry(
     assert again.reason == reason
 
 
+async def test_a_traceback_begins_with_the_body(kernel: KernelDouble) -> None:
+    worker = a_worker(kernel)
+    worker.task(name="f")(_breaks)
+    async with serving(kernel, worker):
+        kernel.assign("a", arguments=calling("f"))
+        failed = (await kernel.outcome("a")).failed
+    traceback = json.loads(failed.details.json)["traceback"].splitlines()
+    assert "in _breaks" in traceback[1]
+    assert traceback[-1].startswith("ZeroDivisionError")
+
+
 async def test_a_body_may_say_when_to_come_back(kernel: KernelDouble) -> None:
     worker = a_worker(kernel)
 

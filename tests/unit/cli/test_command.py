@@ -87,7 +87,7 @@ def test_a_bad_plan_file_is_refused_with_what_is_wrong(
 @pytest.mark.usefixtures("data_dir")
 def test_bad_options_are_refused_by_name(tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"tasks": [{"name": "a", "executor": "process"}]}))
+    plan.write_text(json.dumps({"tasks": [{"name": "a", "executor": "acme.do"}]}))
     for arguments, says in [
         (("run", str(tmp_path / "none.json")), "No such file"),
         (("run", str(tmp_path)), "directory"),

@@ -12,9 +12,10 @@ from rich.text import Text
 from stretto_cli import printing
 from stretto_cli.progress import RunProgress, wait_text
 from stretto_cli.run_filter import filter_of
+from stretto_cli.run_view import print_task
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RunId
-from stretto_sdk.runs import Run, RunState, Task, TaskState
+from stretto_sdk.runs import Failure, Run, RunState, Task, TaskState
 
 RUN_ID = "p0-01a1fcde9e997ae76f7cb5dfdec3dc3f"
 WHY = "a rather long story"
@@ -123,3 +124,12 @@ def test_on_a_terminal_the_last_column_gives_way_and_the_first_never(
         written = Text.from_ansi(console.file.getvalue()).plain  # type: ignore[attr-defined]
         assert RUN_ID in written
         assert why in written
+
+
+def test_a_function_that_raised_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    raised = "Traceback (most recent call last):\n  in [f]\nValueError: no"
+    failure = Failure("VALUE_ERROR", "no", task="a", details={"traceback": raised})
+    print_task(RUN_ID, Task(name="a", state=TaskState.FAILED, executor="python", failure=failure))
+    told = capsys.readouterr().out
+    assert told.endswith(f"executor  python\n{raised}\n")
+    assert f"run       {RUN_ID}" in told
