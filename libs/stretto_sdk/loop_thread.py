@@ -153,22 +153,33 @@ class LoopThread:
             if item.error is not None:
                 raise item.error
         finally:
-            pumping.cancel()
-            # A generator may be collected on the loop's own thread, which cannot wait for itself,
-            # or in a forked child, which has no such thread.
-            if threading.current_thread() is not self._thread and self._pid == os.getpid():
-                pumping.outcome.exception()
+            # In a forked child there is no such thread; and a generator may be collected on the
+            # loop's own, which cannot wait for itself.
+            if not self._is_of_parent:
+                pumping.cancel()
+                if threading.current_thread() is not self._thread:
+                    pumping.outcome.exception()
 
     def close(self) -> None:
         """Cancel what runs and end the thread; calls that wait raise RuntimeError. Repeatable."""
+        if self._is_of_parent:
+            return
         with self._lock:
             self._closed = True
             end = self._end
         if end is not None:
             end()
 
+    @property
+    def _is_of_parent(self) -> bool:
+        """Whether this is a forked child, which has the object and not its thread."""
+        return self._pid != os.getpid()
+
     def _submit(self, work: Coroutine[Any, Any, Answer]) -> _Work[Answer]:
         try:
+            # Before the lock: another thread may have held it at the fork, for ever.
+            if self._is_of_parent:
+                raise RuntimeError(f"{self._name} was made before a fork: make one in the child")
             # Under the lock: what is submitted before a close is seen, and ended, by it.
             with self._lock:
                 return _Work(self._running(), work)
@@ -177,8 +188,6 @@ class LoopThread:
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():
-            raise RuntimeError(f"{self._name} was made before a fork: make one in the child")
         if threading.current_thread() is self._thread:
             raise RuntimeError(f"{self._name} cannot be called from its own event loop")
         if self._closed:

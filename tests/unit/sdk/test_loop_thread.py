@@ -207,6 +207,26 @@ def test_one_that_nobody_closes_ends_when_it_is_collected(closed: Closed) -> Non
     assert "forgotten" not in names_of_threads()
 
 
+def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_can_release(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread.call(answer(1))
+    told: list[str] = []
+
+    def child() -> None:
+        with pytest.raises(RuntimeError, match="before a fork"):
+            thread.call(answer(1))
+        thread.close()
+        told.append("both")
+
+    with monkeypatch.context() as patched, thread._lock:
+        patched.setattr(os, "getpid", lambda: -1)
+        calling = threading.Thread(target=child, daemon=True)
+        calling.start()
+        calling.join(10)
+        assert told == ["both"]
+
+
 def test_a_forked_child_is_told_to_make_its_own(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
