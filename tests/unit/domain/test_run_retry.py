@@ -310,3 +310,22 @@ def test_a_large_run_is_reopened_in_steps_and_offers_nothing_before_all_is_reset
     assert fired >= 5
     assert len(list(queries.every_offer(story.state))) == 29
     check_fold(story)
+
+
+def test_a_slice_that_comes_while_a_run_is_reopened_waits_for_what_is_still_to_be_reset() -> None:
+    """The run's order of tasks is that of their resets: `late` waits for one that comes last."""
+    tasks = [*(task(f"t{number}") for number in range(20)), task("failed")]
+    story = started(*tasks, growing=True)
+    fails(story, "failed")
+    story.kill()
+    story.retry(step_count=10)
+    assert story.state.reopening is not None and story.state.reopening.resetting
+    done = plan.JoinRule(kind=plan.JOIN_KIND_ALL_DONE)
+    story.add(task("late", "failed", join=done), task("free"), sealed=True)
+    while story.state.reopening is not None:
+        story.fire(next(due.timer for due in queries.run_due(story.state)))
+    assert states(story)["late"] == "PENDING"
+    assert states(story)["free"] == states(story)["failed"] == "READY"
+    succeeds(story, "failed")
+    assert states(story)["late"] == "READY"
+    check_fold(story)

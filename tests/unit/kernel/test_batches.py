@@ -318,18 +318,25 @@ async def test_large_ends_are_told_in_several_messages(kernel: Kernel) -> None:
     ends.close()
 
 
-async def test_an_end_that_was_opened_again_before_it_was_told_is_not_told(kernel: Kernel) -> None:
+@pytest.mark.parametrize("looks_between", [True, False])
+async def test_an_end_that_was_opened_again_before_it_was_told_is_not_told(
+    kernel: Kernel, store: MemoryStore, looks_between: bool
+) -> None:
     run_id = (await start(kernel)).answer.run_id
     ends = followed(kernel, run_id)
     await kill(kernel, run_id)
     await until(lambda: len(ends._ended) == 1)
     await steer(kernel, run_id, steering(kernel, commands.Retry, tasks=(), step_count=100))
     telling = asyncio.ensure_future(ends.next())
+    if looks_between:
+        await asyncio.sleep(0)
+        assert not telling.done()
+    # Else it looks while the next end is decided and not committed.
     await kill(kernel, run_id)
     (told,) = await telling
-    run = kernel.partition.host.find(RunId(run_id))
-    assert run is not None and told.run is not None
-    assert told.run.version == run.decided, "the newer end"
+    assert told.run is not None
+    assert told.run.state == run_pb2.RUN_STATE_KILLED
+    assert told.position == store.events[-1].position, "the newer end, once it is committed"
 
 
 async def test_a_replaced_owner_tells_no_end(kernel: Kernel, store: MemoryStore) -> None:
