@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,8 @@ Answer = TypeVar("Answer")
 
 RETRY_BUDGET = timedelta(seconds=15)
 """How long a command waits for a suite that is restarting before it calls it unreachable."""
+_TRANSPORT = re.compile(r"(?:failed to connect|errors resolving).*: ([^:\]]+)\]?", re.DOTALL)
+"""How gRPC tells that there is no connection; a person needs the last of it only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,9 @@ class Suite:
         try:
             return asyncio.run(connected())
         except Unavailable as error:
-            raise Unavailable(
-                f"no suite answers at {address}: {error.message}", address=address
-            ) from None
+            cause = _TRANSPORT.fullmatch(error.message)
+            why = cause[1] if cause else error.message
+            raise Unavailable(f"no suite answers at {address}: {why}", address=address) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.completion import complete_run
 from stretto_cli.connection import Suite
+from stretto_cli.event_line import facts_text
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
 from stretto_cli.run_reference import find_run
@@ -85,18 +85,25 @@ def events(
     if cursor and run is not None:
         raise InvalidArgument("--cursor is a place in the whole log: use --since with a run")
 
+    wanted = {each.lower() for each in kind or ()}
+
     async def read(client: Client) -> None:
         of_run = None if run is None else await find_run(client, run)
         found = client.events(of_run, follow=follow, cursor=cursor, after_version=since)
         count = 0
+        other: set[str] = set()
         async with aclosing(found):
             async for event in found:
-                if kind and event.type.rpartition(".")[2] not in kind and event.type not in kind:
+                word = event.type.rpartition(".")[2]
+                if wanted and wanted.isdisjoint((word.lower(), event.type.lower())):
+                    other.add(word)
                     continue
                 _write(event, as_json=as_json, with_stream=run is None)
                 count += 1
                 if count == limit:
                     return
+        if not count and other:
+            printing.note(f"none of that type; there are {', '.join(sorted(other))}")
 
     suite.ask(read)
 
@@ -131,13 +138,12 @@ def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> No
 
 
 def _print_event(event: Event, *, with_stream: bool) -> None:
-    body = json.dumps(event.body, ensure_ascii=False, separators=(", ", ": "))
     line = Text.assemble(
         (f"{printing.instant(event.time)} ", "dim"),
         (f"{event.stream} " if with_stream else "", "dim"),
         (f"{event.version:>5} ", "dim"),
         (event.type.rpartition(".")[2], "bold"),
-        f" {printing.harmless(body)}",
+        f" {printing.harmless(facts_text(event.body))}",
     )
     # A terminal gets a line an event; the whole body is in --json, and `--json | jq` in a pipe.
     width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH

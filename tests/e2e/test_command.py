@@ -305,6 +305,13 @@ def test_events_are_chosen_by_type_version_and_count(suite: Suite, hello: Path) 
     assert told("--since", 2) == whole[2:]
     assert told("--limit", 1) == whole[:1]
     assert told("--type", "RunStarted", "--type", "RunSucceeded") == [whole[0], whole[-1]]
+    assert told("--type", "runstarted") == whole[:1]
+    mistyped = suite.stretto("events", run_id, "--type", "RunBegan")
+    assert (mistyped.returncode, mistyped.stdout) == (ExitStatus.SUCCESS, "")
+    assert "RunStarted" in mistyped.stderr
+    lines = suite.stretto("events", run_id).stdout.splitlines()
+    assert "AttemptLeased task=hello" in lines[1]
+    assert "session" not in lines[1]
     assert suite.stretto("events", "--since", 1).returncode == ExitStatus.USAGE
     assert suite.stretto("events", run_id, "--cursor", "x").returncode == ExitStatus.USAGE
     first = json.loads(suite.stretto("events", "--limit", 1, "--json").stdout)

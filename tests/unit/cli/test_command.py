@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from stretto_cli.app import app
+from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
+from stretto_cli.settings import Flags, effective_settings
+from stretto_core.errors import Unavailable
+from stretto_core.ids import RunId
 from stretto_core.rpc.tokens import read_token
 from typer.testing import CliRunner, Result
 
@@ -54,6 +59,13 @@ def test_every_command_explains_itself(command: str) -> None:
 @pytest.mark.usefixtures("data_dir")
 def test_without_a_suite_the_status_is_unreachable(arguments: tuple[str, ...]) -> None:
     assert stretto(*arguments).exit_code == ExitStatus.UNREACHABLE
+
+
+def test_a_suite_that_does_not_answer_is_told_without_the_words_of_the_transport() -> None:
+    suite = Suite(effective_settings(Flags(address="127.0.0.1:1"), {}))
+    with pytest.raises(Unavailable) as told:
+        suite.ask(lambda client: client.get(RunId("p0-1")), retry_budget=timedelta(0))
+    assert told.value.message == "no suite answers at 127.0.0.1:1: Connection refused"
 
 
 @pytest.mark.usefixtures("data_dir")

@@ -73,7 +73,8 @@ class Findings:
             return
         span_ns = span.seconds * NS_PER_S + span.nanos
         if span_ns < least_ns:
-            self.wrong(field, f"must be at least {least_ns / NS_PER_S:g} s")
+            least = f"at least {least_ns / NS_PER_S:g} s" if least_ns > 1 else "longer than 0s"
+            self.wrong(field, f"must be {least}")
         elif span_ns > most_s * NS_PER_S:
             self.wrong(field, f"must be at most {most_s} s")
 

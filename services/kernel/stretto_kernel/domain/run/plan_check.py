@@ -133,7 +133,7 @@ def _check_join(findings: Findings, path: str, task: pb.TaskSpec) -> None:
         # A subtree counts as many as will be spawned: only edges to single tasks bound the count.
         subtree = any(e.scope == pb.DEPENDENCY_SCOPE_SUBTREE for e in task.dependencies)
         most = TASK_COUNT_LIMIT if subtree else len(task.dependencies)
-        if not 1 <= join.count <= most:
+        if most and not 1 <= join.count <= most:
             findings.wrong(f"{path}.join.count", f"must be 1 to {most}")
     elif join.count:
         findings.wrong(f"{path}.join.count", "belongs to N_SUCCEEDED only")
