@@ -16,6 +16,7 @@ from stretto_core.ids import RunId
 from stretto_core.rpc.tokens import read_token
 from typer.testing import CliRunner, Result
 
+RUN_ID = RunId("p0-01a1fcde9e997ae76f7cb5dfdec3dc3f")
 COMMANDS = (
     "up", "down", "status", "run", "get", "tasks", "runs", "config", "cancel", "kill", "pause",
     "resume", "events", "verify", "token",
@@ -64,7 +65,7 @@ def test_without_a_suite_the_status_is_unreachable(arguments: tuple[str, ...]) -
 def test_a_suite_that_does_not_answer_is_told_without_the_words_of_the_transport() -> None:
     suite = Suite(effective_settings(Flags(address="127.0.0.1:1"), {}))
     with pytest.raises(Unavailable) as told:
-        suite.ask(lambda client: client.get(RunId("p0-1")), retry_budget=timedelta(0))
+        suite.ask(lambda client: client.get(RUN_ID), retry_budget=timedelta(0))
     assert told.value.message == "no suite answers at 127.0.0.1:1: Connection refused"
 
 
