@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import sys
 
-from stretto_cli.app import app
-
 
 def main() -> None:
     """Run the command line of this process."""
@@ -15,6 +13,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        # Here, so that Ctrl-C is quiet from the first moment on.
+        from stretto_cli.app import app  # noqa: PLC0415
+
         app()
     except KeyboardInterrupt:
         # Before a command has begun: within one, `exits` says so.

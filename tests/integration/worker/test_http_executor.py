@@ -21,7 +21,7 @@ from stretto.common.v1.payload_pb2 import Payload
 from stretto.work.v1 import work_pb2
 from stretto_core.clock.system import SystemClock
 from stretto_core.telemetry.secret import Secret
-from stretto_sdk.worker.effects import Ending, Failed, LeaseKey, Stop, StopKind, Stopped
+from stretto_sdk.worker.effects import Ending, Failed, LeaseKey, Stop, StopKind, Stopped, Succeeded
 from stretto_worker.domain.host_rules import HostRules
 from stretto_worker.http.executor import HttpExecutor, HttpSettings
 from stretto_worker.secret_store import SecretStore
@@ -207,6 +207,16 @@ async def test_an_answer_says_when_to_come_back(
     assert isinstance(ended, Failed)
     asked = ended.failure.retry_after.seconds if ended.failure.HasField("retry_after") else None
     assert asked == after_s
+
+
+async def test_no_cookie_is_kept_from_one_request_for_the_next(
+    bench: Bench, server: HttpServer
+) -> None:
+    server.answer("/x", Set_Cookie="session=of-another-task; Path=/")
+    address = server.origin.replace("127.0.0.1", "localhost")
+    for _ in range(2):
+        assert isinstance(await bench.call(f"{address}/x"), Succeeded)
+    assert ["cookie" in each.headers for each in server.asked] == [False, False]
 
 
 async def test_a_redirect_within_the_host_keeps_what_the_task_said(
@@ -459,6 +469,9 @@ async def test_secrets_reach_the_server_and_nothing_that_comes_back_holds_them(
     server.answer("/echo", 500, json.dumps({"you said": f"Bearer {TOKEN}"}))
     bench.begin({"url": server.origin + "/echo", **arguments}, odd=1)
     failed = await bench.end()
+    assert isinstance(failed, Failed)
+    details = json.loads(failed.failure.details.json)
+    assert json.loads(details["body"]) == {"you said": "Bearer [secret]"}
     server.redirect("/echo", f"http://nobody.invalid/{TOKEN}")
     bench.begin({"url": server.origin + "/echo", **arguments, "method": "POST"}, odd=1)
     lost = await bench.end()

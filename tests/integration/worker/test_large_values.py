@@ -275,10 +275,20 @@ async def test_artifacts_of_functions_and_commands(kernel: Served, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "pattern", ["none.log", "*.none", "link", "../outside", "/etc/passwd", "."]
+    ("pattern", "reason"),
+    [
+        ("none.log", "ARTIFACT_MISSING"),
+        ("*.none", "ARTIFACT_MISSING"),
+        ("link", "ARTIFACT_MISSING"),
+        ("li*", "ARTIFACT_MISSING"),
+        (".", "INVALID_ARGUMENTS"),
+        ("../outside", "INVALID_ARGUMENTS"),
+        ("/etc/passwd", "INVALID_ARGUMENTS"),
+        ("**no", "ARTIFACT_NOT_STORED"),
+    ],
 )
 async def test_an_artifact_that_is_not_there_or_not_its_own_is_a_failure(
-    kernel: Served, tmp_path: Path, pattern: str
+    kernel: Served, tmp_path: Path, pattern: str, reason: str
 ) -> None:
     (tmp_path / "outside").write_text("secret")
     made = tmp_path / "made"
@@ -295,4 +305,4 @@ async def test_an_artifact_that_is_not_there_or_not_its_own_is_a_failure(
         with pytest.raises(RunFailed) as caught:
             await asyncio.wait_for(client.result(run), PATIENCE_S)
         assert caught.value.run.failure is not None
-        assert caught.value.run.failure.reason in ("ARTIFACT_MISSING", "INVALID_ARGUMENTS")
+        assert caught.value.run.failure.reason == reason

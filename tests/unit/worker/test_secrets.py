@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_a_file_that_others_may_read_is_not_used_unless_they_cannot_reach_it(
     assert reason == "SECRET_UNUSABLE" and "open to other accounts" in message
     open_directory.chmod(0o700)
     assert store.find("A") == Secret("first")
+
+
+def test_a_file_of_another_account_is_not_used(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(open_directory / "A", "not ours")
+    if os.geteuid() == 0:
+        os.chown(path, 65_534, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert why(SecretStore(open_directory, {}), "A")[0] == "SECRET_UNUSABLE"
 
 
 def test_what_is_no_secrets_file(open_directory: Path) -> None:

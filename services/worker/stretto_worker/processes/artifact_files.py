@@ -6,11 +6,12 @@ publish is what lies below its own place.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.arguments.process import Command
-from stretto_sdk.worker.artifacts import check_artifact_name
+from stretto_sdk.worker.artifacts import ARTIFACTS_MAX, check_artifact_name
 
 _PATTERN_CHARACTERS = frozenset("*?[")
 
@@ -38,11 +39,15 @@ def find_artifacts(command: Command) -> dict[str, Path]:
 
 
 def _files(root: Path, pattern: str) -> list[Path]:
-    if not _PATTERN_CHARACTERS.isdisjoint(pattern):
-        try:
-            paths = sorted(root.glob(pattern))
-        except ValueError as error:
-            raise InvalidArgument(f"{pattern!r} is no pattern: {error}") from None
-    else:
-        paths = [root / pattern]
-    return [path for path in paths if path.is_file() and path.resolve().is_relative_to(root)]
+    if _PATTERN_CHARACTERS.isdisjoint(pattern):
+        return [path for path in (root / pattern,) if _is_own(root, path)]
+    own = (path for path in root.glob(pattern) if _is_own(root, path))
+    try:
+        # One more than may be: however many there are, it is refused.
+        return sorted(islice(own, ARTIFACTS_MAX + 1))
+    except ValueError as error:
+        raise InvalidArgument(f"{pattern!r} is no pattern: {error}") from None
+
+
+def _is_own(root: Path, path: Path) -> bool:
+    return path.is_file() and path.resolve().is_relative_to(root)
