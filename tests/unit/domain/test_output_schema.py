@@ -141,3 +141,15 @@ def test_what_looks_like_a_reference_in_a_value_is_none() -> None:
     story = started(checked(schema))
     story.lease("a")
     assert kinds(story.complete("a", json.dumps(schema["const"])))[0] == "AttemptSucceeded"
+
+
+def test_judging_a_value_is_bounded_whatever_a_plan_and_a_result_say() -> None:
+    every = json.dumps({"items": {"anyOf": [{"const": number} for number in range(900)]}})
+    parts = Payload(json=json.dumps([899] * 10_000))
+    assert "too many to be judged" in violations(every, parts)
+    assert violations(every, Payload(json=json.dumps([899] * 500))) == ""
+    objects = json.dumps({"items": {"enum": [{"a": number} for number in range(900)]}})
+    assert "too many to be judged" in violations(objects, Payload(json=json.dumps([{}] * 600)))
+    # Listing all of these takes ten seconds: the first is told alone.
+    found = violations(every, Payload(json=json.dumps([5_000] * 500)))
+    assert found.startswith("at /0: ") and "at /1: " not in found

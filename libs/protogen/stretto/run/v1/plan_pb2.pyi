@@ -351,7 +351,8 @@ class TaskSpec(_message.Message):
     result that does not is a failed attempt with OUTPUT_SCHEMA_VIOLATED, retried by policy. At most
     16 KiB and 1,000 subschemas with references written out; references only within the schema and
     not to themselves, patterns without look-around, formats not asserted. Such a result must be JSON
-    given inline, not a blob. Empty = none.
+    given inline, not a blob; and its parts (values and keys) times the schema's subschemas at most
+    500,000. Empty = none.
     """
     may_spawn: _builtins.bool
     """May the worker's result spawn tasks. Default false: a result with tasks is refused."""

@@ -7,7 +7,8 @@ changes no recorded run.
 Checking must end soon whatever a plan or a result says. Patterns are matched by an engine whose
 time is linear in the text (no look-around, no back-references). References stay inside the schema
 and never lead back to where they came from, so that written out in full it has at most
-SUBSCHEMAS_MAX subschemas, each judging a part of the value at most once. Formats are not asserted.
+SUBSCHEMAS_MAX subschemas, each judging a part of the value at most once; a value with too many
+parts for its schema is a violation. Formats are not asserted.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ DEPTH_MAX = 64
 PATTERN_BYTES_MAX = 1 << 20
 """Of a compiled pattern."""
 VALIDATORS_MAX = 256
+JUDGEMENTS_MAX = 500_000
+"""Parts of a value times subschemas: what judging it may cost, some 0.3 us each."""
+LISTED_JUDGEMENTS_MAX = 20_000
+"""Beyond it the first violation is told alone: the library lists all of them or one."""
 VIOLATIONS_SHOWN_MAX = 5
 VIOLATION_CHARS_MAX = 300
 REASON = "OUTPUT_SCHEMA_VIOLATED"
@@ -77,12 +82,51 @@ def violations(schema_text: str, value: Payload) -> str:
     """
     if value.WhichOneof("value") != "json":
         return "it is not JSON given inline, so its schema cannot be checked"
-    found = _validator(schema_text).iter_errors(parse_json(value.json))
-    shown = [
-        f"at {_pointer(error.instance_path)}: {error.message[:VIOLATION_CHARS_MAX]}"
-        for error in islice(found, VIOLATIONS_SHOWN_MAX)
-    ]
-    return "; ".join(shown)
+    judge, instance = _validator(schema_text), parse_json(value.json)
+    parts, subschemas = _part_count(instance), _subschema_count(schema_text)
+    if parts * subschemas > JUDGEMENTS_MAX:
+        return f"it has {parts} parts, too many to be judged by {subschemas} subschemas"
+    if judge.is_valid(instance):
+        return ""
+    if parts * subschemas > LISTED_JUDGEMENTS_MAX:
+        return _shown(_first_error(judge, instance))
+    return "; ".join(map(_shown, islice(judge.iter_errors(instance), VIOLATIONS_SHOWN_MAX)))
+
+
+def _first_error(judge: jsonschema_rs.Validator, instance: object) -> jsonschema_rs.ValidationError:
+    import jsonschema_rs  # noqa: PLC0415 - loaded by now.
+
+    try:
+        judge.validate(instance)
+    except jsonschema_rs.ValidationError as error:
+        return error
+    raise AssertionError("it was not valid a moment ago")
+
+
+def _shown(error: jsonschema_rs.ValidationError) -> str:
+    return f"at {_pointer(error.instance_path)}: {error.message[:VIOLATION_CHARS_MAX]}"
+
+
+def _part_count(value: object) -> int:
+    """How many values a value consists of, itself and its keys among them."""
+    count, waiting = 0, [value]
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        if isinstance(each, dict):
+            count += len(each)
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return count
+
+
+@lru_cache(maxsize=VALIDATORS_MAX)
+def _subschema_count(text: str) -> int:
+    schema = parse_json(text)
+    expansion = _Expansion(schema)
+    expansion.count(schema, (), 0)
+    return expansion.subschema_count
 
 
 @lru_cache(maxsize=VALIDATORS_MAX)
@@ -112,12 +156,12 @@ class _Expansion:
 
     def __init__(self, root: object) -> None:
         self._root = root
-        self._count = 0
+        self.subschema_count = 0
 
     def count(self, schema: object, within: tuple[str, ...], depth: int) -> None:
         """Count below `schema`, reached through the references `within`. Raises ValueError."""
-        self._count += 1
-        if self._count > SUBSCHEMAS_MAX:
+        self.subschema_count += 1 + _compared_count(schema)
+        if self.subschema_count > SUBSCHEMAS_MAX:
             raise _Refused(
                 f"with its references written out, more than {SUBSCHEMAS_MAX} subschemas"
             )
@@ -151,6 +195,14 @@ class _Expansion:
             else:
                 raise _Refused(f"$ref {reference!r} leads nowhere")
         return target
+
+
+def _compared_count(schema: object) -> int:
+    """How many values an `enum` compares one by one: each costs what a subschema does."""
+    named = schema.get("enum") if isinstance(schema, dict) else None
+    if not isinstance(named, list):
+        return 0
+    return sum(isinstance(each, dict | list) for each in named)
 
 
 def _inner(schema: dict[str, object]) -> list[object]:
