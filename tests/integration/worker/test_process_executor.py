@@ -334,6 +334,31 @@ async def test_a_process_may_clean_up_when_it_is_asked_to_stop(bench: Bench) -> 
     assert cleaned.exists()
 
 
+async def test_a_stop_before_the_command_began_starts_nothing(bench: Bench) -> None:
+    made = bench.directory / "made"
+    bench.begin({"argv": ["touch", str(made)], "output": "none"})
+    bench.executor.stop(Stop(KEY, StopKind.CANCEL, "", None))
+    assert await bench.end() == Stopped()
+    assert not made.exists()
+
+
+async def test_a_stop_while_artifacts_are_stored_is_no_success(bench: Bench) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def put_blob(key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
+        storing.set()
+        await go_on.wait()
+        return ref_of(source)
+
+    bench.reported.put_blob = put_blob  # type: ignore[method-assign]
+    (bench.directory / "a.log").touch()
+    bench.begin({"argv": ["true"], "cwd": str(bench.directory), "artifacts": ["a.log"]})
+    await storing.wait()
+    bench.executor.stop(Stop(KEY, StopKind.CANCEL, "", None))
+    go_on.set()
+    assert await bench.end() == Stopped()
+
+
 async def test_a_grandchild_left_behind_ends_with_its_parent(bench: Bench) -> None:
     pids = bench.directory / "pids"
     assert value(await bench.run({"argv": ["sh", "-c", f"sleep 600 & echo $! > {pids}; echo 1"]}))
