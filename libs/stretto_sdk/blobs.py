@@ -66,8 +66,7 @@ class BlobClient:
         if not await self.missing(namespace, [blob]):
             return blob
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + self._policy.budget_ms / 1_000
-        retries = 0
+        retries, give_up_s = 0, 0.0
         while True:
             try:
                 with refusals():
@@ -78,6 +77,9 @@ class BlobClient:
                     )
                 return blob
             except Refusal as refused:
+                # From the first break: how long an upload went well before it does not count.
+                if not retries:
+                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
                 await self._back_off(refused, retries, give_up_s)
                 retries += 1
 

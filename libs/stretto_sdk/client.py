@@ -200,7 +200,9 @@ class Client(LogReading, WorkerCalls, BlobReading, ViewCalls):
         if isinstance(run, Run) and run.state.ended:
             return run
         try:
-            async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            async with asyncio.timeout(
+                None if timeout is None else timeout.total_seconds()
+            ) as limit:
                 if on_change is None:
                     ended = await self._calls.ends.wait(self._name_of(run))
                     return run_of(ended.ended, ended.position)
@@ -211,6 +213,8 @@ class Client(LogReading, WorkerCalls, BlobReading, ViewCalls):
                         if change.ended:
                             return change.run
         except TimeoutError:
+            if not limit.expired():
+                raise  # It is `on_change` that raised it.
             raise DeadlineExceeded(f"run {id_of(run)} has not ended in time") from None
         raise AssertionError("a watch ends with the run, or raises")
 

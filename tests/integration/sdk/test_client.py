@@ -24,7 +24,13 @@ from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServi
 from stretto_core.ids import uuid7_unix_ms
 from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_sdk import Client, Plan, RunCancelled, RunFailed, RunState
-from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from stretto_sdk.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 
 RUN_ID = "p0-0123456789ab0123456789abcdef0123"
 
@@ -138,6 +144,42 @@ async def serving(
             yield client
     finally:
         await server.drain(0)
+
+
+class RefusedSlice(RunServiceServicer):
+    """Starts a large plan, and refuses its second slice."""
+
+    def __init__(self) -> None:
+        self.killed: list[str] = []
+
+    async def StartRun(self, request: Any, context: Any) -> Any:
+        return run_service_pb2.StartRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING))
+
+    async def AddTasks(self, request: Any, context: Any) -> Any:
+        raise FailedPrecondition("sealed by another", reason="PLAN_SEALED")
+
+    async def KillRun(self, request: Any, context: Any) -> Any:
+        self.killed.append(request.reason)
+        raise NotFound("what became of it is not what the caller must hear")
+
+
+async def test_a_run_whose_plan_is_refused_halfway_is_killed_and_the_refusal_told() -> None:
+    suite = RefusedSlice()  # type: ignore[abstract]
+    tasks = [{"name": f"t{number}", "executor": "acme.do"} for number in range(1_500)]
+    async with serving(suite) as client:  # type: ignore[arg-type]
+        with pytest.raises(FailedPrecondition, match="sealed by another"):
+            await client.start({"tasks": tasks})
+    assert suite.killed == ["a part of its plan was refused: PLAN_SEALED"]
+
+
+async def test_a_time_limit_of_the_callers_own_is_not_taken_for_the_waits() -> None:
+    def own(_: object) -> None:
+        raise TimeoutError("of the caller")
+
+    change = run_service_pb2.WatchRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING), version=1)
+    async with serving(_scripted_runs(WatchRun=[[change]])) as client:
+        with pytest.raises(TimeoutError, match="of the caller"):
+            await client.wait(RUN_ID, on_change=own)
 
 
 async def test_a_start_is_sent_again_under_the_same_request_id_until_it_is_answered() -> None:
