@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
-from tests.bench import growth, kills, rest, speeds
+from tests.bench import growth, kills, rest, speeds, views
 from tests.bench.figures import Round, lines
 from tests.bench.scale import FULL, TOY, Scale
 from tests.bench.speeds import Measurement, say
@@ -28,13 +28,14 @@ GROUPS: Mapping[tuple[str, ...], Workload] = {
     ("W4-worker", "W4-kernel", "W4-postgres"): kills.kills,
     tuple(f"size-{tasks}" for tasks in FULL.size_tasks): growth.sizes,
     tuple(f"queued-{tasks}" for tasks in FULL.queued_tasks): growth.queued,
+    ("views", "rebuild"): views.views,
     ("idle",): rest.idle,
     ("startup",): rest.startup,
     ("loop",): rest.loop,
 }
 """Workloads by the stack they share, in the order they run."""
 
-LATER = ("W3-steps", "relay", "views", "rebuild")
+LATER = ("W3-steps", "relay")
 """Workloads whose subject this version does not have."""
 
 

@@ -21,6 +21,8 @@ class Scale:
     held_bodies: int = 200
     append_tasks: int = 20_000
     fold_tasks: int = 20_000
+    view_runs: int = 5_000
+    view_tasks: int = 20_000
     size_tasks: tuple[int, ...] = (1_000, 10_000, 100_000)
     queued_tasks: tuple[int, ...] = (1_000, 1_000_000)
     queued_tasks_per_run: int = 10_000
@@ -43,6 +45,8 @@ TOY = Scale(
     held_bodies=4,
     append_tasks=40,
     fold_tasks=100,
+    view_runs=10,
+    view_tasks=40,
     size_tasks=(10, 20, 40),
     queued_tasks=(10, 40),
     queued_tasks_per_run=20,

@@ -108,7 +108,7 @@ class SimKernel:
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
         self._run_servicer = RunServicer(
             self._kernel,
-            RunListing(index, store.partition),
+            RunListing(index, index, store.partition),
             retry_step_count=RETRY_STEP_COUNT,
         )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.ids import RunId
 from stretto_core.testing.process import Process
+from stretto_kernel.app.attempt_listing import AttemptFilter, AttemptPage
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
@@ -91,6 +92,10 @@ class MemoryViews:
         listed = [ListedRun(RunId(row.run_id), row.create_ns, row.shown) for row in rows]
         position = self.positions.get(INDEX, 0)
         return RunListPage(position, listed[:count_max], more=len(rows) > count_max)
+
+    async def list_attempts(self, found: AttemptFilter, *, count_max: int) -> AttemptPage:
+        """See `AttemptList`: nobody asks in the simulator."""
+        raise NotImplementedError
 
 
 def start_projector(process: Process, store: MemoryStore, views: MemoryViews) -> None:

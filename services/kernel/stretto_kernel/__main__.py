@@ -28,6 +28,7 @@ from stretto_core.rpc.tokens import TokenFile, TokenTable
 from stretto_core.telemetry.logs import configure_logs
 from stretto_core.telemetry.metrics import Registry
 
+from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
@@ -101,7 +102,8 @@ async def _run_kernel(settings: Settings) -> int:
         streams_max=settings.sessions_max,
     )
     kernel = Kernel(ports, limits)
-    listing = RunListing(index, settings.partition)
+    attempts = AttemptTable(settings.partition, event_log.tracking)
+    listing = RunListing(index, attempts, settings.partition)
     log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)

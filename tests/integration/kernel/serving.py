@@ -25,6 +25,7 @@ from stretto_core.rpc.channel import open_channel
 from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import from_rpc_error, to_status
 from stretto_core.telemetry.metrics import Registry
+from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
@@ -94,7 +95,12 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
     server = RpcServer(ServerSettings())
     log_table = TaskLogTable(dsn, PARTITION)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=TASK_LOG_BYTES_MAX))
-    add_servicers(server, kernel, RunListing(index, PARTITION), task_logs)
+    add_servicers(
+        server,
+        kernel,
+        RunListing(index, AttemptTable(PARTITION, log.tracking), PARTITION),
+        task_logs,
+    )
     views = FreshFoldTable(dsn, PARTITION, log.tracking)
     watch = add_views(server, Registry(), ViewCalls(views, IDS), PARTITION)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import psycopg
@@ -87,6 +87,7 @@ class FreshFoldTable:
             named = {"schema": self._schema, "views": [view.table for view in views]}
             sizes = _by_view(cursor, self._common["sizes"], named)
             positions = _by_view(cursor, self._common["positions"], named)
+            self._is_made = False  # They may have been dropped since.
             stops = _by_view(cursor, self._common["stops"], {}) if self._made(cursor) else {}
             row = cursor.execute(self._common["log_position"]).fetchone()
             assert row is not None, "an aggregate has a row"
@@ -117,9 +118,8 @@ class FreshFoldTable:
         """See `FreshFoldStore`."""
         await self._views.transact(lambda cursor: self._prepare_swap(cursor, copies))
         for _ in range(SWAP_TRIES):
-            began_ns = time.perf_counter_ns()
-            if await self._views.transact(lambda cursor: self._swap(cursor, copies, done)):
-                took_ns = time.perf_counter_ns() - began_ns
+            took_ns = await self._views.transact(lambda cursor: self._swap(cursor, copies, done))
+            if took_ns is not None:
                 await self._views.transact(lambda cursor: self._drop_old(cursor, copies))
                 return took_ns
             await asyncio.sleep(SWAP_WAIT_MS / 1_000)
@@ -151,7 +151,10 @@ class FreshFoldTable:
             old = Identifier(self._schema, _old(copy))
             cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(old))
 
-    def _swap(self, cursor: Cursor[DictRow], copies: Sequence[Target], done: FreshFold) -> bool:
+    def _swap(
+        self, cursor: Cursor[DictRow], copies: Sequence[Target], done: FreshFold
+    ) -> int | None:
+        began_ns = time.perf_counter_ns()
         cursor.execute(f"SET LOCAL lock_timeout = '{SWAP_WAIT_MS}ms'")
         live = [Identifier(self._schema, copy.view.table) for copy in copies]
         cursor.execute("SAVEPOINT before")
@@ -159,13 +162,14 @@ class FreshFoldTable:
             cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(_listed(live)))
         except psycopg.errors.LockNotAvailable:
             cursor.execute("ROLLBACK TO before")
-            return False
+            return None
         for copy in copies:
             _rename(cursor, self._schema, copy.view.table, _old(copy))
             _rename(cursor, self._schema, copy.table, copy.view.table)
         cursor.execute(self._common["forget"], {"views": [copy.table for copy in copies]})
-        self._note(cursor, done)
-        return True
+        took_ns = time.perf_counter_ns() - began_ns
+        self._note(cursor, replace(done, swap_ns=took_ns))
+        return took_ns
 
 
 @dataclass(frozen=True, slots=True)

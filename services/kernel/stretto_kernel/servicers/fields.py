@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from stretto_core.clock import NS_PER_S
 from stretto_core.ids import RUN_ID_PATTERN, Namespace, RequestId, RunId
 
@@ -69,3 +71,9 @@ class Fields(Findings):
         if value < 0:
             self.wrong(field, "must not be negative")
         return value
+
+    def mask(self, field: str, mask: FieldMask, of: Descriptor) -> FieldMask:
+        """Fields of a message; empty = all."""
+        if not mask.IsValidForDescriptor(of):
+            self.wrong(field, f"names a field that {of.name} does not have")
+        return mask

@@ -1,8 +1,8 @@
 """ListRuns: its filter grammar, its pages, and the wait for nothing: a view that is behind says so.
 
 Grammar: terms joined by AND; `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
-`create_time >= "2026-01-31T00:00:00Z"`. Inside the quotes a backslash takes the next character as
-it is.
+`create_time >= "2026-01-31T00:00:00Z"` and `create_time < "..."`. Inside the quotes a backslash
+takes the next character as it is.
 """
 
 from __future__ import annotations
@@ -11,41 +11,39 @@ import json
 import re
 from dataclasses import replace
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.errors import Unavailable
 from stretto_core.ids import Namespace, Partition
 
+from stretto_kernel.app.attempt_listing import AttemptList
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_listing import RunFilter, RunList
+from stretto_kernel.servicers.attempt_listing import AttemptListing
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
+from stretto_kernel.servicers.view_positions import ViewBehind, least_position
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 1_000
 FILTER_CHARACTERS_MAX = 4_000
 
 _TERM = re.compile(
-    r"\s*(state|display_name|create_time|labels\.[a-z0-9._-]{1,63})\s*(=|>=)\s*"
+    r"\s*(state|display_name|create_time|labels\.[a-z0-9._-]{1,63})\s*(=|>=|<)\s*"
     r'("(?:[^"\\]|\\.)*"|[A-Z_]+)\s*'
 )
 _AND = re.compile(r"AND\b")
 
 
-class ViewBehind(Unavailable):
-    """The view has not reached the position asked for: try again."""
-
-    reason = "VIEW_BEHIND"
-
-
 class RunListing:
-    """Answers ListRuns from the view of one partition."""
+    """Answers ListRuns from the view of one partition; `attempts` answers ListAttempts."""
 
-    def __init__(self, view: RunList, partition: Partition) -> None:
+    def __init__(self, view: RunList, attempts: AttemptList, partition: Partition) -> None:
         self._view = view
         self._partition = partition
+        self.attempts = AttemptListing(attempts, partition)
 
     async def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         """Return a page. Raises InvalidArgument, ViewBehind, StoreDown."""
@@ -53,7 +51,9 @@ class RunListing:
         namespace = fields.namespace("parent", request.parent)
         size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         found = parse_filter(fields, namespace, request.filter)
-        least = self._least_position(fields, request.min_position)
+        found = _ordered(fields, found, request.order_by)
+        least = least_position(fields, request.min_position, self._partition)
+        fields.mask("read_mask", request.read_mask, run_pb2.Run.DESCRIPTOR)
         fields.refuse("the request")
         found = _after_page(found, request.page_token)
         page = await self._view.list_runs(found, count_max=size)
@@ -62,17 +62,13 @@ class RunListing:
         listed = page.runs[: count_within((len(run.shown) for run in page.runs), PAGE_BYTES_MAX)]
         token = ""
         if page.more or len(listed) < len(page.runs):
-            token = encode_token("runs", str(listed[-1].create_ns), listed[-1].run_id)
-        runs = [run_pb2.Run.FromString(run.shown) for run in listed]
+            kind = "oldest runs" if found.oldest_first else "runs"
+            token = encode_token(kind, str(listed[-1].create_ns), listed[-1].run_id)
+        runs = [_masked(run_pb2.Run.FromString(run.shown), request.read_mask) for run in listed]
         position = Position(partition=self._partition, number=page.position)
         return pb.ListRunsResponse(
             runs=runs, next_page_token=token, view_position=position if page.position else None
         )
-
-    def _least_position(self, fields: Fields, position: Position) -> int:
-        if position.partition and position.partition != self._partition:
-            fields.wrong("min_position.partition", "is not a partition of this kernel")
-        return fields.count("min_position.number", position.number)
 
 
 def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
@@ -83,12 +79,13 @@ def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
     rest = fields.text("filter", text, characters_max=FILTER_CHARACTERS_MAX).strip()
     while rest:
         term = _TERM.match(rest)
-        if term is None or term.group(1) in seen:
-            fields.wrong("filter", f"cannot be read at {rest[:40]!r}")
+        if term is None or f"{term.group(1)} {term.group(2)}" in seen:
+            column = len(text) - len(rest) + 1
+            fields.wrong("filter", f"cannot be read at column {column}: {rest[:40]!r}")
             break
         name, comparison, value = term.groups()
-        seen.add(name)
-        if (comparison == ">=") is not (name == "create_time"):
+        seen.add(f"{name} {comparison}")
+        if (comparison != "=") is not (name == "create_time"):
             fields.wrong("filter", f"{name} cannot be compared by {comparison}")
         elif name == "state":
             found = replace(found, state=_state(fields, value))
@@ -97,7 +94,11 @@ def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
         elif name == "display_name":
             found = replace(found, display_name=_unquoted(value))
         elif name == "create_time":
-            found = replace(found, since_ns=_instant_ns(fields, _unquoted(value)))
+            instant_ns = _instant_ns(fields, _unquoted(value))
+            if comparison == ">=":
+                found = replace(found, since_ns=instant_ns)
+            else:
+                found = replace(found, before_ns=instant_ns)
         else:
             labels[name.removeprefix("labels.")] = _unquoted(value)
         rest = rest[term.end() :]
@@ -132,8 +133,24 @@ def _unquoted(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value[1:-1])
 
 
+def _ordered(fields: Fields, found: RunFilter, order_by: str) -> RunFilter:
+    words = order_by.split()
+    if words not in ([], ["create_time"], ["create_time", "desc"]):
+        fields.wrong("order_by", 'must be "create_time desc" or "create_time"')
+    return replace(found, oldest_first=words == ["create_time"])
+
+
+def _masked(run: run_pb2.Run, mask: FieldMask) -> run_pb2.Run:
+    if not mask.paths:
+        return run
+    shown = run_pb2.Run()
+    mask.MergeMessage(run, shown)
+    return shown
+
+
 def _after_page(found: RunFilter, page_token: str) -> RunFilter:
     if not page_token:
         return found
-    create_ns, run_id = decode_token("page_token", "runs", page_token, part_count=2)
+    kind = "oldest runs" if found.oldest_first else "runs"
+    create_ns, run_id = decode_token("page_token", kind, page_token, part_count=2)
     return replace(found, after=(token_number("page_token", create_ns), run_id))

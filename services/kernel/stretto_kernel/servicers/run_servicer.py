@@ -112,6 +112,12 @@ class RunServicer(RunServiceServicer):
         token = "" if page.next_index is None else encode_token("tasks", str(page.next_index))
         return pb.ListTasksResponse(tasks=page.tasks, next_page_token=token)
 
+    async def ListAttempts(
+        self, request: pb.ListAttemptsRequest, context: Any
+    ) -> pb.ListAttemptsResponse:
+        """See the contract."""
+        return await self._listing.attempts.list_attempts(request)
+
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Any
     ) -> AsyncIterator[pb.WatchRunResponse]:

@@ -6,6 +6,7 @@ Runs: what a client asks for, what is recorded, what can be read."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
@@ -397,6 +398,8 @@ class ListRunsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     MIN_POSITION_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    READ_MASK_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The tenant: namespaces/*. Empty = namespaces/default."""
     page_size: _builtins.int
@@ -404,12 +407,20 @@ class ListRunsRequest(_message.Message):
     page_token: _builtins.str
     """The token of the page before; empty = the first page."""
     filter: _builtins.str
-    """Terms joined by AND: state = NAME, labels.KEY = "VALUE", display_name = "TEXT",
-    create_time >= "2026-01-31T00:00:00Z".
+    """AIP-160, of it: terms joined by AND: state = NAME, labels.KEY = "VALUE", display_name = "TEXT",
+    create_time >= "2026-01-31T00:00:00Z" (also <, so that both give a range).
+    """
+    order_by: _builtins.str
+    """"create_time desc" (the default) or "create_time". A page token goes with the order it was given
+    for.
     """
     @_builtins.property
     def min_position(self) -> _lease_pb2.Position:
         """Only answer from a view that has reached this position."""
+
+    @_builtins.property
+    def read_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which fields of each run to fill; empty = all but input and output."""
 
     def __init__(
         self,
@@ -419,10 +430,12 @@ class ListRunsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
         min_position: _lease_pb2.Position | None = ...,
+        order_by: _builtins.str = ...,
+        read_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position", "read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "min_position", b"min_position", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "min_position", b"min_position", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "read_mask", b"read_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,6 +532,80 @@ class ListTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class ListAttemptsRequest(_message.Message):
+    """Asks for the attempts of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """namespaces/*/runs/*. Required."""
+    page_size: _builtins.int
+    """At most so many; 0 = 100."""
+    page_token: _builtins.str
+    """The token of the page before; empty = the first page."""
+    task: _builtins.str
+    """Only of this task, by its name inside the run; empty = of all."""
+    @_builtins.property
+    def min_position(self) -> _lease_pb2.Position:
+        """Only answer from a view that has reached this position."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        task: _builtins.str = ...,
+        min_position: _lease_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsRequest: _TypeAlias = ListAttemptsRequest  # noqa: Y015
+
+@_typing.final
+class ListAttemptsResponse(_message.Message):
+    """A page of attempts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_POSITION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Attempt]:
+        """In the order they were leased."""
+
+    @_builtins.property
+    def view_position(self) -> _lease_pb2.Position:
+        """How far the view had followed the log at least; absent while there is no view."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[_run_pb2.Attempt] | None = ...,
+        next_page_token: _builtins.str = ...,
+        view_position: _lease_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view_position", b"view_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token", "view_position", b"view_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
 
 @_typing.final
 class WatchRunRequest(_message.Message):

@@ -74,6 +74,11 @@ class RunServiceStub:
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksRequest.SerializeToString,
                 response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksResponse.FromString,
                 _registered_method=True)
+        self.ListAttempts = channel.unary_unary(
+                '/stretto.run.v1.RunService/ListAttempts',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/stretto.run.v1.RunService/WatchRun',
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
@@ -189,8 +194,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs, newest first, from a view that trails the log by moments; give `min_position` of
-        your own write to read it.
+        """Lists runs, newest first unless order_by says otherwise, from a view that trails the log by
+        moments; give `min_position` of your own write to read it.
 
         Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
@@ -209,6 +214,21 @@ class RunServiceServicer:
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+
+        Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAttempts(self, request, context):
+        """Lists the attempts of one run, or of one of its tasks, in the order they were leased, from a view
+        that trails the log by moments; give `min_position` of your own write to read it.
+
+        Idempotency: a read; repeat freely. Pages are stable while attempts are added.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
         """
@@ -352,6 +372,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListTasks,
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksRequest.FromString,
                     response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksResponse.SerializeToString,
+            ),
+            'ListAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttempts,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -561,6 +586,33 @@ class RunService:
             '/stretto.run.v1.RunService/ListTasks',
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksRequest.SerializeToString,
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/ListAttempts',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

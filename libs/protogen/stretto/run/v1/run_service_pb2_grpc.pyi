@@ -92,8 +92,8 @@ class RunServiceStub:
     Limits: none beyond the message size.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
-    """Lists runs, newest first, from a view that trails the log by moments; give `min_position` of
-    your own write to read it.
+    """Lists runs, newest first unless order_by says otherwise, from a view that trails the log by
+    moments; give `min_position` of your own write to read it.
 
     Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
@@ -108,6 +108,17 @@ class RunServiceStub:
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+
+    Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    ListAttempts: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]
+    """Lists the attempts of one run, or of one of its tasks, in the order they were leased, from a view
+    that trails the log by moments; give `min_position` of your own write to read it.
+
+    Idempotency: a read; repeat freely. Pages are stable while attempts are added.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -252,8 +263,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Limits: none beyond the message size.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Lists runs, newest first, from a view that trails the log by moments; give `min_position` of
-    your own write to read it.
+    """Lists runs, newest first unless order_by says otherwise, from a view that trails the log by
+    moments; give `min_position` of your own write to read it.
 
     Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
@@ -268,6 +279,17 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+
+    Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    ListAttempts: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListAttemptsRequest, _run_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
+    """Lists the attempts of one run, or of one of its tasks, in the order they were leased, from a view
+    that trails the log by moments; give `min_position` of your own write to read it.
+
+    Idempotency: a read; repeat freely. Pages are stable while attempts are added.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -439,8 +461,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
-        """Lists runs, newest first, from a view that trails the log by moments; give `min_position` of
-        your own write to read it.
+        """Lists runs, newest first unless order_by says otherwise, from a view that trails the log by
+        moments; give `min_position` of your own write to read it.
 
         Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
@@ -461,6 +483,23 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+
+        Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+
+    @_abc_1.abstractmethod
+    def ListAttempts(
+        self,
+        request: _run_service_pb2.ListAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListAttemptsResponse, _abc.Awaitable[_run_service_pb2.ListAttemptsResponse]]:
+        """Lists the attempts of one run, or of one of its tasks, in the order they were leased, from a view
+        that trails the log by moments; give `min_position` of your own write to read it.
+
+        Idempotency: a read; repeat freely. Pages are stable while attempts are added.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
         """

@@ -1,0 +1,198 @@
+"""What is read from views: each by an index, however large they are; orders, pages and masks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+
+import psycopg
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from psycopg.sql import Composed
+from stretto.run.v1 import run_pb2
+from stretto.run.v1 import run_service_pb2 as pb
+from stretto_core.eventlog.postgres.log import PostgresLog
+from stretto_core.ids import Namespace, RunId
+from stretto_kernel.adapters.attempt_table import AttemptTable
+from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.view_tables import ViewTables, view_statements
+from stretto_kernel.app.attempt_listing import AttemptFilter
+from stretto_kernel.app.run_listing import RunFilter
+from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.store import Target
+
+from tests.integration.kernel.serving import (
+    IDS,
+    PARTITION,
+    Served,
+    StreamWorker,
+    reason_of,
+    served,
+    task,
+)
+from tests.waiting import until
+
+RUN_COUNT = 100_000
+SUCCEEDED, RUNNING = run_pb2.RUN_STATE_SUCCEEDED, run_pb2.RUN_STATE_RUNNING
+MINE = RunFilter(namespace=Namespace("default"))
+
+
+@pytest.fixture
+async def kernel(fresh_database: str) -> AsyncIterator[Served]:
+    async with served(fresh_database) as kernel:
+        yield kernel
+
+
+async def copy_rows(dsn: str, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        cursor = connection.cursor()
+        async with cursor.copy(f"COPY stretto_p0.{table} FROM STDIN".encode()) as copy:
+            for row in rows:
+                await copy.write_row(row)
+        await connection.commit()
+        await connection.set_autocommit(True)
+        await connection.execute(f"ANALYZE stretto_p0.{table}".encode())
+
+
+def run_rows() -> Iterable[tuple[object, ...]]:
+    for number in range(RUN_COUNT):
+        ended = number % 1_000 != 0
+        state = SUCCEEDED if ended else RUNNING
+        labels = f'{{"team": "t{number % 50}", "ticket": "k{number}"}}'
+        name = f"name {number % 5_000}"
+        run_id = f"p0-{number:032x}"
+        yield run_id, "default", 4, state, name, labels, number, ended, None, "{q}", b"x" * 200
+
+
+async def plan(dsn: str, statement: Composed) -> str:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        text = statement.as_string(connection)
+        found = await connection.execute(f"EXPLAIN {text}".encode())
+        return "\n".join(line for (line,) in await found.fetchall())
+
+
+async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_database: str) -> None:
+    log = await PostgresLog.open(fresh_database, PARTITION)
+    await ViewTables(PARTITION, log.tracking).prepare([Target(view) for view in VIEWS])
+    await copy_rows(fresh_database, RUN_INDEX.table, run_rows())
+    a_run = f"p0-{7:032x}"
+    await copy_rows(
+        fresh_database,
+        "attempts_v1",
+        (
+            (f"p0-{n // 4:032x}", f"t{n % 4}", 1, n % 4 + 2, 1, 1, "w", "s", 1, 2, 2, b"")
+            for n in range(RUN_COUNT)
+        ),
+    )
+    await copy_rows(
+        fresh_database,
+        "run_phases_v1",
+        ((f"p0-{n:032x}", 1, RUNNING, 0, False, False, 0, 0) for n in range(RUN_COUNT)),
+    )
+    runs, attempts = RunIndexTable(PARTITION, log.tracking), AttemptTable(PARTITION, log.tracking)
+    filters = [
+        MINE,
+        replace(MINE, state=RUNNING),
+        replace(MINE, state=SUCCEEDED),
+        replace(MINE, display_name="name 7"),
+        replace(MINE, labels_json='{"ticket": "k7"}'),
+        replace(MINE, labels_json='{"team": "t7"}'),
+        replace(MINE, labels_json='{"ticket": "none"}'),
+        replace(MINE, since_ns=50_000, before_ns=51_000),
+        replace(MINE, state=RUNNING, labels_json='{"team": "t7"}', since_ns=1_000),
+        replace(MINE, display_name="none", state=SUCCEEDED),
+    ]
+    filters += [replace(each, oldest_first=True) for each in filters]
+    filters += [replace(each, after=(60_000, a_run)) for each in filters]
+    of_run = AttemptFilter(namespace=Namespace("default"), run_id=RunId(a_run))
+    statements = [runs.list_statement(each, 51) for each in filters]
+    statements += [
+        attempts.list_statement(of_run, 101),
+        attempts.list_statement(replace(of_run, task="t1", after_version=2), 101),
+        attempts.run_statement(of_run),
+        view_statements("stretto_p0", Target(RUN_INDEX))["active"],
+    ]
+    for statement in statements:
+        found = await plan(fresh_database, statement)
+        assert "Seq Scan" not in found, found
+        assert "Index" in found, found
+    page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
+    assert [run.run_id for run in page.runs] == [a_run]
+    await log.close()
+
+
+async def test_runs_in_either_order_by_pages_within_a_range_and_only_some_fields(
+    kernel: Served,
+) -> None:
+    running = asyncio.create_task(
+        Projector(kernel.log, ViewTables(PARTITION, kernel.log.tracking), VIEWS, RUN_CODEC).run()
+    )
+    started = [await kernel.start(labels={"n": str(number)}) for number in range(5)]
+    names = [each.run.name for each in started]
+    behind = pb.ListRunsRequest(min_position=started[-1].position)
+    while await reason_of(kernel.runs.ListRuns(behind)) == "VIEW_BEHIND":
+        pass
+    seen, token = [], ""
+    mask = FieldMask(paths=["name"])
+    while True:
+        request = pb.ListRunsRequest(
+            order_by="create_time", page_size=2, page_token=token, read_mask=mask
+        )
+        listed = await kernel.runs.ListRuns(request)
+        assert all(run == run_pb2.Run(name=run.name) for run in listed.runs)
+        seen += [run.name for run in listed.runs]
+        token = listed.next_page_token
+        if not token:
+            break
+        other_order = pb.ListRunsRequest(page_token=token)
+        assert await reason_of(kernel.runs.ListRuns(other_order)) == "INVALID_ARGUMENT"
+    assert seen == names
+    first, last = (started[at].run.create_time.ToJsonString() for at in (1, 3))
+    between = f'create_time >= "{first}" AND create_time < "{last}"'
+    found = await kernel.runs.ListRuns(pb.ListRunsRequest(filter=between))
+    assert [run.name for run in found.runs] == [names[2], names[1]]
+    for wrong in (
+        pb.ListRunsRequest(order_by="name"),
+        pb.ListRunsRequest(read_mask=FieldMask(paths=["nome"])),
+        pb.ListRunsRequest(filter="create_time < 5"),
+    ):
+        assert await reason_of(kernel.runs.ListRuns(wrong)) == "INVALID_ARGUMENT"
+    running.cancel()
+
+
+async def test_attempts_are_listed_with_how_each_ended(kernel: Served) -> None:
+    running = asyncio.create_task(
+        Projector(kernel.log, ViewTables(PARTITION, kernel.log.tracking), VIEWS, RUN_CODEC).run()
+    )
+    worker = StreamWorker(kernel.channel)
+    run = (await kernel.start(task("a"), task("b"))).run
+    await until(lambda: len(worker.assignments) == 2)
+    worker.succeed(worker.assignments[0].token)
+    await until(lambda: len(worker.receipts) == 1)
+    kill = pb.KillRunRequest(name=run.name, request_id=IDS.uuid7())
+    position = (await kernel.runs.KillRun(kill)).position
+    request = pb.ListAttemptsRequest(parent=run.name, min_position=position, page_size=1)
+    while await reason_of(kernel.runs.ListAttempts(request)) == "VIEW_BEHIND":
+        pass
+    first = await kernel.runs.ListAttempts(request)
+    request.page_token = first.next_page_token
+    second = await kernel.runs.ListAttempts(request)
+    assert not second.next_page_token
+    (one,), (other,) = first.attempts, second.attempts
+    assert one.outcome == run_pb2.ATTEMPT_OUTCOME_SUCCEEDED
+    assert other.outcome == run_pb2.ATTEMPT_OUTCOME_KILLED, "no event of its own says so"
+    assert other.HasField("end_time") and other.worker_id == "w1"
+    assert {one.task, other.task} == {"a", "b"}
+    only = pb.ListAttemptsRequest(parent=run.name, task=other.task)
+    assert [each.task for each in (await kernel.runs.ListAttempts(only)).attempts] == [other.task]
+    unknown = pb.ListAttemptsRequest(parent=run.name[:-1] + "0", min_position=position)
+    assert await reason_of(kernel.runs.ListAttempts(unknown)) == "NOT_FOUND"
+    foreign = run.name.replace("namespaces/default", "namespaces/other")
+    elsewhere = pb.ListAttemptsRequest(parent=foreign)
+    assert await reason_of(kernel.runs.ListAttempts(elsewhere)) == "NOT_FOUND"
+    await worker.cut()
+    running.cancel()
