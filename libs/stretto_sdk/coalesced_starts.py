@@ -104,6 +104,7 @@ class Starts:
             task = asyncio.create_task(self._call_batch(batch), name="start-runs")
             self._batches.add(task)
             task.add_done_callback(self._batch_done)
+        self._post()  # What did not fit goes at once, too.
 
     def _batch_done(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)

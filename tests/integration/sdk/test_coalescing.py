@@ -175,16 +175,17 @@ async def test_a_start_given_up_is_not_sent_and_harms_no_other() -> None:
 async def test_starts_that_are_large_go_in_several_messages() -> None:
     """Each is well below the limit of a message; many together are not."""
     suite = a_suite()
-    inputs = {f"i{number}": "z" * 60_000 for number in range(6)}
-    large = {"tasks": [{"name": "t", "executor": "process", "inputs": inputs}]}
     async with serving(suite) as client:
         first = asyncio.create_task(client.start(a_plan(), request_id="r0"))
         await until(lambda: suite.alone == ["r0"])
-        rest = [asyncio.create_task(client.start(large, request_id=f"r{at}")) for at in (1, 2, 3)]
+        rest = [
+            asyncio.create_task(client.start(a_plan(), request_id=f"r{at}", input="z" * 60_000))
+            for at in range(1, 31)
+        ]
         await until(lambda: len(suite.together) == 2)
         suite.open.set()
         await asyncio.gather(first, *rest)
-    assert suite.together == [["r1", "r2"], ["r3"]]
+    assert [len(each) for each in suite.together] == [17, 13], "1 MiB a message at most"
 
 
 async def test_runs_that_are_run_together_share_their_messages() -> None:
