@@ -207,6 +207,29 @@ def test_one_that_nobody_closes_ends_when_it_is_collected(closed: Closed) -> Non
     assert "forgotten" not in names_of_threads()
 
 
+def test_ctrl_c_ends_what_the_call_began(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def waiting() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupted(_: object) -> None:
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        thread.call(answer(1))
+        patched.setattr(Future, "result", interrupted)
+        thread.call(waiting())
+    assert ended.is_set()
+
+
 def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_can_release(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from stretto_sdk.worker.effects import (
     Succeeded,
 )
 from stretto_sdk.worker.session import WorkSession
+from stretto_sdk.worker.stream import FRAME_BYTES_MAX
 
 RENEW_S = 5
 IDLE_S = 15
@@ -145,6 +146,37 @@ def test_a_repeated_or_older_assignment_starts_nothing(again: LeaseKey) -> None:
     frame = session.take_frame(0)
     acknowledged = [] if frame is None else [token.epoch for token in frame.acknowledged]
     assert acknowledged == ([2] if again.epoch == 2 else [])
+
+
+def test_an_assignment_that_comes_after_its_revocation_starts_nothing() -> None:
+    session = greeted(a_session())
+    session.receive(signal(a_key(), work_pb2.SIGNAL_KIND_REVOKE), 0)
+    assert session.receive(assigning(a_key()), 0) == []
+    assert session.body_count == 0
+
+
+def test_an_outcome_that_no_frame_can_carry_is_a_failure() -> None:
+    session = working(a_key())
+    session.end(a_key(), Succeeded(payload_pb2.Payload(json="1" * FRAME_BYTES_MAX)))
+    (outcome,) = frame_of(session).outcomes
+    assert outcome.failed.reason == "RESULT_TOO_LARGE"
+    assert outcome.ByteSize() < 1_000
+
+
+def test_nothing_more_is_granted_while_too_many_outcomes_have_no_receipt() -> None:
+    settings = SessionSettings(
+        worker_id="w",
+        session_id="s1",
+        executors=("python",),
+        slot_count=2,
+        outcome_pending_count_max=1,
+    )
+    session = greeted(WorkSession(settings))
+    session.receive(assigning(a_key()), 0)
+    session.end(a_key(), Succeeded())
+    assert frame_of(session).credit_total_count == 2, "the slot is free, and is not told of"
+    session.receive(receipt(a_key()), 0)
+    assert frame_of(session).credit_total_count == 3
 
 
 def test_a_settled_assignment_never_runs_again() -> None:
