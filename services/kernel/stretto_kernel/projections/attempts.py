@@ -5,7 +5,6 @@ Leases that a run-wide fact revoked have no end of their own: `run_phases` says 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -49,16 +48,19 @@ class AttemptRow(NamedTuple):
     failure: bytes
 
 
-def attempts_changed(step: Step) -> Iterator[AttemptRow]:
-    """Yield the attempt that the event began or ended."""
+def attempts_changed(step: Step) -> tuple[AttemptRow, ...]:
+    """Return the attempt that the event began or ended."""
     event: Any = step.recorded.event
-    if isinstance(event, ev.AttemptLeased):
-        yield _row(step, event.task, event.epoch, run_pb2.ATTEMPT_OUTCOME_RUNNING)
-    elif (outcome := _OUTCOMES.get(type(event))) is not None:
-        yield _row(step, event.task, event.epoch, outcome, _failure(event))
-    elif isinstance(event, ev.TaskFailed) and isinstance(step.before, Leased):
+    kind = type(event)
+    if kind is ev.AttemptLeased:
+        return (_row(step, event.task, event.epoch, run_pb2.ATTEMPT_OUTCOME_RUNNING),)
+    if (outcome := _OUTCOMES.get(kind)) is not None:
+        return (_row(step, event.task, event.epoch, outcome, _failure(event)),)
+    if kind is ev.TaskFailed and isinstance(step.before, Leased):
         epoch = step.run.state.tasks[TaskName(event.task)].epoch
-        yield _row(step, event.task, epoch, run_pb2.ATTEMPT_OUTCOME_TIMED_OUT, event.failure)
+        timed_out = run_pb2.ATTEMPT_OUTCOME_TIMED_OUT
+        return (_row(step, event.task, epoch, timed_out, event.failure),)
+    return ()
 
 
 def later_word(kept: AttemptRow, changed: AttemptRow) -> AttemptRow:

@@ -31,6 +31,31 @@ class _Unfoldable(Exception):
         self.causes = causes
 
 
+class _Taker:
+    """Collects what one table changes in a batch: it is asked for every event."""
+
+    __slots__ = ("_key_count", "_merge", "_of_event", "_rows", "target")
+
+    def __init__(self, target: Target, rows: dict[Key, Row]) -> None:
+        assert target.view.of_event is not None, "it takes events"
+        self.target = target
+        self._rows = rows
+        self._of_event = target.view.of_event
+        self._merge = target.view.merge
+        self._key_count = target.view.key_count
+
+    def take(self, step: Step, causes: dict[Target, Exception]) -> None:
+        """Collect the rows that the event changed, or note why that is not possible."""
+        rows, key_count = self._rows, self._key_count
+        try:
+            for row in self._of_event(step):
+                key = row[:key_count]
+                kept = rows.get(key)
+                rows[key] = row if kept is None else self._merge(kept, row)
+        except Exception as error:
+            causes[self.target] = error
+
+
 class Cohort:
     """Keeps some tables in step. Its state is void after an exception of any method."""
 
@@ -93,7 +118,8 @@ class Cohort:
 
     async def _fold(self, batch: Sequence[StoredEvent]) -> None:
         of_runs = [each for each in self.targets if each.view.reads is None]
-        by_themselves = [each for each in self.targets if each.view.reads is not None]
+        takers = [self._taker(each) for each in of_runs if each.view.of_event is not None]
+        alone = [self._taker(each) for each in self.targets if each.view.reads is not None]
         for index, stored in enumerate(batch):
             causes: dict[Target, Exception] = {}
             step: Step | None = None
@@ -101,12 +127,14 @@ class Cohort:
                 if of_runs:
                     try:
                         step = await self._fold_run(stored)
-                        self._take(step, of_runs, causes)
                     except Unavailable:
                         raise
                     except Exception as error:
                         causes.update(dict.fromkeys(of_runs, error))
-                self._take_alone(stored, step, by_themselves, causes)
+                    else:
+                        for taker in takers:
+                            taker.take(step, causes)
+                self._take_alone(stored, step, alone, causes)
             if causes:
                 raise _Unfoldable(index, causes)
             if index % FOLD_SLICE_EVENTS == FOLD_SLICE_EVENTS - 1:
@@ -124,43 +152,29 @@ class Cohort:
         self._changed[step.run] = None
         return step
 
-    def _take(self, step: Step, targets: Sequence[Target], causes: dict[Target, Exception]) -> None:
-        for target in targets:
-            of_event = target.view.of_event
-            if of_event is None:
-                continue
-            try:
-                self._put(target, of_event(step))
-            except Exception as error:
-                causes[target] = error
-
     def _take_alone(
         self,
         stored: StoredEvent,
         step: Step | None,
-        targets: Sequence[Target],
+        takers: Sequence[_Taker],
         causes: dict[Target, Exception],
     ) -> None:
-        for target in targets:
-            reads, of_event = target.view.reads, target.view.of_event
-            assert reads is not None and of_event is not None, "it reads events by themselves"
+        for taker in takers:
+            reads = taker.target.view.reads
+            assert reads is not None, "it reads events by themselves"
             if stored.type not in reads and self._folds.knows(stored.type):
                 continue
-            try:
-                if step is None:
+            if step is None:
+                try:
                     decoded = self._folds.read(stored)
-                    step = Step(decoded.envelope, decoded.recorded)
-                self._put(target, of_event(step))
-            except Exception as error:
-                causes[target] = error
+                except Refusal as error:
+                    causes[taker.target] = error
+                    continue
+                step = Step(decoded.envelope, decoded.recorded)
+            taker.take(step, causes)
 
-    def _put(self, target: Target, changed: Iterable[Row]) -> None:
-        rows = self._rows.setdefault(target, {})
-        key_of, merge = target.view.key, target.view.merge
-        for row in changed:
-            key = key_of(row)
-            kept = rows.get(key)
-            rows[key] = row if kept is None else merge(kept, row)
+    def _taker(self, target: Target) -> _Taker:
+        return _Taker(target, self._rows.setdefault(target, {}))
 
     def _save(self, batch: Sequence[StoredEvent]) -> None:
         if not batch:

@@ -8,10 +8,12 @@ built over it would say what nobody recorded.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
 from stretto.run.v1 import events_pb2 as ev
+from stretto.run.v1.plan_pb2 import TaskSpec
 from stretto_core.eventlog.chain import chain_hash
 from stretto_core.eventlog.codec import Codec, Decoded, UnreadableEvent
 from stretto_core.eventlog.recorded import StoredEvent
@@ -118,13 +120,13 @@ _OF_A_TASK = frozenset(kind for kind in EVOLVED if "task" in kind.DESCRIPTOR.fie
 
 
 def _queues(event: Message) -> list[str]:
-    match event:
-        case ev.RunStarted():
-            tasks = event.plan.tasks
-        case ev.TasksAdded() | ev.TasksSpawned():
-            tasks = event.tasks
-        case ev.AttemptSucceeded():
-            tasks = event.spawned
-        case _:
-            return []
-    return [task.queue or DEFAULT_QUEUE for task in tasks]
+    tasks_of = _TASKS_OF.get(type(event))
+    return [] if tasks_of is None else [task.queue or DEFAULT_QUEUE for task in tasks_of(event)]
+
+
+_TASKS_OF: dict[type[Message], Callable[[Any], Sequence[TaskSpec]]] = {
+    ev.RunStarted: lambda started: started.plan.tasks,
+    ev.TasksAdded: lambda added: added.tasks,
+    ev.TasksSpawned: lambda spawned: spawned.tasks,
+    ev.AttemptSucceeded: lambda succeeded: succeeded.spawned,
+}

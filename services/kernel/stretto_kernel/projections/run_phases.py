@@ -6,7 +6,6 @@ row says how its own events leave it, and the effective state follows from both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from stretto_kernel.domain.run.queries import is_held, run_state
@@ -58,10 +57,9 @@ def phase_row(state: RunState) -> RunPhaseRow:
     )
 
 
-def phases_changed(step: Step) -> Iterator[RunPhaseRow]:
-    """Yield the run's row when a run-wide fact came."""
-    if step.touched.run_wide:
-        yield phase_row(step.run.state)
+def phases_changed(step: Step) -> tuple[RunPhaseRow, ...]:
+    """Return the run's row when a run-wide fact came."""
+    return (phase_row(step.run.state),) if step.touched.run_wide else ()
 
 
 RUN_PHASES = View(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stretto.run.v1 import events_pb2 as ev
@@ -33,14 +32,17 @@ class UsageRow(NamedTuple):
     held_ns: int
 
 
-def usage_added(step: Step) -> Iterator[UsageRow]:
-    """Yield what the event adds to a task's usage."""
+def usage_added(step: Step) -> tuple[UsageRow, ...]:
+    """Return what the event adds to a task's usage."""
     event: Any = step.recorded.event
-    run = step.run.state
-    if isinstance(event, ev.AttemptLeased):
-        yield UsageRow(run.run_id, event.task, 1, 0)
-    elif isinstance(event, _ENDS) and isinstance(step.before, Leased):
-        yield UsageRow(run.run_id, event.task, 0, run.time_ns - step.before.leased_ns)
+    kind = type(event)
+    if kind is ev.AttemptLeased:
+        return (UsageRow(step.run.state.run_id, event.task, 1, 0),)
+    before = step.before
+    if kind in _ENDS and isinstance(before, Leased):
+        state = step.run.state
+        return (UsageRow(state.run_id, event.task, 0, state.time_ns - before.leased_ns),)
+    return ()
 
 
 def add(kept: UsageRow, more: UsageRow) -> UsageRow:
