@@ -36,12 +36,12 @@ async def idle(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
         await client.do("unary", runs=scale.warm_runs, outstanding=scale.outstanding)
         with psycopg.connect(stack.postgres.dsn(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION pg_stat_statements")
-            await _pass(scale.settle_s)
+            await time_passes(scale.settle_s)
             for _ in range(scale.rounds):
                 connection.execute("SELECT pg_stat_statements_reset()")
                 watch = CpuWatch()
                 began_s = time.monotonic()
-                await _pass(scale.idle_s)
+                await time_passes(scale.idle_s)
                 elapsed_s = time.monotonic() - began_s
                 cpu_us = watch.used_us()
                 row = connection.execute("SELECT sum(calls) FROM pg_stat_statements").fetchone()
@@ -153,7 +153,7 @@ async def _fold(log: PostgresLog, stream: StreamId) -> int:
     return run.decided
 
 
-async def _pass(seconds: float) -> None:
+async def time_passes(seconds: float) -> None:
     """Let time go by: the one thing an idle suite has to do."""
     passed = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
