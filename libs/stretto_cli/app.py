@@ -83,6 +83,15 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Queues",
+        "queue_commands",
+        {
+            "queues": "List queues: what waits and runs in each, its limits, and whether a worker "
+            "serves it.",
+            "queue": "Set how much of a queue goes to workers.",
+        },
+    ),
+    CommandModule(
         "Event log",
         "log_commands",
         {

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
+    from stretto_sdk.client_queues import Queue
     from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
         Refusal,
@@ -49,6 +50,7 @@ __all__ = [
     "LogEntry",
     "LogStream",
     "Plan",
+    "Queue",
     "Refusal",
     "RetryLater",
     "Run",
@@ -82,6 +84,7 @@ _HOMES = {
     "LogEntry": "task_log",
     "LogStream": "task_log",
     "Plan": "plan",
+    "Queue": "client_queues",
     "Refusal": "errors",
     "RetryLater": "worker.endings",
     "Run": "runs",

@@ -23,6 +23,7 @@ from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_logs import AnyRun, LogReading, id_of
 from stretto_sdk.client_pages import Pages
+from stretto_sdk.client_queues import QueueCalls
 from stretto_sdk.client_start import start_run
 from stretto_sdk.client_views import ViewCalls
 from stretto_sdk.client_workers import WorkerCalls
@@ -46,7 +47,7 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LogReading, WorkerCalls, BlobReading, ViewCalls):
+class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
+from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceStub
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
     from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceAsyncStub
+    from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceAsyncStub
     from stretto.run.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceAsyncStub
@@ -91,6 +93,11 @@ class Calls:
     def registry(self) -> WorkerRegistryServiceAsyncStub:
         """The stub of WorkerRegistryService."""
         return WorkerRegistryServiceStub(self._channel)
+
+    @cached_property
+    def queues(self) -> QueueServiceAsyncStub:
+        """The stub of QueueService."""
+        return QueueServiceStub(self._channel)
 
     @cached_property
     def blobs(self) -> BlobClient:

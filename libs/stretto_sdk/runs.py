@@ -239,9 +239,9 @@ def run_of(message: run_pb2.Run, position: lease_pb2.Position | None = None) -> 
         end_reason=message.end_reason,
         holds={hold.hold_id: hold.reason for hold in message.holds},
         creator=_principal(message.creator),
-        create_time=_time(message, message.create_time, "create_time"),
-        update_time=_time(message, message.update_time, "update_time"),
-        end_time=_time(message, message.end_time, "end_time"),
+        create_time=optional_time(message, message.create_time, "create_time"),
+        update_time=optional_time(message, message.update_time, "update_time"),
+        end_time=optional_time(message, message.end_time, "end_time"),
         growing=message.growing,
         position=None if position is None else _position(position),
     )
@@ -267,10 +267,10 @@ def task_of(message: run_pb2.Task) -> Task:
         subtree_dependencies=tuple(message.subtree_dependencies),
         spawner=message.spawner,
         clean_up=message.clean_up,
-        not_before_time=_time(message, message.not_before_time, "not_before_time"),
-        ready_time=_time(message, message.ready_time, "ready_time"),
-        lease_time=_time(message, message.lease_time, "lease_time"),
-        end_time=_time(message, message.end_time, "end_time"),
+        not_before_time=optional_time(message, message.not_before_time, "not_before_time"),
+        ready_time=optional_time(message, message.ready_time, "ready_time"),
+        lease_time=optional_time(message, message.lease_time, "lease_time"),
+        end_time=optional_time(message, message.end_time, "end_time"),
     )
 
 
@@ -299,7 +299,7 @@ def event_of(message: event_log_service_pb2.LoggedEvent, cursor: str = "") -> Ev
         stream=event.stream,
         version=event.version,
         type=event.type,
-        time=_time(event, event.time, "time"),
+        time=optional_time(event, event.time, "time"),
         principal=_principal(event.principal),
         request_id=event.request_id,
         position=_position(message.position),
@@ -344,7 +344,8 @@ def _position(position: lease_pb2.Position) -> Position:
     return Position(partition=position.partition, number=position.number)
 
 
-def _time(holder: Message, stamp: Timestamp, name: str) -> datetime | None:
+def optional_time(holder: Message, stamp: Timestamp, name: str) -> datetime | None:
+    """Return the stamp in a field of a message; None when it is absent."""
     return stamp.ToDatetime(tzinfo=UTC) if holder.HasField(name) else None
 
 

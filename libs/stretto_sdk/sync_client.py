@@ -14,6 +14,7 @@ from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_logs import AnyRun
+from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
 from stretto_sdk.client_views import FreshFold, Views
 from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
@@ -335,6 +336,49 @@ class SyncClient:
         Safe to repeat. Raises NotFound, FailedPrecondition (WORKER_NOT_CONNECTED).
         """
         return self._loop.call(self._client.drain_worker(worker_id, reason=reason))
+
+    def queues(self) -> Sequence[Queue]:
+        """Read the queues by name: those that tasks in work, workers or settings name.
+
+        >>> full = [one.queue for one in client.queues() if one.ready_task_count > 1_000]
+        """
+        return self._loop.call(self._client.queues())
+
+    def queue(self, queue: str) -> Queue:
+        """Read one queue. Raises NotFound when nothing names it.
+
+        >>> print((client.queue("gpu")).running_task_count)
+        """
+        return self._loop.call(self._client.queue(queue))
+
+    def update_queue(
+        self,
+        queue: str,
+        *,
+        concurrency_limit: int | Unchanged | None = UNCHANGED,
+        rate: float | Unchanged | None = UNCHANGED,
+        burst: int = 0,
+        paused: bool | Unchanged = UNCHANGED,
+        reason: str = "",
+        etag: str = "",
+    ) -> Queue:
+        """Change settings of a queue; the next lease heeds them, and what runs goes on.
+
+        >>> client.update_queue("gpu", concurrency_limit=2, rate=None)
+
+        None lifts a limit. rate: leases a second. burst: 0: a second's. etag: else it is refused.
+        """
+        return self._loop.call(
+            self._client.update_queue(
+                queue,
+                concurrency_limit=concurrency_limit,
+                rate=rate,
+                burst=burst,
+                paused=paused,
+                reason=reason,
+                etag=etag,
+            )
+        )
 
     def fetch(self, value: object) -> object:
         """Return a value whole: what a Blob stands for, anything else as it is.

@@ -7,12 +7,14 @@ asks for matters here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto.queue.v1 import events_pb2 as queue_ev
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2
 from stretto_core.eventlog.recorded import StoredEvent
@@ -21,6 +23,15 @@ from stretto_core.testing.log_watch import InvariantBroken
 _PACKAGE = ev.DESCRIPTOR.package
 EVENT_TYPES: dict[str, type[Message]] = {
     f"{_PACKAGE}.{name}": getattr(ev, name) for name in ev.DESCRIPTOR.message_types_by_name
+}
+QUEUE_EVENT_TYPES: dict[str, type[Message]] = {
+    message.DESCRIPTOR.full_name: message
+    for message in (
+        queue_ev.ConcurrencyLimitChanged,
+        queue_ev.RateLimitChanged,
+        queue_ev.QueuePaused,
+        queue_ev.QueueResumed,
+    )
 }
 _TERMINAL = (ev.RunSucceeded, ev.RunFailed, ev.RunCancelled, ev.RunKilled)
 _STOPPING = (ev.RunCancelRequested, ev.RunTimedOut, ev.PlanExpired)
@@ -75,24 +86,27 @@ class RunFacts:
 class Laws:
     """Checks each committed event against all before it. Raises InvariantBroken.
 
-    queue_limits: most open leases of a queue at once.
+    queue_limits: most open leases of a queue at once, until a fact says another.
     """
 
     def __init__(self, queue_limits: Mapping[str, int]) -> None:
         self.runs: dict[str, RunFacts] = {}
-        self._queue_limits = queue_limits
-        self._queue_open = dict.fromkeys(queue_limits, 0)
+        self._queue_limits: dict[str, int | None] = {**queue_limits}
+        self._queues_paused: set[str] = set()
+        self._queue_open: Counter[str] = Counter()
         self._place = ""
         self._time_ns = 0
 
     def check(self, stored: StoredEvent) -> None:
         """Look at the next event of the log."""
         envelope = RecordedEvent.FromString(stored.stored_bytes)
-        if envelope.type not in EVENT_TYPES:
-            return  # A fact of a stream that is no run.
-        event = EVENT_TYPES[envelope.type].FromString(envelope.body)
+        kind = EVENT_TYPES.get(envelope.type) or QUEUE_EVENT_TYPES[envelope.type]
+        event = kind.FromString(envelope.body)
         self._place = f"{stored.stream} version {stored.version}: {type(event).__name__}"
         self._time_ns = envelope.time.ToNanoseconds()
+        if envelope.type in QUEUE_EVENT_TYPES:
+            self._queue_event(event)
+            return
         run = self.runs.get(stored.stream)
         if run is None:
             self._hold(isinstance(event, ev.RunStarted), "a run begins with RunStarted")
@@ -109,7 +123,17 @@ class Laws:
 
     def open_leases(self, queue: str) -> int:
         """How many leases of the queue are open in the log."""
-        return self._queue_open.get(queue, 0)
+        return self._queue_open[queue]
+
+    def _queue_event(self, event: Message) -> None:
+        match event:
+            case queue_ev.ConcurrencyLimitChanged():
+                limit = event.limit if event.HasField("limit") else None
+                self._queue_limits[event.queue] = limit
+            case queue_ev.QueuePaused():
+                self._queues_paused.add(event.queue)
+            case queue_ev.QueueResumed():
+                self._queues_paused.discard(event.queue)
 
     def _once(self, run: RunFacts, envelope: RecordedEvent) -> None:
         """1: a request takes effect in one append, however often it is sent."""
@@ -261,15 +285,16 @@ class Laws:
                 self._count(task, -1)
 
     def _count(self, task: TaskFacts, change: int) -> None:
-        queue = task.spec.queue
-        if queue not in self._queue_limits:
-            return
+        queue = task.spec.queue or "default"
         self._queue_open[queue] += change
-        limit = self._queue_limits[queue]
+        if change < 0:
+            return  # A limit lowered below what runs revokes nothing.
+        limit = self._queue_limits.get(queue)
         self._hold(
-            self._queue_open[queue] <= limit,
+            limit is None or self._queue_open[queue] <= limit,
             f"7: {self._queue_open[queue]} open leases in queue {queue}, limit {limit}",
         )
+        self._hold(queue not in self._queues_paused, f"7: a lease of the paused queue {queue}")
 
     def _hold(self, holds: bool, law: str) -> None:
         if not holds:

@@ -8,12 +8,14 @@ it was asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from stretto.common.v1.payload_pb2 import Payload
+from stretto.queue.v1 import queue_pb2
+from stretto.queue.v1 import queue_service_pb2 as queue_wire
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as wire
 from stretto_core.errors import (
@@ -41,6 +43,7 @@ from tests.simulation.random_plans import random_plan, random_slice
 
 CALL_TIMEOUT_S = 3.0
 RETRIES_MAX = 1
+_LIMITS = ("concurrency_limit", "rate_limit", "paused")
 TERMINAL = (
     run_pb2.RUN_STATE_SUCCEEDED,
     run_pb2.RUN_STATE_FAILED,
@@ -86,6 +89,28 @@ class SimClient:
             for _ in range(run_count):
                 group.create_task(self._drive())
                 await asyncio.sleep(self._draws.uniform(0.0, 10.0))
+
+    async def set_limits(self, queue: str, rest: queue_pb2.Queue, for_s: float) -> None:
+        """Change the settings of a queue for so long, at random; in the end they are `rest`."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + for_s
+        while loop.time() < end_s:
+            await asyncio.sleep(self._draws.uniform(0.0, 4.0))
+            limits = queue_pb2.Queue(queue=queue, paused=self._draws.random() < 0.3)
+            if self._draws.random() < 0.8:
+                limits.concurrency_limit = self._draws.randint(1, 3)
+            if self._draws.random() < 0.3:
+                limits.rate_limit.tokens_per_second = self._draws.uniform(0.5, 20.0)
+            paths = [path for path in _LIMITS if self._draws.random() < 0.6] or [*_LIMITS]
+            await self._update(limits, paths)
+        await self._update(rest, _LIMITS)
+
+    async def _update(self, limits: queue_pb2.Queue, paths: Sequence[str]) -> None:
+        request = queue_wire.UpdateQueueRequest(queue=limits, request_id=self._ids.uuid7())
+        request.update_mask.paths.extend(paths)
+        answer = await self._until_answered("UpdateQueue", request)
+        in_log = self._watch.version(StreamId("p0-queues"))
+        self._hold(int(answer.queue.etag) <= in_log, "1: an acknowledged setting is in the log")
 
     async def _drive(self) -> None:
         draws = self._draws

@@ -36,6 +36,7 @@ from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
@@ -57,6 +58,7 @@ UNARY_METHODS = (
     "RetryRun",
     "AddTasks",
 )
+QUEUE_METHODS = ("UpdateQueue",)
 WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
 RETRY_STEP_COUNT = 5
 """So few that the small runs of a world are re-opened in several steps."""
@@ -146,6 +148,8 @@ class SimKernel:
         listener.streams["AwaitRuns"] = self._await_runs
         for method in UNARY_METHODS:
             listener.calls[method] = self._unary(self._run_servicer, method, _USER)
+        for method in QUEUE_METHODS:
+            listener.calls[method] = self._unary(QueueServicer(self._kernel), method, _USER)
         for method in WORK_METHODS:
             listener.calls[method] = self._unary(self._work_servicer, method, _WORKER)
         await self._readiness.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from stretto.work.v1 import work_pb2
@@ -17,7 +17,8 @@ from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.dispatch.assignments import build_signal
 from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
-from stretto_kernel.dispatch.ready_queues import ReadyQueues
+from stretto_kernel.dispatch.queue_gates import QueueGates
+from stretto_kernel.domain.queue import QueueSettings
 from stretto_kernel.domain.run import attempts, holders, queries
 from stretto_kernel.domain.run.task import Leased
 from stretto_kernel.timers.durable import DurableTimers, TimerKey
@@ -74,11 +75,27 @@ def test_memory_that_survives_a_dropped_group(monkeypatch: pytest.MonkeyPatch) -
             self._batches.pop(number)
 
     monkeypatch.setattr(FactWriter, "batches_dropped", keep)
-    assert "follows version" in found()
+    assert re.search("follows version|event before", found())
 
 
 def test_a_dropped_run_that_leaves_its_slots_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReadyQueues, "block_limited_queues", lambda *_: None)
+    monkeypatch.setattr(QueueGates, "block_limited", lambda *_: None)
+    assert "7: " in found()
+
+
+def test_a_limit_that_is_heeded_only_by_new_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    heed = QueueGates.heed
+
+    def once(self: QueueGates, settings: Mapping[str, QueueSettings], now_ns: int) -> None:
+        heed(self, {} if self.are_known else settings, now_ns)
+
+    monkeypatch.setattr(QueueGates, "heed", once)
+    assert "7: " in found()
+
+
+def test_a_limit_that_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QueueGates, "count_leased", lambda *_: None)
+    monkeypatch.setattr(QueueGates, "release", lambda *_: None)
     assert "7: " in found()
 
 

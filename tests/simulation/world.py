@@ -9,10 +9,11 @@ end (`ending`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from stretto.queue.v1 import queue_pb2
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import Namespace, Partition
 from stretto_core.ids.seeded import SeededIds
@@ -143,8 +144,17 @@ class World:
             self.start_worker(slot)
         self.start_projector()
         self.loop.create_task(self._supervise(), name="supervisor")
+        runs_per_client = self.scale.runs_per_client
+        at_rest = queue_pb2.Queue(queue=NARROW_QUEUE, concurrency_limit=NARROW_LIMIT)
         return asyncio.gather(
-            *(self._start_client(number) for number in range(self.scale.client_count))
+            *(
+                self._start_client(f"client-{number}", lambda client: client.run(runs_per_client))
+                for number in range(self.scale.client_count)
+            ),
+            self._start_client(
+                "operator",
+                lambda client: client.set_limits(NARROW_QUEUE, at_rest, self.scale.stormy_s),
+            ),
         )
 
     def fail(self, broken: BaseException) -> None:
@@ -212,8 +222,10 @@ class World:
         self.projector = Process(self.loop, "projector")
         start_projector(self.projector, self.store, self.index)
 
-    def _start_client(self, number: int) -> asyncio.Task[None]:
-        process = Process(self.loop, f"client-{number}")
+    def _start_client(
+        self, name: str, act: Callable[[SimClient], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None]:
+        process = Process(self.loop, name)
         client = SimClient(
             process,
             self.network,
@@ -225,7 +237,7 @@ class World:
             fold=self.fold,
             trace=self.trace,
         )
-        task = process.spawn(client.run(self.scale.runs_per_client))
+        task = process.spawn(act(client))
         task.add_done_callback(self._client_done)
         return task
 

@@ -7,7 +7,7 @@ thread (the loop's). `exposition` renders it for Prometheus.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -77,6 +77,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._families: dict[str, Family] = {}
+        self._read_by: dict[str, tuple[str, Callable[[], Mapping[str, float]]]] = {}
 
     def counter(self, name: str, help_text: str, **labels: str) -> Counter:
         """Return a counter; names end in `_total`."""
@@ -98,6 +99,16 @@ class Registry:
         metric.read = read or metric.read
         return metric
 
+    def gauges(
+        self, name: str, help_text: str, *, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Have gauges of one label; `read` says which there are, and computes them when asked.
+
+        Whoever gives `read` bounds how many.
+        """
+        self._families.setdefault(name, Family(name, help_text, Gauge))
+        self._read_by[name] = (label, read)
+
     def histogram(self, name: str, help_text: str, **labels: str) -> Histogram:
         """Return a histogram; names end in their unit, `_seconds` for the standard bounds."""
         metric = self._metric(name, help_text, Histogram, labels)
@@ -107,7 +118,13 @@ class Registry:
     def families(self) -> Iterator[Family]:
         """Yield what was made so far, by name."""
         for name in sorted(self._families):
-            yield self._families[name]
+            family = self._families[name]
+            if name in self._read_by:
+                label, read = self._read_by[name]
+                family.by_labels = {
+                    ((label, value),): Gauge(number) for value, number in read().items()
+                }
+            yield family
 
     def _metric(
         self, name: str, help_text: str, kind: type[Metric], labels: dict[str, str]

@@ -25,6 +25,7 @@ from stretto_kernel.app.background_folds import BackgroundFolds
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.presence import RunPresence
+from stretto_kernel.app.queue_calls import QueueCalls
 from stretto_kernel.app.recovery import RunIndex, find_active_runs
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
@@ -33,6 +34,7 @@ from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.holder_writes import HolderWriter
 from stretto_kernel.dispatch.lease_table import LeaseTable
 from stretto_kernel.dispatch.own_commands import OwnCommands
+from stretto_kernel.dispatch.queue_registry import QueueRegistry
 from stretto_kernel.dispatch.ready_queues import ReadyQueues
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.unary_writes import UnaryWrites
@@ -40,6 +42,7 @@ from stretto_kernel.dispatch.work_polls import WorkPolls
 from stretto_kernel.dispatch.work_streams import WorkStreams
 from stretto_kernel.dispatch.worker_processes import WorkerProcesses
 from stretto_kernel.dispatch.worker_registry import WorkerRegistry
+from stretto_kernel.domain.queue import QueuesState
 from stretto_kernel.timers.alarm import Alarm
 
 TICK_NS = NS_PER_S
@@ -73,7 +76,7 @@ class KernelPorts:
 class KernelLimits:
     """Bounds of one kernel.
 
-    queue_limits: most open leases of a queue at once, by its name.
+    queue_limits: most open leases of a queue at once, by its name, unless a fact says another.
     """
 
     queue_limits: dict[str, int] = field(default_factory=dict)
@@ -99,8 +102,15 @@ class OwnedPartition:
         self.host = StreamHost(
             ports.log, self.facts, RUN_CODEC, ended_runs_max=limits.ended_runs_max
         )
-        self._queues = ReadyQueues(limits.queue_limits)
-        self.folds = BackgroundFolds(self.host, self._queues.unblock_queues)
+        self._queues = ReadyQueues()
+        self._settings = QueueCalls(
+            ports,
+            self.facts,
+            defaults=limits.queue_limits,
+            changed=self._heed_settings,
+            voided=self._queues.void_settings,
+        )
+        self.folds = BackgroundFolds(self.host, self._queues.gates.unblock)
         self._own = OwnCommands(self.host, clock)
         self._leases = LeaseTable()
         shared = Shared(self.host, clock, keys, self._own, self._queues, self._leases)
@@ -109,6 +119,7 @@ class OwnedPartition:
             shared, processes=self._processes, streams_max=limits.streams_max
         )
         self.polls = WorkPolls(shared, processes=self._processes, polls_max=limits.polls_max)
+        self.queues = QueueRegistry(self._queues, self._settings, clock)
         self.workers = WorkerRegistry(shared, self._processes, self.streams, self.polls)
         self.dispatcher = Dispatcher(
             shared,
@@ -208,12 +219,13 @@ class OwnedPartition:
         return self._writes.refused_count
 
     async def _recover(self) -> None:
+        await self._settings.fold()
         active = await find_active_runs(self._ports.log, self._ports.index)
         for run in active:
             if run.limited_queues is None:
-                self._queues.block_limited_queues(run.run_id)
+                self._queues.gates.block_limited(run.run_id)
             else:
-                self._queues.block_queues(run.limited_queues, run.run_id)
+                self._queues.gates.block(run.limited_queues, run.run_id)
         for run in active:
             self.folds.add(run.run_id, run.deadline_ns)
         self._alarm.start()
@@ -224,12 +236,22 @@ class OwnedPartition:
     def _stop(self, cause: Refusal) -> None:
         self._alarm.stop()
         self.folds.close()
+        self._settings.close()
         self.streams.close_all(cause)
         self.polls.close_all(cause)
         self.unary_writes.close_all(cause)
         self._processes.close()
         self._writes.close()
         self._own.close()
+
+    def _heed_settings(self, state: QueuesState) -> None:
+        """Follow the settings of queues as decided; all of them after they were folded."""
+        gates = self._queues.gates
+        names = state.changed if gates.are_known else {*gates.names(), *state.settings}
+        now_mono_ns = self._ports.clock.mono_ns()
+        self._queues.heed({name: state.of(name) for name in names}, now_mono_ns)
+        state.changed.clear()
+        self.dispatcher.pump()
 
     def _close_for(self, cause: Refusal) -> None:
         if not self.closed.done():
@@ -258,8 +280,11 @@ class OwnedPartition:
         if (due_ns := self.dispatcher.next_due_ns()) is not None:
             wait_ns = max(due_ns - now_ns, 50 * NS_PER_MS if self.facts.writer.is_settling else 0)
             dues.append(now_mono_ns + min(wait_ns, TICK_NS))
-        if (due_mono_ns := self.polls.next_due_mono_ns()) is not None:
-            dues.append(due_mono_ns)
+        dues += [
+            due_mono_ns
+            for due_mono_ns in (self.polls.next_due_mono_ns(), self._queues.gates.next_due_ns())
+            if due_mono_ns is not None
+        ]
         if self.streams.stream_count:
             dues.append(now_mono_ns + TICK_NS)
         return min(dues, default=None)

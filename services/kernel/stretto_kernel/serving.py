@@ -18,6 +18,7 @@ from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceSe
 from stretto.projection.v1.projection_service_pb2_grpc import (
     add_ProjectionServiceServicer_to_server,
 )
+from stretto.queue.v1.queue_service_pb2_grpc import add_QueueServiceServicer_to_server
 from stretto.registry.v1.worker_registry_service_pb2_grpc import (
     add_WorkerRegistryServiceServicer_to_server,
 )
@@ -38,6 +39,7 @@ from stretto_kernel.projections.view_watch import ViewWatch
 from stretto_kernel.servicers.blob_servicer import BlobServicer
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
 from stretto_kernel.servicers.projection_servicer import ProjectionServicer
+from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.registry_servicer import RegistryServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -51,6 +53,8 @@ PROBE_AFTER_NS = 5 * NS_PER_S
 PROBE_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 1.0
 DRAIN_CALLS_MS = 2_000
+QUEUES_MEASURED_MAX = 100
+"""Queues with metrics of their own; all others are one."""
 
 
 def add_metrics(registry: Registry, kernel: Kernel) -> None:
@@ -91,6 +95,16 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
     }
     for name, (help_text, read) in gauges.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
+    for name, help_text, index in (
+        ("queue_tasks_ready", "Ready tasks of a queue, those of held runs included.", 0),
+        ("queue_leases_open", "Open leases of a queue.", 1),
+    ):
+        registry.gauges(
+            f"stretto_kernel_{name}",
+            help_text,
+            label="queue",
+            read=partial(_read_queues, kernel, index),
+        )
     blobs = kernel.ports.blobs
     registry.gauge(
         "stretto_kernel_blob_uploads_open",
@@ -106,6 +120,13 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
 
 def _read(kernel: Kernel, read: Callable[[OwnedPartition], float]) -> float:
     return read(kernel.partition) if kernel.is_owner else 0.0
+
+
+def _read_queues(kernel: Kernel, index: int) -> dict[str, float]:
+    if not kernel.is_owner:
+        return {}
+    counts = kernel.partition.queues.counts(QUEUES_MEASURED_MAX)
+    return {name: count[index] for name, count in counts.items()}
 
 
 def add_task_log_metrics(registry: Registry, task_logs: TaskLogs) -> None:
@@ -131,6 +152,7 @@ def add_servicers(
     server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing))
     server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
+    server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))

@@ -34,7 +34,7 @@ class Settings:
     metrics_address: host:port of /metrics for Prometheus; empty = not served.
     address_file: where the bound address is written once calls are taken; None = nowhere.
     tokens_file: bearer tokens; None = anonymous callers on loopback only.
-    queue_limits: most open leases of a queue at once.
+    queue_limits: most open leases of a queue at once, until a fact says another.
     drain_grace_s: how long leases may go on after SIGTERM.
     task_log_bytes_max: how much of what one attempt writes is kept.
     task_log_keep_days, task_log_ended_keep_days: what attempts wrote is swept when it is that old,
@@ -87,7 +87,11 @@ VARIABLES: Final = (
     Variable("STRETTO_ADDRESS_FILE", "address_file", "Where the address is written."),
     Variable("STRETTO_TOKENS_FILE", "tokens_file", "`tokens.json`: who may call it."),
     Variable("STRETTO_PARTITION", "partition", "Which partition it owns."),
-    Variable("STRETTO_QUEUE_LIMITS", "queue_limits", "Most open leases at once: `gpu=2,mail=10`."),
+    Variable(
+        "STRETTO_QUEUE_LIMITS",
+        "queue_limits",
+        "Most open leases at once, until `stretto queue set` says another: `gpu=2,mail=10`.",
+    ),
     Variable("STRETTO_LOG_FORMAT", "log_format", "`json` or `console`."),
     Variable("STRETTO_DRAIN_GRACE_S", "drain_grace_s", "How long leases go on after SIGTERM."),
     Variable(

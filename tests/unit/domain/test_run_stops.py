@@ -9,19 +9,22 @@ from stretto.run.v1 import plan_pb2 as plan
 from stretto.run.v1 import run_pb2 as pb
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RequestId, TaskName
+from stretto_kernel.domain.requests import (
+    REQUEST_KEPT_NS,
+    REQUESTS_MAX,
+    RequestIdLimit,
+    RequestIdReused,
+)
 from stretto_kernel.domain.run import commands as cmd
 from stretto_kernel.domain.run import decide, queries
 from stretto_kernel.domain.run.refusals import (
     HoldLimit,
     LeaseLost,
     NotLeasable,
-    RequestIdLimit,
-    RequestIdReused,
     RunClosed,
     RunNotFound,
 )
 from stretto_kernel.domain.run.resource import to_run, to_task
-from stretto_kernel.domain.run.state import REQUEST_KEPT_NS, REQUESTS_MAX
 
 from tests.model.runs import Story, graph, kinds, started, task
 

@@ -23,8 +23,8 @@ from stretto_kernel.app.run_ends import (
     RunEnds,
 )
 from stretto_kernel.app.start_batch import start_runs
+from stretto_kernel.domain.requests import RequestIdReused
 from stretto_kernel.domain.run import commands
-from stretto_kernel.domain.run.refusals import RequestIdReused
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.servicers.run_batches import hear_names
 

@@ -24,8 +24,9 @@ from stretto_kernel.app.fact_writer import StoreUnsettled
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.dispatch.worker_processes import SessionReplaced
+from stretto_kernel.domain.requests import RequestIdReused
 from stretto_kernel.domain.run import commands
-from stretto_kernel.domain.run.refusals import RequestIdReused, RunClosed
+from stretto_kernel.domain.run.refusals import RunClosed
 from stretto_kernel.kernel import Kernel
 
 from tests.unit.kernel.harness import (

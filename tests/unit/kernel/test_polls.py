@@ -462,7 +462,7 @@ async def test_writes_end_with_the_ownership(
     faults.settles_fail = True
     faults.next = [AppendFault(Fault.LOST_BEFORE)]
     writing = asyncio.create_task(worker.succeed(assignment.token))
-    await until(lambda: kernel.partition.host.facts.writer.is_settling)
+    await until(lambda: kernel.partition.facts.writer.is_settling)
     await kernel.stop()
     with pytest.raises(Unavailable):
         await writing

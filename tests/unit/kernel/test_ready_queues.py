@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from stretto_core.ids import RunId, TaskName
 from stretto_kernel.dispatch.fair_share import FairShare
+from stretto_kernel.dispatch.queue_gates import Shut
 from stretto_kernel.dispatch.ready_bucket import ReadyItem
 from stretto_kernel.dispatch.ready_queues import OfferKey, ReadyQueues
+from stretto_kernel.domain.queue import QueueSettings
 
 ANY = OfferKey(frozenset({"default"}), frozenset({"test"}), frozenset())
 
@@ -33,15 +35,22 @@ def session(queues: ReadyQueues, key: int, free: int, offered: OfferKey = ANY) -
     queues.set_credits(key, free)
 
 
+def limited(limits: dict[str, int]) -> ReadyQueues:
+    queues = ReadyQueues()
+    settings = {name: QueueSettings(concurrency_limit=limit) for name, limit in limits.items()}
+    queues.heed(settings, 0)
+    return queues
+
+
 def granted(queues: ReadyQueues) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
-    while (grant := queues.next_grant()) is not None:
+    while (grant := queues.next_grant(0)) is not None:
         found.append((grant.item.task, grant.session))
     return found
 
 
 def test_priority_then_age_then_arrival() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     queues.offer_item(item("late", ready_ns=9))
     queues.offer_item(item("old", ready_ns=1))
     queues.offer_item(item("urgent", ready_ns=99, priority=5))
@@ -51,7 +60,7 @@ def test_priority_then_age_then_arrival() -> None:
 
 
 def test_order_holds_between_the_queues_of_a_session() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     queues.offer_item(item("b", queue="two", ready_ns=2))
     queues.offer_item(item("a", queue="one", ready_ns=1))
     queues.offer_item(item("c", queue="one", ready_ns=3))
@@ -60,7 +69,7 @@ def test_order_holds_between_the_queues_of_a_session() -> None:
 
 
 def test_no_more_is_granted_than_credits() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for number in range(5):
         queues.offer_item(item(str(number), ready_ns=number))
     session(queues, 1, 2)
@@ -70,7 +79,7 @@ def test_no_more_is_granted_than_credits() -> None:
 
 
 def test_sessions_take_turns() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for key in (1, 2):
         session(queues, key, 5)
     for number in range(6):
@@ -91,7 +100,7 @@ def test_sessions_take_turns() -> None:
 def test_an_item_goes_only_where_all_it_needs_is_offered(
     needs: dict[str, Any], serves: bool
 ) -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 1, offer(labels={"zone": "a", "size": "big"}))
     queues.offer_item(item("a", **needs))
     assert bool(granted(queues)) is serves
@@ -99,7 +108,7 @@ def test_an_item_goes_only_where_all_it_needs_is_offered(
 
 
 def test_preferred_labels_break_ties() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 5, offer(labels={"zone": "a"}))
     session(queues, 2, 5, offer(labels={"zone": "b"}))
     near_b = frozenset({("zone", "b")})
@@ -112,36 +121,37 @@ def test_preferred_labels_break_ties() -> None:
 
 
 def test_a_limit_is_held_and_its_slots_come_back() -> None:
-    queues = ReadyQueues({"narrow": 2})
+    queues = limited({"narrow": 2})
     for number in range(5):
         queues.offer_item(item(str(number), queue="narrow", ready_ns=number))
     queues.offer_item(item("free", ready_ns=99))
     session(queues, 1, 10, offer(queues="narrow default"))
     assert [task for task, _ in granted(queues)] == ["0", "free", "1"], "queues take turns"
-    assert queues.waits_for_limit("narrow") and not queues.waits_for_limit("default")
+    assert queues.gates.shut("narrow", 0) is Shut.LIMIT
+    assert queues.gates.shut("default", 0) is None
     queues.withdraw_item(RunId("r"), TaskName("0"))
     assert [task for task, _ in granted(queues)] == ["2"]
     queues.forget_run(RunId("r"))
     queues.offer_item(item("x", run="other", queue="narrow"))
     assert [task for task, _ in granted(queues)] == ["x"]
-    assert queues.leased_count("narrow") == 1
+    assert queues.gates.leased_count("narrow") == 1
 
 
 def test_a_limited_queue_waits_for_runs_not_folded() -> None:
-    queues = ReadyQueues({"narrow": 2})
+    queues = limited({"narrow": 2})
     session(queues, 1, 10, offer(queues="narrow default"))
-    queues.block_queues(["narrow", "default"], RunId("unfolded"))
+    queues.gates.block(["narrow", "default"], RunId("unfolded"))
     queues.offer_item(item("a", queue="narrow"))
     queues.offer_item(item("b"))
     assert [task for task, _ in granted(queues)] == ["b"], "a queue without a limit never waits"
     queues.note_leased(RunId("unfolded"), TaskName("x"), "narrow")
-    queues.unblock_queues(RunId("unfolded"))
+    queues.gates.unblock(RunId("unfolded"))
     assert [task for task, _ in granted(queues)] == ["a"]
-    assert queues.leased_count("narrow") == 2
+    assert queues.gates.leased_count("narrow") == 2
 
 
 def test_a_held_run_is_set_aside_and_comes_back_in_order() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     queues.hold_run(RunId("held"), held=True)
     for number in range(3):
         queues.offer_item(item(str(number), run="held", ready_ns=number))
@@ -156,7 +166,7 @@ def test_a_held_run_is_set_aside_and_comes_back_in_order() -> None:
 
 
 def test_what_was_withdrawn_or_forgotten_is_never_granted() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     queues.offer_item(item("a"))
     queues.offer_item(item("b"))
     queues.offer_item(item("c", run="gone"))
@@ -168,7 +178,7 @@ def test_what_was_withdrawn_or_forgotten_is_never_granted() -> None:
 
 
 def test_a_session_that_left_gets_nothing() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 10)
     session(queues, 2, 10, offer(labels={"x": "y"}))
     queues.remove_session(1)
@@ -179,7 +189,7 @@ def test_a_session_that_left_gets_nothing() -> None:
 
 
 def test_the_same_offer_again_changes_nothing() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 10)
     queues.offer_item(item("a"))
     queues.offer_item(item("a"))
@@ -189,7 +199,7 @@ def test_the_same_offer_again_changes_nothing() -> None:
 def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
     """Random hands against a plain model: limits, credits and labels hold, and nothing starves."""
     chance = random.Random(11)
-    queues = ReadyQueues({"narrow": 3})
+    queues = limited({"narrow": 3})
     ready: dict[str, ReadyItem] = {}
     leased: dict[str, ReadyItem] = {}
     free: dict[int, int] = {}
@@ -222,7 +232,7 @@ def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
                 key = chance.choice(sorted(free))
                 free[key] = chance.randrange(4)
                 queues.set_credits(key, free[key])
-        while (grant := queues.next_grant()) is not None:
+        while (grant := queues.next_grant(0)) is not None:
             task = grant.item.task
             leased[task] = ready.pop(task)
             free[grant.session] -= 1
@@ -234,13 +244,13 @@ def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
             queues.withdraw_item(RunId("r"), TaskName(task))
         leased.clear()
         queues.set_credits(-1, 100)
-        while (grant := queues.next_grant()) is not None:
+        while (grant := queues.next_grant(0)) is not None:
             leased[grant.item.task] = ready.pop(grant.item.task)
 
 
 def test_a_line_that_ran_empty_elsewhere_is_seen_when_it_fills_again() -> None:
     """One of two offers saw a line's head, another took it; the next item is for either."""
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 1)
     session(queues, 2, 0, offer(executors="test other"))
     queues.offer_item(item("first"))
@@ -251,7 +261,7 @@ def test_a_line_that_ran_empty_elsewhere_is_seen_when_it_fills_again() -> None:
 
 
 def test_a_line_that_ran_empty_while_it_was_parked_keeps_its_new_items() -> None:
-    queues = ReadyQueues({"default": 1})
+    queues = limited({"default": 1})
     other = offer(executors="test other")
     session(queues, 1, 1)
     queues.offer_item(item("running"))
@@ -269,7 +279,7 @@ def test_a_line_that_ran_empty_while_it_was_parked_keeps_its_new_items() -> None
 
 
 def test_keys_take_turns_whoever_has_more() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for number in range(6):
         queues.offer_item(item(f"big {number}", fairness_key="big", ready_ns=number))
     for number in range(2):
@@ -284,7 +294,7 @@ def test_keys_take_turns_whoever_has_more() -> None:
 
 
 def test_keys_take_turns_across_executors_of_a_queue() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for number in range(4):
         queues.offer_item(item(f"big {number}", fairness_key="big", executor="other"))
     queues.offer_item(item("small", fairness_key="small", ready_ns=100))
@@ -293,7 +303,7 @@ def test_keys_take_turns_across_executors_of_a_queue() -> None:
 
 
 def test_a_key_that_waited_for_nothing_has_saved_up_nothing() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     session(queues, 1, 100)
     for number in range(40):
         queues.offer_item(item(str(number), fairness_key="busy"))
@@ -307,7 +317,7 @@ def test_a_key_that_waited_for_nothing_has_saved_up_nothing() -> None:
 
 
 def test_a_queue_that_was_at_its_limit_catches_up_a_few_turns_only() -> None:
-    queues = ReadyQueues({"narrow": 1})
+    queues = limited({"narrow": 1})
     for number in range(100):
         queues.offer_item(item(f"narrow {number}", run=str(number), queue="narrow"))
         queues.offer_item(item(f"wide {number}", run=str(number)))
@@ -318,11 +328,11 @@ def test_a_queue_that_was_at_its_limit_catches_up_a_few_turns_only() -> None:
         queues.withdraw_item(RunId(str(number)), TaskName(f"narrow {number}"))
         queues.set_credits(1, 1)
         granted(queues)
-    assert queues.leased_count("default") > 0
+    assert queues.gates.leased_count("default") > 0
 
 
 def test_new_keys_without_end_keep_no_older_one_waiting() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for number in range(3):
         queues.offer_item(item(f"old {number}", fairness_key="old", ready_ns=number))
     session(queues, 1, 0)
@@ -335,7 +345,7 @@ def test_new_keys_without_end_keep_no_older_one_waiting() -> None:
 
 
 def test_nothing_is_kept_of_queues_and_keys_without_work() -> None:
-    queues = ReadyQueues({})
+    queues = limited({})
     for number in range(5_000):
         name = f"n{number}"
         key = offer(queues=name)
@@ -344,7 +354,7 @@ def test_nothing_is_kept_of_queues_and_keys_without_work() -> None:
         assert granted(queues) == [("t", number)]
         queues.remove_session(number)
         queues.withdraw_item(RunId(name), TaskName("t"))
-    assert len(queues._queues) == 0
+    assert not queues.gates.names()
     assert len(queues._share) < 2_000
 
 

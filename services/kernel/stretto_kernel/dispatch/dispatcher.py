@@ -30,6 +30,7 @@ from stretto_kernel.dispatch.assignments import (
 )
 from stretto_kernel.dispatch.later_looks import LaterLooks
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX, Lease, LeaseKey
+from stretto_kernel.dispatch.queue_gates import Shut
 from stretto_kernel.dispatch.ready_bucket import ReadyItem
 from stretto_kernel.dispatch.ready_queues import Grant
 from stretto_kernel.dispatch.shared import Shared
@@ -43,6 +44,12 @@ from stretto_kernel.timers.heap import TimerHeap
 GRANTS_PER_STRETCH_MAX = 50
 DUE_PER_STRETCH_MAX = 50
 OFFER_AGAIN_NS = 100 * NS_PER_MS
+_WAIT_REASONS = {
+    None: run_pb2.WAIT_REASON_UNSPECIFIED,
+    Shut.PAUSED: run_pb2.WAIT_REASON_QUEUE_PAUSED,
+    Shut.LIMIT: run_pb2.WAIT_REASON_QUEUE_LIMIT,
+    Shut.RATE: run_pb2.WAIT_REASON_QUEUE_RATE,
+}
 
 
 class Dispatcher:
@@ -77,7 +84,7 @@ class Dispatcher:
         self.timers = DurableTimers()
         self._later = LaterLooks(self._look_again, self._queues.offer_again, self._looked_later)
         self._not_before: TimerHeap[LeaseKey, None] = TimerHeap()
-        self._granted: dict[RunId, list[Taker]] = {}
+        self._granted: dict[RunId, list[tuple[Taker, str]]] = {}
         self._pumping = self._pump_posted = False
         self._granting = True
         self._log = structlog.get_logger("stretto.kernel.dispatch")
@@ -104,7 +111,7 @@ class Dispatcher:
         self._later.add(run.run_id, list(run.state.open_tasks))
         self._queues.hold_run(run.run_id, held=queries.is_held(run.state))
         self.timers.arm(run.run_id, RUN_ITSELF, queries.run_due(run.state))
-        self._queues.unblock_queues(run.run_id)
+        self._queues.gates.unblock(run.run_id)
         self.pump()
         self._armed()
 
@@ -117,14 +124,15 @@ class Dispatcher:
         self._queues.forget_run(run.run_id)
         self._later.forget_run(run.run_id)
         # Which slots it holds as committed is not known before the fold: none is given meanwhile.
-        self._queues.block_limited_queues(run.run_id)
+        self._queues.gates.block_limited(run.run_id)
         self.timers.forget_run(run.run_id)
         for lease in self._leases.of_run(run.run_id):
             if not lease.told:
                 # Its grant was never stored: the epoch will be another lease's.
                 self._leases.close(lease.key)
-        for taker in self._granted.pop(run.run_id, ()):
+        for taker, queue in self._granted.pop(run.run_id, ()):
             taker.return_credit()
+            self._queues.gates.give_back_token(queue)
         self._fold_again(run.run_id)
 
     def commits_done(self) -> None:
@@ -141,9 +149,10 @@ class Dispatcher:
         if self._pumping or self._pump_posted or not self._granting:
             return
         self._pumping = True
+        now_mono_ns = self._clock.mono_ns()
         try:
             for _ in range(GRANTS_PER_STRETCH_MAX):
-                grant = self._queues.next_grant()
+                grant = self._queues.next_grant(now_mono_ns)
                 if grant is None:
                     return
                 self._lease(grant)
@@ -151,6 +160,8 @@ class Dispatcher:
             asyncio.get_running_loop().call_soon(self._pump_on)
         finally:
             self._pumping = False
+            if self._queues.gates.next_due_ns() is not None:
+                self._armed()
 
     def _pump_on(self) -> None:
         self._pump_posted = False
@@ -167,9 +178,7 @@ class Dispatcher:
             return run_pb2.WAIT_REASON_UNSPECIFIED
         if self._queues.waits_for_worker(_ready_item(run.run_id, item)):
             return run_pb2.WAIT_REASON_NO_WORKER
-        if self._queues.waits_for_limit(item.queue):
-            return run_pb2.WAIT_REASON_QUEUE_LIMIT
-        return run_pb2.WAIT_REASON_UNSPECIFIED
+        return _WAIT_REASONS[self._queues.gates.shut(item.queue, self._clock.mono_ns())]
 
     def _lease(self, grant: Grant) -> None:
         item = grant.item
@@ -177,6 +186,7 @@ class Dispatcher:
         run = self._host.find(item.run_id)
         if run is None or taker is None:
             self._queues.withdraw_item(item.run_id, item.task)
+            self._queues.gates.give_back_token(item.queue)
             return
         taker.reserve_credit()
         now_ns = self._clock.now_ns()
@@ -197,9 +207,10 @@ class Dispatcher:
         lease = queries.open_lease(run.state, item.task)
         if lease is None or lease.session_id != taker.hello.session_id:
             taker.return_credit()
+            self._queues.gates.give_back_token(item.queue)
             return
         assignment = build_assignment(run.state, lease, self._keys)
-        self._granted.setdefault(run.run_id, []).append(taker)
+        self._granted.setdefault(run.run_id, []).append((taker, item.queue))
         self._host.facts.when_settled(run, partial(self._assign, run, lease, taker, assignment))
 
     def _assign(
@@ -210,7 +221,7 @@ class Dispatcher:
         assignment: work_pb2.Assignment,
     ) -> None:
         granted = self._granted[run.run_id]
-        granted.remove(taker)
+        granted.remove((taker, lease.queue))
         if not granted:
             del self._granted[run.run_id]
         known = self._leases.find((run.run_id, lease.task), lease.epoch)

@@ -91,6 +91,11 @@ class Bucket:
             heapq.heapreplace(self._firsts, (current, line_key))
         return None
 
+    def oldest_ns(self) -> int | None:
+        """Since when the longest waiting item is ready; costs by the lines."""
+        firsts = (self._first_of(line_key) for line_key in list(self._lines))
+        return min((first[0] for first in firsts if first is not None), default=None)
+
     def take(self, item: ReadyItem) -> None:
         """The head is granted: it takes its flow's turn."""
         self._share.serve(item.flow)

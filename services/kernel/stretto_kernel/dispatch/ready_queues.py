@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from stretto_core.ids import RunId, TaskName
 
 from stretto_kernel.dispatch.fair_share import FairShare
+from stretto_kernel.dispatch.queue_gates import QueueGates
 from stretto_kernel.dispatch.ready_bucket import Bucket, BucketKey, Labels, Order, ReadyItem
+from stretto_kernel.domain.queue import QueueSettings
 
 SessionKey = int
 """Names a work stream inside this process."""
@@ -71,18 +73,6 @@ class _Offer:
 
 
 @dataclass(slots=True)
-class _Queue:
-    limit: int | None
-    leased_count: int = 0
-    blocking: set[RunId] = field(default_factory=set)
-    parked: dict[BucketKey, None] = field(default_factory=dict)
-
-    @property
-    def is_open(self) -> bool:
-        return self.limit is None or (not self.blocking and self.leased_count < self.limit)
-
-
-@dataclass(slots=True)
 class _Session:
     offer: _Offer
     free: int = 0
@@ -92,18 +82,16 @@ class _Session:
 class _Run:
     items: dict[TaskName, ReadyItem] = field(default_factory=dict)
     leased: dict[TaskName, str] = field(default_factory=dict)
+    ready_counts: dict[str, int] = field(default_factory=dict)
     held: bool = False
     set_aside: deque[ReadyItem] = field(default_factory=deque)
 
 
 class ReadyQueues:
-    """Matches ready items with free credits.
+    """Matches ready items with free credits; grants nothing before `heed` was called."""
 
-    limits: most open leases of a queue at once, by its name; queues not named have none.
-    """
-
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        self._queues = {name: _Queue(limit) for name, limit in limits.items()}
+    def __init__(self) -> None:
+        self.gates = QueueGates(self._show_again)
         self._share = FairShare()
         self._buckets: dict[BucketKey, _Kind] = {}
         self._offers: dict[OfferKey, _Offer] = {}
@@ -118,7 +106,8 @@ class ReadyQueues:
         if run.items.get(item.task) == item:
             return
         self._release_slot(run, item.task)
-        run.items[item.task] = item
+        self._take_out(run, item.task)
+        self._put_in(run, item)
         self._push(item)
 
     def withdraw_item(self, run_id: RunId, task: TaskName) -> None:
@@ -126,17 +115,17 @@ class ReadyQueues:
         run = self._runs.get(run_id)
         if run is None:
             return
-        run.items.pop(task, None)
+        self._take_out(run, task)
         self._release_slot(run, task)
         self._forget_when_empty(run_id, run)
 
     def note_leased(self, run_id: RunId, task: TaskName, queue: str) -> None:
         """Count the task's open lease in `queue`; idempotent."""
         run = self._run(run_id)
-        run.items.pop(task, None)
         if task not in run.leased:
             run.leased[task] = queue
-            self._queue(queue).leased_count += 1
+            self.gates.count_leased(queue)
+        self._take_out(run, task)
 
     def hold_run(self, run_id: RunId, *, held: bool) -> bool:
         """While `held`, nothing of the run is granted.
@@ -169,27 +158,22 @@ class ReadyQueues:
             return
         for task in list(run.leased):
             self._release_slot(run, task)
+        for name, count in run.ready_counts.items():
+            self.gates.count_ready(name, -count)
         run.items.clear()
 
-    def block_queues(self, queues: Iterable[str], run_id: RunId) -> None:
-        """Until `unblock_queues(run_id)`, the limited ones of `queues` grant nothing.
+    def heed(self, settings: Mapping[str, QueueSettings], now_ns: int) -> None:
+        """Grant as these settings say from now on; queues that are not named keep theirs.
 
-        For a run whose open leases are not counted, since it is not folded.
+        now_ns: monotonic.
         """
-        for name in queues:
-            if (queue := self._queues.get(name)) is not None and queue.limit is not None:
-                queue.blocking.add(run_id)
+        self.gates.heed(settings, now_ns)
+        for offer in self._offers.values():
+            self._mark(offer)
 
-    def block_limited_queues(self, run_id: RunId) -> None:
-        """Block every limited queue for a run of which nothing is known yet."""
-        self.block_queues(tuple(self._queues), run_id)
-
-    def unblock_queues(self, run_id: RunId) -> None:
-        """The run's open leases are counted now (or it is over)."""
-        for queue in self._queues.values():
-            if run_id in queue.blocking:
-                queue.blocking.discard(run_id)
-                self._reopen(queue)
+    def void_settings(self) -> None:
+        """Grant nothing until `heed` is called: which settings hold is not known."""
+        self.gates.are_known = False
 
     def add_session(self, session: SessionKey, key: OfferKey) -> None:
         """A session without credits is connected."""
@@ -226,15 +210,21 @@ class ReadyQueues:
         known.free = free
         if free > 0:
             known.offer.idle[session] = None
-            self._dirty[known.offer.key] = known.offer
+            self._mark(known.offer)
         else:
             known.offer.idle.pop(session, None)
 
-    def next_grant(self) -> Grant | None:
-        """Take the next match, or None when nothing matches; the caller leases the task at once."""
+    def next_grant(self, now_ns: int) -> Grant | None:
+        """Take the next match, or None when nothing matches; the caller leases the task at once.
+
+        now_ns: monotonic; it never goes back from call to call.
+        """
+        if not self.gates.are_known:
+            return None
+        self.gates.ring(now_ns)
         while self._dirty:
             key, offer = next(iter(self._dirty.items()))
-            grant = self._match(offer)
+            grant = self._match(offer, now_ns)
             if grant is not None:
                 return grant
             del self._dirty[key]
@@ -245,22 +235,28 @@ class ReadyQueues:
         key = (item.queue, item.executor, item.required)
         return not any(offer.serves(key) for offer in self._offers.values())
 
-    def waits_for_limit(self, queue: str) -> bool:
-        """Whether the queue's concurrency limit is reached."""
-        known = self._queues.get(queue)
-        return known is not None and not known.is_open
+    def names(self) -> set[str]:
+        """Every queue that an item, a lease, a setting or a session names."""
+        return {*self.gates.names(), *self.served()}
+
+    def served(self) -> set[str]:
+        """Every queue that a connected session serves."""
+        return {name for key in self._offers for name in key.queues}
+
+    def oldest_ready_ns(self, queue: str) -> int | None:
+        """Since when the queue's longest waiting item is ready, those of held runs apart.
+
+        Costs by the lines of the queue: one per kind, priority and fairness key.
+        """
+        oldest = (kind.items.oldest_ns() for key, kind in self._buckets.items() if key[0] == queue)
+        return min((ready_ns for ready_ns in oldest if ready_ns is not None), default=None)
 
     @property
     def ready_count(self) -> int:
         """How many items are offered, held runs' included."""
         return sum(len(run.items) for run in self._runs.values())
 
-    def leased_count(self, queue: str) -> int:
-        """How many open leases count in the queue."""
-        known = self._queues.get(queue)
-        return 0 if known is None else known.leased_count
-
-    def _match(self, offer: _Offer) -> Grant | None:
+    def _match(self, offer: _Offer, now_ns: int) -> Grant | None:
         while offer.idle and offer.heads:
             order, _, key = heapq.heappop(offer.heads)
             if offer.shown.get(key) != order:
@@ -277,9 +273,7 @@ class ReadyQueues:
             if head[0] != order:
                 self._show_head(bucket, offer)
                 continue
-            queue = self._queues.get(key[0])
-            if queue is not None and not queue.is_open:
-                queue.parked[key] = None
+            if not self.gates.pass_one(key, now_ns):
                 continue
             item = head[1]
             bucket.items.take(item)
@@ -345,30 +339,33 @@ class ReadyQueues:
         if shown is None or order < shown:  # A later head is found when the shown one surfaces.
             offer.shown[bucket.key] = order
             heapq.heappush(offer.heads, (order, order[3], bucket.key))
+        self._mark(offer)
+
+    def _mark(self, offer: _Offer) -> None:
+        """Look whether the offer's sessions can take something."""
         if offer.idle:
             self._dirty[offer.key] = offer
 
-    def _reopen(self, queue: _Queue) -> None:
-        if queue.is_open and queue.parked:
-            parked, queue.parked = queue.parked, {}
-            for key in parked:
-                if (bucket := self._buckets.get(key)) is not None:
-                    self._show_to_all(bucket)
+    def _show_again(self, parked: Iterable[BucketKey]) -> None:
+        for key in parked:
+            if (bucket := self._buckets.get(key)) is not None:
+                self._show_to_all(bucket)
 
     def _release_slot(self, run: _Run, task: TaskName) -> None:
         name = run.leased.pop(task, None)
         if name is not None:
-            queue = self._queue(name)
-            queue.leased_count -= 1
-            self._reopen(queue)
-            if queue.limit is None and not queue.leased_count:
-                del self._queues[name]
+            self.gates.release(name)
 
-    def _queue(self, name: str) -> _Queue:
-        queue = self._queues.get(name)
-        if queue is None:
-            queue = self._queues[name] = _Queue(None)
-        return queue
+    def _put_in(self, run: _Run, item: ReadyItem) -> None:
+        run.items[item.task] = item
+        run.ready_counts[item.queue] = run.ready_counts.get(item.queue, 0) + 1
+        self.gates.count_ready(item.queue, 1)
+
+    def _take_out(self, run: _Run, task: TaskName) -> None:
+        item = run.items.pop(task, None)
+        if item is not None:
+            run.ready_counts[item.queue] -= 1
+            self.gates.count_ready(item.queue, -1)
 
     def _run(self, run_id: RunId) -> _Run:
         run = self._runs.get(run_id)

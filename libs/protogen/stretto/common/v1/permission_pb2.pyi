@@ -31,7 +31,7 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     PERMISSION_START: _Permission.ValueType  # 2
     """Start runs and grow their plans."""
     PERMISSION_OPERATE: _Permission.ValueType  # 3
-    """Steer runs: pause, resume, cancel, kill, retry."""
+    """Steer runs: pause, resume, cancel, kill, retry; set limits of queues."""
     PERMISSION_WORK: _Permission.ValueType  # 4
     """Lease and complete work items."""
     PERMISSION_CONTROL_WORKER: _Permission.ValueType  # 5
@@ -51,7 +51,7 @@ PERMISSION_READ: Permission.ValueType  # 1
 PERMISSION_START: Permission.ValueType  # 2
 """Start runs and grow their plans."""
 PERMISSION_OPERATE: Permission.ValueType  # 3
-"""Steer runs: pause, resume, cancel, kill, retry."""
+"""Steer runs: pause, resume, cancel, kill, retry; set limits of queues."""
 PERMISSION_WORK: Permission.ValueType  # 4
 """Lease and complete work items."""
 PERMISSION_CONTROL_WORKER: Permission.ValueType  # 5

@@ -122,6 +122,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
     REASON_REBUILD_RUNS: _Reason.ValueType  # 70
     """FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
+    REASON_REVISION_MISMATCH: _Reason.ValueType  # 80
+    """ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
+    REASON_QUEUE_LIMIT: _Reason.ValueType  # 81
+    """RESOURCE_EXHAUSTED: as many queues have settings as may."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -228,4 +232,8 @@ REASON_DIGEST_MISMATCH: Reason.ValueType  # 66
 """INVALID_ARGUMENT: the bytes put have another digest or length than was named."""
 REASON_REBUILD_RUNS: Reason.ValueType  # 70
 """FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
+REASON_REVISION_MISMATCH: Reason.ValueType  # 80
+"""ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
+REASON_QUEUE_LIMIT: Reason.ValueType  # 81
+"""RESOURCE_EXHAUSTED: as many queues have settings as may."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

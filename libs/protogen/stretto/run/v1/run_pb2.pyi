@@ -155,6 +155,10 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     """READY, and no connected worker offers its executor, queue and labels."""
     WAIT_REASON_QUEUE_LIMIT: _WaitReason.ValueType  # 10
     """READY, and its queue's concurrency limit is reached."""
+    WAIT_REASON_QUEUE_PAUSED: _WaitReason.ValueType  # 11
+    """READY, and its queue is paused."""
+    WAIT_REASON_QUEUE_RATE: _WaitReason.ValueType  # 12
+    """READY, and its queue's rate limit gives the next task later."""
 
 class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
     """What a task waits for."""
@@ -181,6 +185,10 @@ WAIT_REASON_NO_WORKER: WaitReason.ValueType  # 9
 """READY, and no connected worker offers its executor, queue and labels."""
 WAIT_REASON_QUEUE_LIMIT: WaitReason.ValueType  # 10
 """READY, and its queue's concurrency limit is reached."""
+WAIT_REASON_QUEUE_PAUSED: WaitReason.ValueType  # 11
+"""READY, and its queue is paused."""
+WAIT_REASON_QUEUE_RATE: WaitReason.ValueType  # 12
+"""READY, and its queue's rate limit gives the next task later."""
 Global___WaitReason: _TypeAlias = WaitReason  # noqa: Y015
 
 class _AttemptOutcome:

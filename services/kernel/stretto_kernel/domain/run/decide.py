@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from stretto_kernel.domain.requests import RequestIdReused
 from stretto_kernel.domain.run import control, holders, planning
 from stretto_kernel.domain.run.commands import (
     AddTasks,
@@ -28,8 +29,8 @@ from stretto_kernel.domain.run.commands import (
     TimerFired,
 )
 from stretto_kernel.domain.run.ending import with_end
-from stretto_kernel.domain.run.refusals import RequestIdLimit, RequestIdReused, RunNotFound
-from stretto_kernel.domain.run.state import REQUEST_KEPT_NS, REQUESTS_MAX, RunEvent, RunState
+from stretto_kernel.domain.run.refusals import RunNotFound
+from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.timers import decide_timer
 
 
@@ -55,29 +56,11 @@ def _was_done(state: RunState, command: Requested) -> bool:
         known = (state.start.request_id, state.start.request_digest)
         if known == (command.request_id, command.request_digest):
             return True
-        raise _reused(command)
+        raise RequestIdReused(command.request_id)
     if state.start is not None and command.request_id == state.start.request_id:
-        raise _reused(command)
-    if entry := state.requests.get(command.request_id):
-        digest, time_ns = entry
-        if command.now_ns - time_ns <= REQUEST_KEPT_NS:
-            if digest == command.request_digest:
-                return True
-            raise _reused(command)
-    if len(state.requests) >= REQUESTS_MAX:
-        _, oldest_ns = next(iter(state.requests.values()))
-        if command.now_ns - oldest_ns <= REQUEST_KEPT_NS:
-            raise RequestIdLimit(
-                f"the run remembers {REQUESTS_MAX} requests of the last 24 h",
-                request_count_max=str(REQUESTS_MAX),
-            )
-    return False
-
-
-def _reused(command: Requested) -> RequestIdReused:
-    return RequestIdReused(
-        "this request id was used by another request: mint a new one",
-        request_id=command.request_id,
+        raise RequestIdReused(command.request_id)
+    return state.requests.had_effect(
+        command.request_id, command.request_digest, now_ns=command.now_ns
     )
 
 

@@ -28,7 +28,6 @@ from stretto_kernel.domain.run.joins import Settling
 from stretto_kernel.domain.run.plan import duration_ns, read_graph, read_spawned, read_tasks
 from stretto_kernel.domain.run.reopening import begin_reopening, go_on_reopening
 from stretto_kernel.domain.run.state import (
-    REQUEST_KEPT_NS,
     CleaningUp,
     RunEnd,
     RunEvent,
@@ -56,7 +55,7 @@ def evolve(state: RunState, recorded: Recorded[RunEvent]) -> None:
     else:
         _EVOLVE[type(event)](settling, event)
         if recorded.request_id:
-            _remember_request(state, RequestId(recorded.request_id), recorded)
+            state.requests.remember(recorded)
     settling.run()
     if state.end is None and state.cleaning_up is None and ordinary_over(state):
         _begin_clean_up(settling)
@@ -259,16 +258,6 @@ def _keep_details(
 ) -> None:
     if event.HasField("details"):
         record.details = event.details
-
-
-def _remember_request(state: RunState, request_id: RequestId, recorded: Recorded[RunEvent]) -> None:
-    requests = state.requests
-    requests.setdefault(request_id, (recorded.request_digest, recorded.time_ns))
-    while requests:
-        oldest = next(iter(requests))
-        if requests[oldest][1] >= recorded.time_ns - REQUEST_KEPT_NS:
-            break
-        requests.popitem(last=False)
 
 
 _EVOLVE: dict[type[RunEvent], Callable[[Settling, Any], None]] = {

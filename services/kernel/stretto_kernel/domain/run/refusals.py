@@ -17,18 +17,6 @@ class TaskNotFound(NotFound):
     reason = "NOT_FOUND"
 
 
-class RequestIdReused(AlreadyExists):
-    """The request id was used by another request: mint a new one."""
-
-    reason = "REQUEST_ID_REUSED"
-
-
-class RequestIdLimit(Exhausted):
-    """The stream remembers its most request ids: try again later."""
-
-    reason = "REQUEST_ID_LIMIT"
-
-
 class RunClosed(FailedPrecondition):
     """The run has ended, or is ending in a way that rules this out: metadata `state` says how."""
 

@@ -8,22 +8,18 @@ task record when they first change it. Instants are UTC nanoseconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from google.protobuf.message import Message
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
-from stretto_core.clock import NS_PER_S
 from stretto_core.ids import Namespace, RequestId, RunId, TaskName
 
+from stretto_kernel.domain.requests import Requests
 from stretto_kernel.domain.run.holds import Holds
 from stretto_kernel.domain.run.plan import Policies
 from stretto_kernel.domain.run.task import PHASE_COUNT, Leased, Open, Phase, TaskRecord
-
-REQUESTS_MAX = 100_000
-REQUEST_KEPT_NS = 24 * 3600 * NS_PER_S
 
 RunEvent = Message
 """A fact of a run's stream: one of the messages of stretto/run/v1/events.proto."""
@@ -173,7 +169,7 @@ class RunState:
     end: RunEnd | None = None
     failure: Failure | None = None
     clean_up_failure: Failure | None = None
-    requests: OrderedDict[RequestId, tuple[bytes, int]] = field(default_factory=OrderedDict)
+    requests: Requests = field(default_factory=Requests)
     touched_tasks: dict[TaskName, None] = field(default_factory=dict)
     run_touched: bool = False
     owner: object = field(default_factory=object)
