@@ -17,7 +17,10 @@ from stretto_core.rpc.permissions import required_permission
 ROOT = Path(__file__).parents[2]
 THIS = "tests/unit/test_tidy.py"
 SOURCE_LINES_MAX = 400
-LONGER = {"libs/stretto_verify/verify.py": 500}  # One file that is copied away and runs alone.
+LONGER = {
+    "libs/stretto_verify/verify.py": 500,  # One file that is copied away and runs alone.
+    "libs/stretto_sdk/sync_client.py": 600,  # Generated: a method for each of the client's parts.
+}
 TEST_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 TEST_FUNCTION_LINES_MAX = 100  # A table of cases is long and easy to read.

@@ -67,7 +67,7 @@ class BackgroundFolds:
         """Return whether nothing is left to do; False for a stream that cannot be folded."""
         while True:
             try:
-                await self._host.load(run_id)
+                run = await self._host.load(run_id)
             except NotFound:
                 return True  # Its start was never stored.
             except Unavailable as refusal:
@@ -78,4 +78,5 @@ class BackgroundFolds:
                 self._log.error("fold.failed", run_id=run_id, exc_info=True)
                 return False
             else:
-                return True
+                if not run.dropped:  # Else it is void again before this heard of it.
+                    return True

@@ -14,7 +14,6 @@ from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.dispatch.ready_queues import ReadyQueues
 from stretto_kernel.domain.queue import QueueSettings, QueuesState, UpdateQueue
 
-
 OTHERS = "all others"
 
 
