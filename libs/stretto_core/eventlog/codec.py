@@ -8,7 +8,7 @@ returns the message that replaces it in folds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,8 +32,7 @@ class UnreadableEvent(Internal):
     reason = "UNREADABLE_EVENT"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(NamedTuple):
     """Who and what caused the events of one command; the same for all of them.
 
     request_digest: 32 bytes, required with request_id.
@@ -50,12 +49,11 @@ class Cause:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A stored event taken apart; the envelope's body is as stored, `recorded.event` is upcast."""
 
     envelope: pb.RecordedEvent
-    recorded: Recorded[Message] = field(repr=False)
+    recorded: Recorded[Message]
 
 
 class Codec:

@@ -45,8 +45,7 @@ class NewEvent(NamedTuple):
     chain_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """One committed event and its place."""
 
     position: int

@@ -14,6 +14,7 @@ import enum
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stretto_core.errors import Internal, Refusal
 from stretto_core.eventlog.port import PartitionMoved, SettledAs, Settlement, StoreDown
@@ -38,8 +39,7 @@ class WriterLimits:
     pending_events_max: int = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The events of one command, stored together or not at all; numbers rise in arrival order."""
 
     number: int
@@ -77,8 +77,7 @@ class Wait:
 Step = Append | Probe | Settle | Wait
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """Tell: this batch is on disk, each of its events at the position given."""
 
     batch: int

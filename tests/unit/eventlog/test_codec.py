@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,7 +134,7 @@ def test_the_first_broken_link_is_named(damage: str) -> None:
         case "flip":
             flipped = bytearray(events[1].stored_bytes)
             flipped[-1] ^= 1
-            events[1] = replace(events[1], stored_bytes=bytes(flipped))
+            events[1] = events[1]._replace(stored_bytes=bytes(flipped))
             first_broken = 3  # The flipped event still decodes: its successor does not follow.
         case "drop":
             del events[1]
@@ -147,11 +146,11 @@ def test_the_first_broken_link_is_named(damage: str) -> None:
             events.insert(1, events[1])
             first_broken = 2
         case "retype":
-            events[1] = replace(events[1], type="other")
+            events[1] = events[1]._replace(type="other")
             first_broken = 2
         case _:
             other = encode(Codec([StringValue]), StringValue(value="x"), stream="t", count=4)
-            events[1] = replace(events[1], stored_bytes=other[1].stored_bytes)
+            events[1] = events[1]._replace(stored_bytes=other[1].stored_bytes)
             first_broken = 2
     verifier = ChainVerifier()
     broken = [link for link in map(verifier.check, events) if link is not None]

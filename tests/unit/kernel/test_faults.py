@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,7 +138,7 @@ async def test_a_run_that_cannot_be_folded_does_not_keep_others_from_it(store: M
     older.abandon()
     for run_id in broken:
         events = store.stream_events(StreamId(run_id))
-        events[0] = replace(events[0], stored_bytes=b"")
+        events[0] = events[0]._replace(stored_bytes=b"")
     newer = await start_kernel(store, exclusive=False)
     worker = FrameWorker(newer)
     await leased(worker)

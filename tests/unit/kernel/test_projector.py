@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from stretto.run.v1 import run_pb2
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
@@ -97,7 +96,7 @@ async def test_an_event_that_cannot_be_read_stops_the_views_that_read_it() -> No
     await worked(store, 3)
     leased = next(event for event in store.events if event.type.endswith("AttemptLeased"))
     index = store.events.index(leased)
-    store.events[index] = replace(leased, stored_bytes=leased.stored_bytes[:-9])
+    store.events[index] = leased._replace(stored_bytes=leased.stored_bytes[:-9])
     async with projecting(store, views):
         await caught_up(store, views, [ARTIFACTS])
         await until(lambda: Target(TASKS) in views.stops)
@@ -120,7 +119,7 @@ async def test_an_event_that_does_not_follow_by_its_hash_stops_the_views_of_runs
     forged = RUN_CODEC.decode(first.stored_bytes).envelope
     forged.principal.name = "somebody else"
     index = store.events.index(first)
-    store.events[index] = replace(first, stored_bytes=forged.SerializeToString(deterministic=True))
+    store.events[index] = first._replace(stored_bytes=forged.SerializeToString(deterministic=True))
     async with projecting(store, views):
         await until(lambda: Target(TASKS) in views.stops)
     stop = views.stops[Target(TASKS)]
@@ -145,7 +144,7 @@ async def test_an_unknown_type_stops_every_view_and_one_that_fails_stops_alone()
         envelope = RUN_CODEC.decode(newest.stored_bytes).envelope
         envelope.type = "stretto.run.v1.NotKnown"
         stored_bytes = envelope.SerializeToString(deterministic=True)
-        store.events[-1] = replace(newest, type=envelope.type, stored_bytes=stored_bytes)
+        store.events[-1] = newest._replace(type=envelope.type, stored_bytes=stored_bytes)
     fresh = MemoryViews()
     async with projecting(store, fresh):
         await until(lambda: len(fresh.stops) == len(VIEWS))

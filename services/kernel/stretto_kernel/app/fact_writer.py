@@ -103,8 +103,7 @@ CommitFollower = Callable[[Sequence[CommittedEvent]], None]
 """Told of every event committed under this ownership, in the order of the log, once."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(NamedTuple):
     keeper: StreamKeeper
     hosted: HostedStream[Any]
     version: int

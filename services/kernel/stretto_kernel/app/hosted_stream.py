@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from stretto_core.eventlog.chain import EMPTY_HEAD, chain_hash
 from stretto_core.eventlog.codec import Decoded
@@ -23,8 +23,7 @@ class DecidedAgain(Exception):
     """What was decided is not stored and never will be: decide on the fresh fold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(NamedTuple):
     """Who is told when `version` is committed, or why it will not be."""
 
     version: int

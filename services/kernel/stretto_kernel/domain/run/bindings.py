@@ -31,15 +31,20 @@ NULL = Payload(json="null")
 _INDEX = re.compile(r"0\Z|[1-9][0-9]*\Z")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an attempt is given: resolved inputs by name, and their digest (SHA-256, 32 bytes)."""
+    """What an attempt is given: resolved inputs by name."""
 
     inputs: Mapping[str, Payload]
-    digest: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 over the inputs, 32 bytes; made when it is asked for."""
+        return digest_of(self.inputs) if self.inputs else _EMPTY_DIGEST
 
 
-_EMPTY = Manifest(inputs={}, digest=digest_of({}))
+_EMPTY = Manifest({})
+_EMPTY_DIGEST = digest_of({})
 
 
 class Unresolved(Exception):
@@ -68,7 +73,7 @@ def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
                 "INPUT_TOO_LARGE", f"inputs come to more than {MANIFEST_BYTES_MAX} bytes"
             )
         inputs[key] = value
-    return Manifest(inputs=inputs, digest=digest_of(inputs))
+    return Manifest(inputs)
 
 
 def resolve_output(state: RunState) -> Payload | None:

@@ -206,27 +206,29 @@ class RunState:
 
     def move(self, record: TaskRecord, phase: Phase) -> None:
         """Put an edited record into a phase and keep counts and indexes true."""
-        counts = self.clean_up_counts if record.spec.clean_up else self.counts
+        spec = record.spec
+        name = spec.name
+        counts = self.clean_up_counts if spec.clean_up else self.counts
         before = record.phase
         counts[before.number] -= 1
         counts[phase.number] += 1
         if isinstance(before, Leased):
-            self.leased_tasks.pop(record.name, None)
+            self.leased_tasks.pop(name, None)
         elif isinstance(before, Open):
-            self.open_tasks.pop(record.name, None)
-            self.backing_off.pop(record.name, None)
+            self.open_tasks.pop(name, None)
+            self.backing_off.pop(name, None)
         elif record.left_alone:
-            self.left_alone_count -= not record.spec.clean_up
-        if isinstance(phase, Leased):
-            self.leased_tasks[record.name] = None
-        elif isinstance(phase, Open):
-            self.open_tasks[record.name] = None
-            if phase.not_before_ns > phase.ready_ns:
-                self.backing_off[record.name] = None
+            self.left_alone_count -= not spec.clean_up
         record.phase = phase
-        if record.left_alone:
-            self.left_alone_count += not record.spec.clean_up
-        self.touched_tasks[record.name] = None
+        if isinstance(phase, Leased):
+            self.leased_tasks[name] = None
+        elif isinstance(phase, Open):
+            self.open_tasks[name] = None
+            if phase.not_before_ns > phase.ready_ns:
+                self.backing_off[name] = None
+        elif record.left_alone:
+            self.left_alone_count += not spec.clean_up
+        self.touched_tasks[name] = None
 
     def take_touched(self) -> Touched:
         """Return what `evolve` touched since the last call, and forget it."""
