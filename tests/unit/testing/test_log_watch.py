@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from google.protobuf.message import Message
 from stretto.common.v1.principal_pb2 import Principal
@@ -69,7 +67,7 @@ async def test_a_repeated_position_is_told(store: MemoryStore) -> None:
     watch = LogWatch(store)
     store.append(0, chained(HoldPlaced(hold_id="a")))
     watch.catch_up()
-    store.events.append(dataclasses.replace(store.events[0], version=2))
+    store.events.append(store.events[0]._replace(version=2))
     with pytest.raises(InvariantBroken, match="position 1 after 1"):
         watch.catch_up()
 
