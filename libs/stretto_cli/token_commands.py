@@ -39,7 +39,7 @@ def add(suite: LocalSuite, name: UserName, as_json: AsJson = False) -> None:
         (umask 077; stretto token add ada > ada.token)
         stretto runs --address build.example:7788 --token-file ada.token
 
-    A running suite takes it from the next second on. What a user may do is in docs/permissions.md.
+    A running suite takes it at once. What a user may do is in docs/permissions.md.
 
     --json: {"name": "ada", "token": "stretto_..."}.
     """

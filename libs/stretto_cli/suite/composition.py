@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from stretto_core.errors import InvalidArgument
 from stretto_core.localstack.child import ChildSpec, StopStep
-from stretto_core.localstack.nats import EmbeddedNats
+from stretto_core.localstack.nats import EmbeddedNats, port_before
 from stretto_core.localstack.postgres import EmbeddedPostgres
 from stretto_core.localstack.readiness import tcp_open
 from stretto_core.rpc.tokens import TOKENS_FILE
@@ -24,7 +24,6 @@ from stretto_cli.suite.directory import SuiteDirectory
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 7788
-DEFAULT_NATS_PORT = 7789
 WORKERS_MAX = 64
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KERNEL_SETTINGS = (
@@ -70,9 +69,9 @@ def child_specs(settings: SuiteSettings) -> tuple[ChildSpec, ...]:
         specs.append(postgres.child_spec())
     nats_url = settings.nats_url
     if nats_url is None:
-        nats = EmbeddedNats(
-            directory=settings.directory.nats_path, port=free_port(DEFAULT_NATS_PORT)
-        )
+        nats_path = settings.directory.nats_path
+        # The one it had, if nobody took it since; no fixed one, which several suites would want.
+        nats = EmbeddedNats(directory=nats_path, port=free_port(port_before(nats_path)))
         nats_url = nats.url()
         specs.append(nats.child_spec())
     specs.append(_kernel(settings, dsn))

@@ -7,7 +7,9 @@ record: the directory may be wiped at any time, and the relay fills it again fro
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import secrets
 import signal
 import sysconfig
@@ -16,11 +18,12 @@ from pathlib import Path
 
 from stretto_core.atomic_file import write_atomically
 from stretto_core.localstack.child import Child, ChildSpec, StopStep
-from stretto_core.localstack.readiness import tcp_open
+from stretto_core.localstack.readiness import nats_named
 
 STORE_BYTES_MAX = 4 << 30
 MESSAGE_BYTES_MAX = 4 << 20
 _PROGRAM = "nats-server"
+_CONFIG_FILE = "nats.conf"
 _TOKEN_FILE = "token"  # noqa: S105 - a file's name
 _STOP = StopStep(signal.SIGTERM, 5_000)
 
@@ -75,7 +78,7 @@ class EmbeddedNats:
             argv=(str(program), "--config", str(self._config_path)),
             log_path=self.log_path,
             prepare=self._prepare,
-            ready=tcp_open("127.0.0.1", self.port),
+            ready=nats_named("127.0.0.1", self.port, self._server_name()),
             stop_steps=(_STOP,),
         )
 
@@ -97,13 +100,14 @@ class EmbeddedNats:
 
     @property
     def _config_path(self) -> Path:
-        return self.directory / "nats.conf"
+        return self.directory / _CONFIG_FILE
 
     async def _prepare(self) -> None:
         """Write the configuration; it holds the token, so nobody else may read it."""
         # Strings in NATS' own notation: JSON's but for \u, so what is not ASCII stands as it is.
         lines = (
             f'listen: "127.0.0.1:{self.port}"',
+            f'server_name: "{self._server_name()}"',
             f"authorization {{ token: {json.dumps(self._token())} }}",
             f"max_payload: {MESSAGE_BYTES_MAX}",
             "jetstream {",
@@ -112,6 +116,10 @@ class EmbeddedNats:
             "}",
         )
         write_atomically(self._config_path, "\n".join(lines).encode(), mode=0o600)
+
+    def _server_name(self) -> str:
+        """Return the name that tells this server from whoever else may listen at the port."""
+        return f"stretto-{hashlib.sha256(self._token().encode()).hexdigest()[:16]}"
 
     def _token(self) -> str:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -122,6 +130,15 @@ class EmbeddedNats:
             token = secrets.token_urlsafe(24)
             write_atomically(path, token.encode(), mode=0o600)
             return token
+
+
+def port_before(directory: Path) -> int:
+    """Return the port that the server of this directory had last; 0 when it had none."""
+    try:
+        found = re.search(r'listen: "127\.0\.0\.1:(\d+)"', (directory / _CONFIG_FILE).read_text())
+    except OSError:
+        return 0
+    return int(found.group(1)) if found else 0
 
 
 def _program() -> Path:

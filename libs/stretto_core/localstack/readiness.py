@@ -20,6 +20,24 @@ def tcp_open(host: str, port: int) -> Callable[[int], Awaitable[bool]]:
     return probe
 
 
+def nats_named(host: str, port: int, server_name: str) -> Callable[[int], Awaitable[bool]]:
+    """Return a probe that is True once the NATS server of that name greets at the address."""
+
+    async def probe(_pid: int) -> bool:
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            async with asyncio.timeout(1):
+                # A server says who it is before anything is asked of it.
+                greeting = await reader.readline()
+        except (TimeoutError, ValueError):
+            return False
+        finally:
+            writer.close()
+        return f'"server_name":"{server_name}"'.encode() in greeting
+
+    return probe
+
+
 def grpc_serving(target: str, service: str = "") -> Callable[[int], Awaitable[bool]]:
     """Return a probe that is True once `target`'s health service says SERVING for `service`."""
 

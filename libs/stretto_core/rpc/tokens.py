@@ -78,9 +78,10 @@ class TokenTable:
 
 
 class TokenFile:
-    """A token table that follows its file: a token added or removed counts from the next second.
+    """A token table that follows its file: one added counts at once, one removed a second later.
 
-    mono_s: monotonic seconds (a loop's `time`); the file is looked at once a second at most.
+    mono_s: monotonic seconds (a loop's `time`); for known tokens the file is looked at once a
+    second at most, before one is refused always.
     """
 
     def __init__(self, directory: Path, mono_s: Callable[[], float]) -> None:
@@ -92,16 +93,24 @@ class TokenFile:
 
     def principal_of(self, token: str) -> Principal | None:
         """Return whom a presented token stands for now, or None for an unknown one."""
-        now_s = self._mono_s()
-        if now_s - self._looked_s >= 1.0:
-            self._looked_s = now_s
-            stamp = _stamp(self._path)
-            if stamp != self._stamp:
-                # A file that cannot be read revokes nothing: the last good table stands.
-                with contextlib.suppress(TokenRefused):
-                    self._table = read_table(self._path.parent)
-                    self._stamp = stamp
-        return self._table.principal_of(token)
+        if self._mono_s() - self._looked_s >= 1.0:
+            self._look()
+        principal = self._table.principal_of(token)
+        if principal is None and self._look():
+            principal = self._table.principal_of(token)
+        return principal
+
+    def _look(self) -> bool:
+        """Read the table anew if its file has changed; return whether it did."""
+        self._looked_s = self._mono_s()
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return False
+        # A file that cannot be read revokes nothing: the last good table stands.
+        with contextlib.suppress(TokenRefused):
+            self._table = read_table(self._path.parent)
+            self._stamp = stamp
+        return True
 
 
 def mint_token() -> str:

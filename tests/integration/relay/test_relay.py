@@ -22,7 +22,7 @@ from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Partition
 from stretto_core.localstack.child import ChildFailed
-from stretto_core.localstack.nats import EmbeddedNats
+from stretto_core.localstack.nats import EmbeddedNats, port_before
 from stretto_kernel.relay.relay import RELAY, Relay
 
 from tests.jetstream import wipe
@@ -226,5 +226,14 @@ async def test_a_port_that_is_taken_fails_the_start_with_the_servers_own_words(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         server = EmbeddedNats(directory=tmp_path, port=taken.getsockname()[1])
+        taken.listen()
         with pytest.raises(ChildFailed, match="in use"):
             await server.start()
+
+
+async def test_a_server_takes_the_port_it_had(tmp_path: Path) -> None:
+    assert port_before(tmp_path) == 0
+    server = EmbeddedNats(directory=tmp_path, port=free_port())
+    await server.start()
+    await server.stop()
+    assert port_before(tmp_path) == server.port

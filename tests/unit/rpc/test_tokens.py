@@ -100,12 +100,11 @@ def test_a_running_server_follows_the_file(tmp_path: Path) -> None:
     ensure_tokens(tmp_path)
     followed = TokenFile(tmp_path, lambda: now_s)
     token = add_token(tmp_path, "ada").reveal()
-    now_s = 0.5
-    assert followed.principal_of(token) is None
-    now_s = 1.0
-    assert followed.principal_of(token) is not None
+    assert followed.principal_of(token) is not None, "a new one counts at once"
     remove_token(tmp_path, "ada")
-    now_s = 2.0
+    now_s = 0.5
+    assert followed.principal_of(token) is not None, "the file is not looked at for every call"
+    now_s = 1.0
     assert followed.principal_of(token) is None
 
 
