@@ -56,6 +56,13 @@ def test_every_command_of_operations_runs(idle_suite: Suite, tmp_path: Path) -> 
     assert told.stdout.count("whole: ") == 2
 
 
+def test_every_command_of_queues_runs(suite: Suite) -> None:
+    page = BLOCK.findall((ROOT / "docs" / "queues.md").read_text())
+    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+    told = command("bash", "-c", program, environ=suite.environ)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
 def test_no_page_has_commands_that_are_not_run() -> None:
     pages = {
         page.name
@@ -64,7 +71,7 @@ def test_no_page_has_commands_that_are_not_run() -> None:
             language in {"sh", "bash", "console"} for language, _ in BLOCK.findall(page.read_text())
         )
     }
-    assert pages == {"clients.md", "operations.md", "plan-files.md"}
+    assert pages == {"clients.md", "operations.md", "plan-files.md", "queues.md"}
 
 
 def test_its_programs_are_the_examples() -> None:
