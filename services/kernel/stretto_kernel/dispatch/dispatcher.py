@@ -364,7 +364,7 @@ class Dispatcher:
                 self._own.fire(run_id, timer)
         for (run_id, task), _ in self._not_before.take_due(now_ns, DUE_PER_STRETCH_MAX):
             self._look_again(run_id, task)
-        # Also while nothing is granted (a drain, settings not known): the alarm would ring for ever.
+        # Also while nothing is granted (a drain, unknown settings), or the alarm rings for ever.
         self._queues.gates.ring(now_mono_ns)
         self.pump()
 
