@@ -35,7 +35,7 @@ async def test_the_standard_librarys_messages_go_to_the_task_that_logs_them(
     kernel: KernelDouble,
 ) -> None:
     worker, handler = a_worker(kernel, slots=2), TaskLogHandler()
-    logger = logging.getLogger("of.a.library")
+    logger = logging.getLogger("of.a.package")
     logger.addHandler(handler)
     both = threading.Barrier(2)
 
@@ -54,8 +54,8 @@ async def test_the_standard_librarys_messages_go_to_the_task_that_logs_them(
     finally:
         logger.removeHandler(handler)
     assert kernel.logs == {
-        "a": b"ERROR of.a.library: said a\n",
-        "b": b"ERROR of.a.library: said b\n",
+        "a": b"ERROR of.a.package: said a\n",
+        "b": b"ERROR of.a.package: said b\n",
     }
 
 
