@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from stretto_core.errors import Unavailable
 from stretto_sdk.endpoint import NoEndpoint
 
+from stretto_cli.printing import err
 from stretto_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+PATIENCE_S = 1.5
+"""After so long without a connection a person is told what the command waits for."""
 RETRY_BUDGET = timedelta(seconds=15)
 """How long a command waits for a suite that is restarting before it calls it unreachable."""
 _TRANSPORT = re.compile(r"(?:failed to connect|errors resolving).*: ([^:\]]+)\]?", re.DOTALL)
@@ -55,6 +58,11 @@ class Suite:
                 data_directory=settings.data_dir.value,
             )
 
+        def tell(client: Client) -> None:
+            if not client.is_connected:
+                budget_s = retry_budget.total_seconds()
+                err.print(f"stretto: no suite answers at {address} yet; waiting {budget_s:.0f} s")
+
         async def connected() -> Answer:
             async with Client(
                 address,
@@ -62,7 +70,11 @@ class Suite:
                 namespace=settings.namespace.value,
                 retry_budget=retry_budget,
             ) as client:
-                return await use(client)
+                telling = asyncio.get_running_loop().call_later(PATIENCE_S, tell, client)
+                try:
+                    return await use(client)
+                finally:
+                    telling.cancel()
 
         try:
             return asyncio.run(connected())

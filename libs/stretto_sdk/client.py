@@ -82,6 +82,11 @@ class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls):
         """Where the suite is reached: host:port."""
         return self._endpoint.address
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the suite is reached at this moment; False before the first call."""
+        return self._calls.is_connected
+
     async def __aenter__(self) -> Self:
         return self
 

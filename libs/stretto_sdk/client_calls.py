@@ -69,6 +69,11 @@ class Calls:
         """What to send with a stream's call."""
         return self._caller.metadata
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the suite answers at this moment; False before the first call."""
+        return self._channel.get_state() is grpc.ChannelConnectivity.READY
+
     @cached_property
     def runs(self) -> RunServiceAsyncStub:
         """The stub of RunService."""

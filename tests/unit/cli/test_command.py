@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from stretto_cli import connection
 from stretto_cli.app import app
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
@@ -67,6 +68,16 @@ def test_a_suite_that_does_not_answer_is_told_without_the_words_of_the_transport
     with pytest.raises(Unavailable) as told:
         suite.ask(lambda client: client.get(RUN_ID), retry_budget=timedelta(0))
     assert told.value.message == "no suite answers at 127.0.0.1:1: Connection refused"
+
+
+def test_a_person_hears_what_a_command_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.0)
+    suite = Suite(effective_settings(Flags(address="127.0.0.1:1"), {}))
+    with pytest.raises(Unavailable):
+        suite.ask(lambda client: client.get(RUN_ID), retry_budget=timedelta(milliseconds=200))
+    assert "no suite answers at 127.0.0.1:1 yet" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("data_dir")
