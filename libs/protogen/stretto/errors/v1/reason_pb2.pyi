@@ -43,7 +43,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_RESOURCE_EXHAUSTED: _Reason.ValueType  # 9
     """RESOURCE_EXHAUSTED: a limit is reached."""
     REASON_OUT_OF_RANGE: _Reason.ValueType  # 10
-    """OUT_OF_RANGE: the start is no longer kept."""
+    """OUT_OF_RANGE: the start is no longer kept, or what is asked for lies beyond the end."""
     REASON_DEADLINE_EXCEEDED: _Reason.ValueType  # 11
     """DEADLINE_EXCEEDED: the outcome is unknown; send the same request again."""
     REASON_INTERNAL: _Reason.ValueType  # 12
@@ -153,7 +153,7 @@ REASON_UNAVAILABLE: Reason.ValueType  # 8
 REASON_RESOURCE_EXHAUSTED: Reason.ValueType  # 9
 """RESOURCE_EXHAUSTED: a limit is reached."""
 REASON_OUT_OF_RANGE: Reason.ValueType  # 10
-"""OUT_OF_RANGE: the start is no longer kept."""
+"""OUT_OF_RANGE: the start is no longer kept, or what is asked for lies beyond the end."""
 REASON_DEADLINE_EXCEEDED: Reason.ValueType  # 11
 """DEADLINE_EXCEEDED: the outcome is unknown; send the same request again."""
 REASON_INTERNAL: Reason.ValueType  # 12

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from stretto.common.v1 import as_of_pb2 as stretto_dot_common_dot_v1_dot_as__of__pb2
 from stretto.common.v1 import lease_pb2 as stretto_dot_common_dot_v1_dot_lease__pb2
 from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_payload__pb2
 from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_permission__pb2
@@ -32,7 +33,7 @@ from stretto.run.v1 import plan_pb2 as stretto_dot_run_dot_v1_dot_plan__pb2
 from stretto.run.v1 import run_pb2 as stretto_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/run/v1/run_service.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\x1a\x19stretto/run/v1/plan.proto\x1a\x18stretto/run/v1/run.proto\"\xa2\x03\n\x0fStartRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\ntask_graph\x18\x03 \x01(\x0b\x32\x19.stretto.run.v1.TaskGraphH\x00\x12*\n\x04goal\x18\x04 \x01(\x0b\x32\x1a.stretto.run.v1.GoalSourceH\x00\x12)\n\x05input\x18\x05 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12;\n\x06labels\x18\x06 \x03(\x0b\x32+.stretto.run.v1.StartRunRequest.LabelsEntry\x12\x14\n\x0c\x64isplay_name\x18\x07 \x01(\t\x12/\n\x0cwait_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\t \x01(\x08\x12\x0f\n\x07run_key\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"\x1a\n\nGoalSource\x12\x0c\n\x04goal\x18\x01 \x01(\t\"c\n\x10StartRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x10StartRunsRequest\x12\x31\n\x08requests\x18\x01 \x03(\x0b\x32\x1f.stretto.run.v1.StartRunRequest\"D\n\x11StartRunsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.stretto.run.v1.StartRunResult\"v\n\x0eStartRunResult\x12\x33\n\x07started\x18\x01 \x01(\x0b\x32 .stretto.run.v1.StartRunResponseH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"!\n\x10\x41waitRunsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"=\n\x11\x41waitRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.stretto.run.v1.AwaitedRun\"\xa1\x01\n\nAwaitedRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x13.stretto.run.v1.RunH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\x08position\x18\x04 \x01(\x0b\x32\x1b.stretto.common.v1.PositionB\t\n\x07outcome\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x0eGetRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\"\xcc\x01\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x31\n\x0cmin_position\x18\x05 \x01(\x0b\x32\x1b.stretto.common.v1.Position\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12-\n\tread_mask\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x82\x01\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.stretto.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rview_position\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"I\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x11ListTasksResponse\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.stretto.run.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\x13ListAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x31\n\x0cmin_position\x18\x05 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x8e\x01\n\x14ListAttemptsResponse\x12)\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x17.stretto.run.v1.Attempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rview_position\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x01(\x08\x12\x15\n\rafter_version\x18\x03 \x01(\x03\"y\n\x10WatchRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12#\n\x05tasks\x18\x02 \x03(\x0b\x32\x14.stretto.run.v1.Task\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\"T\n\x0fPauseRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"c\n\x10PauseRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x10ResumeRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\"d\n\x11ResumeRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"n\n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x11\x43\x61ncelRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"B\n\x0eKillRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"b\n\x0fKillRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"l\n\x0f\x41\x64\x64TasksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\"c\n\x10\x41\x64\x64TasksResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"B\n\x0fRetryRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\t\"c\n\x10RetryRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position2\xca\t\n\nRunService\x12S\n\x08StartRun\x12\x1f.stretto.run.v1.StartRunRequest\x1a .stretto.run.v1.StartRunResponse\"\x04\xa8\xbb\x18\x02\x12V\n\tStartRuns\x12 .stretto.run.v1.StartRunsRequest\x1a!.stretto.run.v1.StartRunsResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\tAwaitRuns\x12 .stretto.run.v1.AwaitRunsRequest\x1a!.stretto.run.v1.AwaitRunsResponse\"\x04\xa8\xbb\x18\x01(\x01\x30\x01\x12M\n\x06GetRun\x12\x1d.stretto.run.v1.GetRunRequest\x1a\x1e.stretto.run.v1.GetRunResponse\"\x04\xa8\xbb\x18\x01\x12S\n\x08ListRuns\x12\x1f.stretto.run.v1.ListRunsRequest\x1a .stretto.run.v1.ListRunsResponse\"\x04\xa8\xbb\x18\x01\x12V\n\tListTasks\x12 .stretto.run.v1.ListTasksRequest\x1a!.stretto.run.v1.ListTasksResponse\"\x04\xa8\xbb\x18\x01\x12_\n\x0cListAttempts\x12#.stretto.run.v1.ListAttemptsRequest\x1a$.stretto.run.v1.ListAttemptsResponse\"\x04\xa8\xbb\x18\x01\x12U\n\x08WatchRun\x12\x1f.stretto.run.v1.WatchRunRequest\x1a .stretto.run.v1.WatchRunResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12S\n\x08PauseRun\x12\x1f.stretto.run.v1.PauseRunRequest\x1a .stretto.run.v1.PauseRunResponse\"\x04\xa8\xbb\x18\x03\x12V\n\tResumeRun\x12 .stretto.run.v1.ResumeRunRequest\x1a!.stretto.run.v1.ResumeRunResponse\"\x04\xa8\xbb\x18\x03\x12V\n\tCancelRun\x12 .stretto.run.v1.CancelRunRequest\x1a!.stretto.run.v1.CancelRunResponse\"\x04\xa8\xbb\x18\x03\x12P\n\x07KillRun\x12\x1e.stretto.run.v1.KillRunRequest\x1a\x1f.stretto.run.v1.KillRunResponse\"\x04\xa8\xbb\x18\x03\x12S\n\x08\x41\x64\x64Tasks\x12\x1f.stretto.run.v1.AddTasksRequest\x1a .stretto.run.v1.AddTasksResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x08RetryRun\x12\x1f.stretto.run.v1.RetryRunRequest\x1a .stretto.run.v1.RetryRunResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/run/v1/run_service.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x17google/rpc/status.proto\x1a\x1dstretto/common/v1/as_of.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\x1a\x19stretto/run/v1/plan.proto\x1a\x18stretto/run/v1/run.proto\"\xa2\x03\n\x0fStartRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12/\n\ntask_graph\x18\x03 \x01(\x0b\x32\x19.stretto.run.v1.TaskGraphH\x00\x12*\n\x04goal\x18\x04 \x01(\x0b\x32\x1a.stretto.run.v1.GoalSourceH\x00\x12)\n\x05input\x18\x05 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12;\n\x06labels\x18\x06 \x03(\x0b\x32+.stretto.run.v1.StartRunRequest.LabelsEntry\x12\x14\n\x0c\x64isplay_name\x18\x07 \x01(\t\x12/\n\x0cwait_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\t \x01(\x08\x12\x0f\n\x07run_key\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"\x1a\n\nGoalSource\x12\x0c\n\x04goal\x18\x01 \x01(\t\"c\n\x10StartRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x10StartRunsRequest\x12\x31\n\x08requests\x18\x01 \x03(\x0b\x32\x1f.stretto.run.v1.StartRunRequest\"D\n\x11StartRunsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.stretto.run.v1.StartRunResult\"v\n\x0eStartRunResult\x12\x33\n\x07started\x18\x01 \x01(\x0b\x32 .stretto.run.v1.StartRunResponseH\x00\x12%\n\x07refused\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"!\n\x10\x41waitRunsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"=\n\x11\x41waitRunsResponse\x12(\n\x04runs\x18\x01 \x03(\x0b\x32\x1a.stretto.run.v1.AwaitedRun\"\xa1\x01\n\nAwaitedRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x13.stretto.run.v1.RunH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12-\n\x08position\x18\x04 \x01(\x0b\x32\x1b.stretto.common.v1.PositionB\t\n\x07outcome\"E\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x05\x61s_of\x18\x02 \x01(\x0b\x32\x17.stretto.common.v1.AsOf\"2\n\x0eGetRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\"\xcc\x01\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\x12\x31\n\x0cmin_position\x18\x05 \x01(\x0b\x32\x1b.stretto.common.v1.Position\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12-\n\tread_mask\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\x82\x01\n\x10ListRunsResponse\x12!\n\x04runs\x18\x01 \x03(\x0b\x32\x13.stretto.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rview_position\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\xf5\x01\n\x10ListTasksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12&\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x17.stretto.common.v1.AsOf\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12-\n\tread_mask\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x31\n\x0cmin_position\x18\x08 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"b\n\x11ListTasksResponse\x12#\n\x05tasks\x18\x01 \x03(\x0b\x32\x14.stretto.run.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x8d\x01\n\x13ListAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x31\n\x0cmin_position\x18\x05 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x8e\x01\n\x14ListAttemptsResponse\x12)\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x17.stretto.run.v1.Attempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rview_position\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05tasks\x18\x02 \x01(\x08\x12\x15\n\rafter_version\x18\x03 \x01(\x03\"y\n\x10WatchRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12#\n\x05tasks\x18\x02 \x03(\x0b\x32\x14.stretto.run.v1.Task\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\"T\n\x0fPauseRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"c\n\x10PauseRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"E\n\x10ResumeRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07hold_id\x18\x03 \x01(\t\"d\n\x11ResumeRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"n\n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x11\x43\x61ncelRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"B\n\x0eKillRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"b\n\x0fKillRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"l\n\x0f\x41\x64\x64TasksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\"c\n\x10\x41\x64\x64TasksResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"B\n\x0fRetryRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\r\n\x05tasks\x18\x03 \x03(\t\"c\n\x10RetryRunResponse\x12 \n\x03run\x18\x01 \x01(\x0b\x32\x13.stretto.run.v1.Run\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position2\xca\t\n\nRunService\x12S\n\x08StartRun\x12\x1f.stretto.run.v1.StartRunRequest\x1a .stretto.run.v1.StartRunResponse\"\x04\xa8\xbb\x18\x02\x12V\n\tStartRuns\x12 .stretto.run.v1.StartRunsRequest\x1a!.stretto.run.v1.StartRunsResponse\"\x04\xa8\xbb\x18\x02\x12Z\n\tAwaitRuns\x12 .stretto.run.v1.AwaitRunsRequest\x1a!.stretto.run.v1.AwaitRunsResponse\"\x04\xa8\xbb\x18\x01(\x01\x30\x01\x12M\n\x06GetRun\x12\x1d.stretto.run.v1.GetRunRequest\x1a\x1e.stretto.run.v1.GetRunResponse\"\x04\xa8\xbb\x18\x01\x12S\n\x08ListRuns\x12\x1f.stretto.run.v1.ListRunsRequest\x1a .stretto.run.v1.ListRunsResponse\"\x04\xa8\xbb\x18\x01\x12V\n\tListTasks\x12 .stretto.run.v1.ListTasksRequest\x1a!.stretto.run.v1.ListTasksResponse\"\x04\xa8\xbb\x18\x01\x12_\n\x0cListAttempts\x12#.stretto.run.v1.ListAttemptsRequest\x1a$.stretto.run.v1.ListAttemptsResponse\"\x04\xa8\xbb\x18\x01\x12U\n\x08WatchRun\x12\x1f.stretto.run.v1.WatchRunRequest\x1a .stretto.run.v1.WatchRunResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12S\n\x08PauseRun\x12\x1f.stretto.run.v1.PauseRunRequest\x1a .stretto.run.v1.PauseRunResponse\"\x04\xa8\xbb\x18\x03\x12V\n\tResumeRun\x12 .stretto.run.v1.ResumeRunRequest\x1a!.stretto.run.v1.ResumeRunResponse\"\x04\xa8\xbb\x18\x03\x12V\n\tCancelRun\x12 .stretto.run.v1.CancelRunRequest\x1a!.stretto.run.v1.CancelRunResponse\"\x04\xa8\xbb\x18\x03\x12P\n\x07KillRun\x12\x1e.stretto.run.v1.KillRunRequest\x1a\x1f.stretto.run.v1.KillRunResponse\"\x04\xa8\xbb\x18\x03\x12S\n\x08\x41\x64\x64Tasks\x12\x1f.stretto.run.v1.AddTasksRequest\x1a .stretto.run.v1.AddTasksResponse\"\x04\xa8\xbb\x18\x02\x12S\n\x08RetryRun\x12\x1f.stretto.run.v1.RetryRunRequest\x1a .stretto.run.v1.RetryRunResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -69,70 +70,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNSERVICE'].methods_by_name['AddTasks']._serialized_options = b'\250\273\030\002'
   _globals['_RUNSERVICE'].methods_by_name['RetryRun']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['RetryRun']._serialized_options = b'\250\273\030\003'
-  _globals['_STARTRUNREQUEST']._serialized_start=297
-  _globals['_STARTRUNREQUEST']._serialized_end=715
-  _globals['_STARTRUNREQUEST_LABELSENTRY']._serialized_start=660
-  _globals['_STARTRUNREQUEST_LABELSENTRY']._serialized_end=705
-  _globals['_GOALSOURCE']._serialized_start=717
-  _globals['_GOALSOURCE']._serialized_end=743
-  _globals['_STARTRUNRESPONSE']._serialized_start=745
-  _globals['_STARTRUNRESPONSE']._serialized_end=844
-  _globals['_STARTRUNSREQUEST']._serialized_start=846
-  _globals['_STARTRUNSREQUEST']._serialized_end=915
-  _globals['_STARTRUNSRESPONSE']._serialized_start=917
-  _globals['_STARTRUNSRESPONSE']._serialized_end=985
-  _globals['_STARTRUNRESULT']._serialized_start=987
-  _globals['_STARTRUNRESULT']._serialized_end=1105
-  _globals['_AWAITRUNSREQUEST']._serialized_start=1107
-  _globals['_AWAITRUNSREQUEST']._serialized_end=1140
-  _globals['_AWAITRUNSRESPONSE']._serialized_start=1142
-  _globals['_AWAITRUNSRESPONSE']._serialized_end=1203
-  _globals['_AWAITEDRUN']._serialized_start=1206
-  _globals['_AWAITEDRUN']._serialized_end=1367
-  _globals['_GETRUNREQUEST']._serialized_start=1369
-  _globals['_GETRUNREQUEST']._serialized_end=1398
-  _globals['_GETRUNRESPONSE']._serialized_start=1400
-  _globals['_GETRUNRESPONSE']._serialized_end=1450
-  _globals['_LISTRUNSREQUEST']._serialized_start=1453
-  _globals['_LISTRUNSREQUEST']._serialized_end=1657
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1660
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1790
-  _globals['_LISTTASKSREQUEST']._serialized_start=1792
-  _globals['_LISTTASKSREQUEST']._serialized_end=1865
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1867
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1948
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=1951
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=2092
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=2095
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=2237
-  _globals['_WATCHRUNREQUEST']._serialized_start=2239
-  _globals['_WATCHRUNREQUEST']._serialized_end=2308
-  _globals['_WATCHRUNRESPONSE']._serialized_start=2310
-  _globals['_WATCHRUNRESPONSE']._serialized_end=2431
-  _globals['_PAUSERUNREQUEST']._serialized_start=2433
-  _globals['_PAUSERUNREQUEST']._serialized_end=2517
-  _globals['_PAUSERUNRESPONSE']._serialized_start=2519
-  _globals['_PAUSERUNRESPONSE']._serialized_end=2618
-  _globals['_RESUMERUNREQUEST']._serialized_start=2620
-  _globals['_RESUMERUNREQUEST']._serialized_end=2689
-  _globals['_RESUMERUNRESPONSE']._serialized_start=2691
-  _globals['_RESUMERUNRESPONSE']._serialized_end=2791
-  _globals['_CANCELRUNREQUEST']._serialized_start=2793
-  _globals['_CANCELRUNREQUEST']._serialized_end=2903
-  _globals['_CANCELRUNRESPONSE']._serialized_start=2905
-  _globals['_CANCELRUNRESPONSE']._serialized_end=3005
-  _globals['_KILLRUNREQUEST']._serialized_start=3007
-  _globals['_KILLRUNREQUEST']._serialized_end=3073
-  _globals['_KILLRUNRESPONSE']._serialized_start=3075
-  _globals['_KILLRUNRESPONSE']._serialized_end=3173
-  _globals['_ADDTASKSREQUEST']._serialized_start=3175
-  _globals['_ADDTASKSREQUEST']._serialized_end=3283
-  _globals['_ADDTASKSRESPONSE']._serialized_start=3285
-  _globals['_ADDTASKSRESPONSE']._serialized_end=3384
-  _globals['_RETRYRUNREQUEST']._serialized_start=3386
-  _globals['_RETRYRUNREQUEST']._serialized_end=3452
-  _globals['_RETRYRUNRESPONSE']._serialized_start=3454
-  _globals['_RETRYRUNRESPONSE']._serialized_end=3553
-  _globals['_RUNSERVICE']._serialized_start=3556
-  _globals['_RUNSERVICE']._serialized_end=4782
+  _globals['_STARTRUNREQUEST']._serialized_start=328
+  _globals['_STARTRUNREQUEST']._serialized_end=746
+  _globals['_STARTRUNREQUEST_LABELSENTRY']._serialized_start=691
+  _globals['_STARTRUNREQUEST_LABELSENTRY']._serialized_end=736
+  _globals['_GOALSOURCE']._serialized_start=748
+  _globals['_GOALSOURCE']._serialized_end=774
+  _globals['_STARTRUNRESPONSE']._serialized_start=776
+  _globals['_STARTRUNRESPONSE']._serialized_end=875
+  _globals['_STARTRUNSREQUEST']._serialized_start=877
+  _globals['_STARTRUNSREQUEST']._serialized_end=946
+  _globals['_STARTRUNSRESPONSE']._serialized_start=948
+  _globals['_STARTRUNSRESPONSE']._serialized_end=1016
+  _globals['_STARTRUNRESULT']._serialized_start=1018
+  _globals['_STARTRUNRESULT']._serialized_end=1136
+  _globals['_AWAITRUNSREQUEST']._serialized_start=1138
+  _globals['_AWAITRUNSREQUEST']._serialized_end=1171
+  _globals['_AWAITRUNSRESPONSE']._serialized_start=1173
+  _globals['_AWAITRUNSRESPONSE']._serialized_end=1234
+  _globals['_AWAITEDRUN']._serialized_start=1237
+  _globals['_AWAITEDRUN']._serialized_end=1398
+  _globals['_GETRUNREQUEST']._serialized_start=1400
+  _globals['_GETRUNREQUEST']._serialized_end=1469
+  _globals['_GETRUNRESPONSE']._serialized_start=1471
+  _globals['_GETRUNRESPONSE']._serialized_end=1521
+  _globals['_LISTRUNSREQUEST']._serialized_start=1524
+  _globals['_LISTRUNSREQUEST']._serialized_end=1728
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1731
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1861
+  _globals['_LISTTASKSREQUEST']._serialized_start=1864
+  _globals['_LISTTASKSREQUEST']._serialized_end=2109
+  _globals['_LISTTASKSRESPONSE']._serialized_start=2111
+  _globals['_LISTTASKSRESPONSE']._serialized_end=2209
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=2212
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=2353
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=2356
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=2498
+  _globals['_WATCHRUNREQUEST']._serialized_start=2500
+  _globals['_WATCHRUNREQUEST']._serialized_end=2569
+  _globals['_WATCHRUNRESPONSE']._serialized_start=2571
+  _globals['_WATCHRUNRESPONSE']._serialized_end=2692
+  _globals['_PAUSERUNREQUEST']._serialized_start=2694
+  _globals['_PAUSERUNREQUEST']._serialized_end=2778
+  _globals['_PAUSERUNRESPONSE']._serialized_start=2780
+  _globals['_PAUSERUNRESPONSE']._serialized_end=2879
+  _globals['_RESUMERUNREQUEST']._serialized_start=2881
+  _globals['_RESUMERUNREQUEST']._serialized_end=2950
+  _globals['_RESUMERUNRESPONSE']._serialized_start=2952
+  _globals['_RESUMERUNRESPONSE']._serialized_end=3052
+  _globals['_CANCELRUNREQUEST']._serialized_start=3054
+  _globals['_CANCELRUNREQUEST']._serialized_end=3164
+  _globals['_CANCELRUNRESPONSE']._serialized_start=3166
+  _globals['_CANCELRUNRESPONSE']._serialized_end=3266
+  _globals['_KILLRUNREQUEST']._serialized_start=3268
+  _globals['_KILLRUNREQUEST']._serialized_end=3334
+  _globals['_KILLRUNRESPONSE']._serialized_start=3336
+  _globals['_KILLRUNRESPONSE']._serialized_end=3434
+  _globals['_ADDTASKSREQUEST']._serialized_start=3436
+  _globals['_ADDTASKSREQUEST']._serialized_end=3544
+  _globals['_ADDTASKSRESPONSE']._serialized_start=3546
+  _globals['_ADDTASKSRESPONSE']._serialized_end=3645
+  _globals['_RETRYRUNREQUEST']._serialized_start=3647
+  _globals['_RETRYRUNREQUEST']._serialized_end=3713
+  _globals['_RETRYRUNRESPONSE']._serialized_start=3715
+  _globals['_RETRYRUNRESPONSE']._serialized_end=3814
+  _globals['_RUNSERVICE']._serialized_start=3817
+  _globals['_RUNSERVICE']._serialized_end=5043
 # @@protoc_insertion_point(module_scope)

@@ -83,11 +83,15 @@ class RunServiceStub:
     and does not read what is told is not read any further. Answers carry no input.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
-    """Reads one run as of its newest committed event.
+    """Reads one run as of its newest committed event, or as it was at an earlier moment; nothing is
+    executed again for that.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask for another moment.
+    UNAVAILABLE VIEW_BEHIND: views of the log have not reached that moment within 1 s: retry after
+    RetryInfo.
 
     Limits: none beyond the message size.
     """
@@ -103,11 +107,18 @@ class RunServiceStub:
     Limits: page_size 0 = 50, at most 1,000 (larger is clamped, negative refused).
     """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListTasksRequest, _run_service_pb2.ListTasksResponse]
-    """Lists the tasks of one run in the order they came to be.
+    """Lists the tasks of one run in the order they came to be. Asked for nothing else, they are as of
+    the run's newest committed event, page by page. With as_of, they are as they were then. With a
+    filter, an order or a min_position they come from a view that trails the log by moments; give
+    `min_position` of your own write to read it. Then, and with as_of, all pages show one version of
+    the run, and a ready task says not which worker or queue it waits for: nobody recorded that.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
+    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
+    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+    within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -254,11 +265,15 @@ class RunServiceAsyncStub(RunServiceStub):
     and does not read what is told is not read any further. Answers carry no input.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """Reads one run as of its newest committed event.
+    """Reads one run as of its newest committed event, or as it was at an earlier moment; nothing is
+    executed again for that.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask for another moment.
+    UNAVAILABLE VIEW_BEHIND: views of the log have not reached that moment within 1 s: retry after
+    RetryInfo.
 
     Limits: none beyond the message size.
     """
@@ -274,11 +289,18 @@ class RunServiceAsyncStub(RunServiceStub):
     Limits: page_size 0 = 50, at most 1,000 (larger is clamped, negative refused).
     """
     ListTasks: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListTasksRequest, _run_service_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """Lists the tasks of one run in the order they came to be.
+    """Lists the tasks of one run in the order they came to be. Asked for nothing else, they are as of
+    the run's newest committed event, page by page. With as_of, they are as they were then. With a
+    filter, an order or a min_position they come from a view that trails the log by moments; give
+    `min_position` of your own write to read it. Then, and with as_of, all pages show one version of
+    the run, and a ready task says not which worker or queue it waits for: nobody recorded that.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
+    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
+    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+    within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -446,11 +468,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunResponse, _abc.Awaitable[_run_service_pb2.GetRunResponse]]:
-        """Reads one run as of its newest committed event.
+        """Reads one run as of its newest committed event, or as it was at an earlier moment; nothing is
+        executed again for that.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the name. NOT_FOUND: unknown or not visible: stop.
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+        OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask for another moment.
+        UNAVAILABLE VIEW_BEHIND: views of the log have not reached that moment within 1 s: retry after
+        RetryInfo.
 
         Limits: none beyond the message size.
         """
@@ -478,11 +504,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListTasksResponse, _abc.Awaitable[_run_service_pb2.ListTasksResponse]]:
-        """Lists the tasks of one run in the order they came to be.
+        """Lists the tasks of one run in the order they came to be. Asked for nothing else, they are as of
+        the run's newest committed event, page by page. With as_of, they are as they were then. With a
+        filter, an order or a min_position they come from a view that trails the log by moments; give
+        `min_position` of your own write to read it. Then, and with as_of, all pages show one version of
+        the run, and a ready task says not which worker or queue it waits for: nobody recorded that.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+        Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
+        or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
+        for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+        within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
         """

@@ -1,0 +1,111 @@
+"""Moments in the life of a stream: a version, a position, an instant; and its last event then.
+
+Reads the committed log alone, so that a moment needs no stream in memory and no owner. Positions
+and times of a stream rise with its versions, which is what lets a moment be found by halving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto_core.errors import NotFound, OutOfRange
+from stretto_core.eventlog.port import EventLog
+from stretto_core.ids import Namespace, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class AtVersion:
+    """Right after the event of this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtPosition:
+    """After the last event at or before this position."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class AtTime:
+    """After the last event recorded at or before this instant, UTC nanoseconds."""
+
+    time_ns: int
+
+
+Moment = AtVersion | AtPosition | AtTime
+
+
+class Then(NamedTuple):
+    """A stream right after one of its events.
+
+    judged_ns: the instant at which what only the clock decides is judged, UTC nanoseconds.
+    """
+
+    version: int
+    position: int
+    judged_ns: int
+    namespace: Namespace
+    time_ns: int
+
+
+async def find_moment(log: EventLog, stream: StreamId, moment: Moment, now_ns: int) -> Then:
+    """Return where a stream stood at a moment; an instant still to come is `now_ns`.
+
+    Raises NotFound (no such stream), OutOfRange (it has no such version, or had not begun).
+    """
+    match moment:
+        case AtVersion(version):
+            found = await _event(log, stream, version)
+            return found if found is not None else await _refuse_version(log, stream, version)
+        case AtPosition(position):
+            return await _last(log, stream, lambda event: event.position <= position)
+        case AtTime(time_ns):
+            found = await _last(log, stream, lambda event: event.time_ns <= time_ns)
+            return found._replace(judged_ns=max(found.time_ns, min(time_ns, now_ns)))
+
+
+async def _last(log: EventLog, stream: StreamId, is_past: Callable[[Then], bool]) -> Then:
+    heads = await log.stream_heads([stream])
+    if stream not in heads:
+        raise NotFound("no such run", run_id=stream)
+    low, high = 1, heads[stream].version
+    found: Then | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        event = await _event(log, stream, middle)
+        assert event is not None, "a stream has no gap"
+        if is_past(event):
+            found, low = event, middle + 1
+        else:
+            high = middle - 1
+    if found is None:
+        raise OutOfRange("it had not begun then", stream=stream)
+    return found
+
+
+async def _event(log: EventLog, stream: StreamId, version: int) -> Then | None:
+    page = await log.read_stream(stream, after_version=version - 1, limit=1)
+    if not page.events:
+        return None
+    stored = page.events[0]
+    envelope = RecordedEvent.FromString(stored.stored_bytes)
+    time_ns = envelope.time.ToNanoseconds()
+    return Then(version, stored.position, time_ns, Namespace(envelope.namespace), time_ns)
+
+
+async def _refuse_version(log: EventLog, stream: StreamId, version: int) -> Then:
+    heads = await log.stream_heads([stream])
+    if stream not in heads:
+        raise NotFound("no such run", run_id=stream)
+    newest = heads[stream].version
+    raise OutOfRange(
+        f"version {version} is not there yet: the newest is {newest}",
+        stream=stream,
+        version=str(version),
+        newest=str(newest),
+    )
