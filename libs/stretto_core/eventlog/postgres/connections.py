@@ -15,6 +15,7 @@ from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from stretto_core.eventlog.postgres.arrays import ADAPTERS
 from stretto_core.eventlog.postgres.schema import THIS_BACKEND, PartitionSchema
 
 _POOL_WAIT_S = 0.5
@@ -55,10 +56,11 @@ class Backend:
 
 def connection_parameters(dsn: str, options: PostgresOptions) -> dict[str, Any]:
     """Return the parameters of every connection to `dsn` (a URL or key=value text)."""
-    parameters = dict(conninfo_to_dict(dsn))
+    parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
     parameters.setdefault("connect_timeout", options.connect_timeout_s)
     parameters.setdefault("application_name", "stretto")
     parameters.update(keepalives=1, keepalives_idle=5, keepalives_interval=5, keepalives_count=3)
+    parameters.update(context=ADAPTERS, client_encoding="UTF8")
     return parameters
 
 
