@@ -29,6 +29,7 @@ from stretto_core.eventlog.port import (
     cut_page,
 )
 from stretto_core.eventlog.recorded import LeaseKeys, NewEvent, Page, StoredEvent, StreamHead
+from stretto_core.eventlog.seals import SealKey
 from stretto_core.ids import Partition, StreamId
 
 _SUBSCRIBE_BATCH_EVENTS = 500
@@ -55,6 +56,7 @@ class MemoryStore:
         self.context = contextvars.copy_context()
         key = lease_key or hashlib.sha256(f"lease key of {partition}".encode()).digest()
         self._keys = LeaseKeys(key)
+        self.seal_key = SealKey(hashlib.sha256(f"seal key of {partition}".encode()).digest())
 
     def append(self, owner_epoch: int, events: Sequence[NewEvent]) -> tuple[int, ...]:
         """Store a group, all or nothing, if `owner_epoch` is the highest; return the positions."""
@@ -308,6 +310,10 @@ class MemoryLog:
     async def rotate_lease_keys(self) -> LeaseKeys:
         """See `EventLog.rotate_lease_keys`."""
         return self._store.rotate_lease_keys()
+
+    async def seal_key(self) -> SealKey:
+        """See `EventLog.seal_key`."""
+        return self._store.seal_key
 
     async def close(self) -> None:
         """See `EventLog.close`."""

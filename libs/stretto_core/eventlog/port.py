@@ -12,11 +12,14 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stretto_core.errors import Conflict, FailedPrecondition, Unavailable
 from stretto_core.eventlog.recorded import LeaseKeys, NewEvent, Page, StoredEvent, StreamHead
 from stretto_core.ids import Partition, StreamId
+
+if TYPE_CHECKING:
+    from stretto_core.eventlog.seals import SealKey
 
 PAGE_EVENTS_MAX = 5_000
 """The largest page any read gives."""
@@ -185,6 +188,10 @@ class EventLog(Protocol):
 
     async def rotate_lease_keys(self) -> LeaseKeys:
         """Make a new current key; the old one stays valid as the one predecessor."""
+        ...
+
+    async def seal_key(self) -> SealKey:
+        """Return the key that signs the partition's seals, made when it was initialised."""
         ...
 
     async def close(self) -> None:

@@ -7,18 +7,16 @@ the public key finds any change of what either covers, whoever made it and whate
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from stretto.eventlog.v1.seal_pb2 import LogSealed
 
 from stretto_core.eventlog.chain import GENESIS
-from stretto_core.eventlog.merkle import leaf_hash, root_of
 from stretto_core.ids import Namespace, Partition, StreamId
 
 AUDIT_NAMESPACE = Namespace("stretto-audit")
 SEALS_SUFFIX = "-seals"
+SEALED_TYPE = LogSealed.DESCRIPTOR.full_name
 _PURPOSE = b"stretto.seal.v1\x00"
 
 
@@ -28,9 +26,14 @@ def seals_stream(partition: Partition) -> StreamId:
 
 
 class SealKey:
-    """A partition's signing key. Never shown: its repr tells the fingerprint."""
+    """A partition's signing key, made of 32 secret bytes. Its repr tells the fingerprint only."""
 
     def __init__(self, private_bytes: bytes) -> None:
+        # Loaded at the first use: a kernel's start is a budget.
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PrivateKey,
+        )
+
         self._key = Ed25519PrivateKey.from_private_bytes(private_bytes)
         self.public_bytes = self._key.public_key().public_bytes_raw()
 
@@ -48,20 +51,32 @@ def fingerprint(public_key: bytes) -> str:
     return hashlib.sha256(public_key).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """The events that a seal covers: all after `after_position`, up to `position`.
+
+    root: over their leaves in order (`merkle.leaf_hash`), 32 bytes.
+    """
+
+    after_position: int
+    position: int
+    event_count: int
+    root: bytes
+
+
 def new_seal(
-    key: SealKey,
-    partition: Partition,
-    previous: LogSealed | None,
-    covered: Sequence[tuple[int, bytes]],
+    key: SealKey, partition: Partition, previous: LogSealed | None, covered: Covered
 ) -> LogSealed:
-    """Return the seal after `previous` over (position, event hash) of all since, in order."""
-    assert covered, "a seal covers at least one event"
+    """Return the seal after `previous` over all since."""
+    after_position = 0 if previous is None else previous.position
+    assert covered.after_position == after_position, "seals follow one another without a gap"
+    assert 0 < covered.event_count <= covered.position - after_position, "it covers some events"
     seal = LogSealed(
         partition=partition,
-        after_position=0 if previous is None else previous.position,
-        position=covered[-1][0],
-        event_count=len(covered),
-        root=root_of([leaf_hash(position, event_hash) for position, event_hash in covered]),
+        after_position=after_position,
+        position=covered.position,
+        event_count=covered.event_count,
+        root=covered.root,
         previous_seal_hash=GENESIS if previous is None else seal_hash(previous),
         public_key=key.public_bytes,
     )
@@ -76,6 +91,11 @@ def seal_hash(seal: LogSealed) -> bytes:
 
 def is_signed(seal: LogSealed) -> bool:
     """Tell whether the seal's own key signed it."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - see SealKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
     try:
         key = Ed25519PublicKey.from_public_bytes(seal.public_key)
         key.verify(seal.signature, _signed(seal))

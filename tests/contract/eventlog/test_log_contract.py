@@ -15,6 +15,7 @@ from stretto_core.eventlog.port import (
     VersionConflict,
 )
 from stretto_core.eventlog.recorded import NewEvent, StoredEvent
+from stretto_core.eventlog.seals import fingerprint
 from stretto_core.ids import StreamId
 
 from tests.contract.eventlog.conftest import OpenLog
@@ -239,3 +240,18 @@ async def test_lease_keys_outlive_handles_and_rotate_with_one_predecessor(
     assert third.previous == second.current
     assert await other.lease_keys() == third
     assert "lease" not in repr(third.current.hex()) and third.current.hex() not in repr(third)
+
+
+async def test_the_seal_key_outlives_handles_and_rotations_and_shows_nothing_secret(
+    open_log: OpenLog,
+) -> None:
+    log, other = await open_log(), await open_log()
+    key = await log.seal_key()
+    await log.rotate_lease_keys()
+    again = await other.seal_key()
+    assert len(key.public_bytes) == 32
+    assert again.public_bytes == key.public_bytes
+    assert again.sign(b"message") == key.sign(b"message")
+    assert repr(key) == f"SealKey({fingerprint(key.public_bytes)})"
+    lease_keys = await log.lease_keys()
+    assert lease_keys.previous is not None, "one purpose's keys are not the other's"

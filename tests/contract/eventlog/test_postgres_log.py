@@ -304,3 +304,22 @@ def test_what_is_acknowledged_is_on_disk_whatever_the_role_has_by_default(
         )
         with session:
             assert session.execute("SHOW synchronous_commit").fetchone() == (holds,)
+
+
+async def test_a_record_made_before_there_were_seal_keys_gets_one_and_keeps_its_lease_key(
+    fresh_database: str,
+) -> None:
+    partition = Partition("p0")
+    first = await PostgresLog.open(fresh_database, partition)
+    lease_keys = await first.rotate_lease_keys()
+    await first.close()
+    with psycopg.connect(fresh_database, autocommit=True) as connection:
+        connection.execute("DELETE FROM stretto.keys WHERE purpose <> 'lease'")
+        connection.execute(
+            "ALTER TABLE stretto.keys DROP COLUMN purpose, ADD PRIMARY KEY (partition, key_number)"
+        )
+        connection.execute("UPDATE stretto.partitions SET schema_version = 1")
+    newer = await PostgresLog.open(fresh_database, partition)
+    assert await newer.lease_keys() == lease_keys
+    assert len((await newer.seal_key()).public_bytes) == 32
+    await newer.close()

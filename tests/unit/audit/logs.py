@@ -11,8 +11,15 @@ from stretto.run.v1 import events_pb2
 from stretto_core.eventlog.chain import EMPTY_HEAD, chain_hash
 from stretto_core.eventlog.codec import Cause, Codec, next_head
 from stretto_core.eventlog.export import ExportWriter
+from stretto_core.eventlog.merkle import leaf_hash, root_of
 from stretto_core.eventlog.recorded import StoredEvent, StreamHead
-from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey, new_seal, seals_stream
+from stretto_core.eventlog.seals import (
+    AUDIT_NAMESPACE,
+    Covered,
+    SealKey,
+    new_seal,
+    seals_stream,
+)
 from stretto_core.ids import EventId, Namespace, Partition, StreamId
 
 P0 = Partition("p0")
@@ -38,9 +45,9 @@ class SealedLog:
     def seal(self) -> LogSealed:
         previous = self.seals[-1] if self.seals else None
         after = previous.position if previous else 0
-        covered = [
-            (event.position, _hash(event)) for event in self.events if event.position > after
-        ]
+        unsealed = [event for event in self.events if event.position > after]
+        root = root_of([leaf_hash(event.position, _hash(event)) for event in unsealed])
+        covered = Covered(after, unsealed[-1].position, len(unsealed), root)
         seal = new_seal(self.key, P0, previous, covered)
         self.seals.append(seal)
         self._append(seals_stream(P0), AUDIT_NAMESPACE, seal)

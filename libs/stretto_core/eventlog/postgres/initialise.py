@@ -1,4 +1,4 @@
-"""Make one partition's tables, functions and first lease key. Blocking; idempotent.
+"""Make one partition's tables, functions and first keys. Blocking; idempotent.
 
 Processes that start together wait for each other; one that finds everything made changes nothing,
 so that a restart costs one statement.
@@ -15,15 +15,17 @@ from stretto_core.eventlog.postgres.recorder import PartitionRecorder
 from stretto_core.eventlog.postgres.schema import (
     CREATE_SHARED,
     FIRST_KEY,
+    LEASE_PURPOSE,
     LOCK_INITIALISATION,
     PARTITIONS_TABLE_EXISTS,
     RECORD_PARTITION,
     SCHEMA_VERSION,
     SCHEMA_VERSION_OF,
+    SEAL_PURPOSE,
 )
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 
-LEASE_KEY_BYTES = 32
+KEY_BYTES = 32
 
 
 def initialise(
@@ -50,7 +52,8 @@ def initialise(
             recorder.create_table()
             tracking.create_table()
             partition = recorder.names.partition
-            session.execute(FIRST_KEY, (partition, secrets.token_bytes(LEASE_KEY_BYTES)))
+            for purpose in (LEASE_PURPOSE, SEAL_PURPOSE):
+                session.execute(FIRST_KEY, (partition, purpose, secrets.token_bytes(KEY_BYTES)))
             session.execute(RECORD_PARTITION, (partition, SCHEMA_VERSION))
 
 

@@ -26,14 +26,21 @@ from stretto_core.eventlog.port import (
     cut_page,
 )
 from stretto_core.eventlog.postgres.connections import PostgresOptions, open_datastore
-from stretto_core.eventlog.postgres.initialise import LEASE_KEY_BYTES, initialise
+from stretto_core.eventlog.postgres.initialise import KEY_BYTES, initialise
 from stretto_core.eventlog.postgres.owner_session import OwnerSession
 from stretto_core.eventlog.postgres.ownership import PostgresOwnedLog
 from stretto_core.eventlog.postgres.recorder import PartitionRecorder
-from stretto_core.eventlog.postgres.schema import NEWEST_KEYS, ROTATE_KEY, PartitionSchema
+from stretto_core.eventlog.postgres.schema import (
+    LEASE_PURPOSE,
+    NEWEST_KEYS,
+    ROTATE_KEY,
+    SEAL_PURPOSE,
+    PartitionSchema,
+)
 from stretto_core.eventlog.postgres.tail import Tail
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.eventlog.recorded import LeaseKeys, Page, StoredEvent, StreamHead
+from stretto_core.eventlog.seals import SealKey
 from stretto_core.ids import Partition, StreamId
 
 R = TypeVar("R")
@@ -170,12 +177,25 @@ class PostgresLog:
         """See `EventLog.rotate_lease_keys`."""
 
         def rotate() -> LeaseKeys:
-            secret = secrets.token_bytes(LEASE_KEY_BYTES)
+            drawn = {
+                "partition": self.partition,
+                "purpose": LEASE_PURPOSE,
+                "secret": secrets.token_bytes(KEY_BYTES),
+            }
             with self._recorder.datastore.get_connection() as connection:
-                connection.execute(ROTATE_KEY, {"partition": self.partition, "secret": secret})
+                connection.execute(ROTATE_KEY, drawn)
             return self._newest_keys()
 
         return await self._read(rotate)
+
+    async def seal_key(self) -> SealKey:
+        """See `EventLog.seal_key`."""
+
+        def read() -> SealKey:
+            (secret,) = self._secrets(SEAL_PURPOSE)
+            return SealKey(secret)
+
+        return await self._read(read)
 
     async def close(self) -> None:
         """See `EventLog.close`."""
@@ -187,11 +207,16 @@ class PostgresLog:
         return await self.read_all(after_position=after_position, limit=_SUBSCRIBE_PAGE_EVENTS)
 
     def _newest_keys(self) -> LeaseKeys:
+        current, *previous = self._secrets(LEASE_PURPOSE)
+        return LeaseKeys(current, previous[0] if previous else None)
+
+    def _secrets(self, purpose: str) -> list[bytes]:
+        """Return the newest keys of the partition for that purpose, two at most."""
         with self._recorder.datastore.get_connection() as connection:
             cursor = connection.cursor(row_factory=tuple_row)
-            rows: list[TupleRow] = cursor.execute(NEWEST_KEYS, (self.partition,)).fetchall()
-        current, *previous = (bytes(secret) for (secret,) in rows)
-        return LeaseKeys(current, previous[0] if previous else None)
+            asked = (self.partition, purpose)
+            rows: list[TupleRow] = cursor.execute(NEWEST_KEYS, asked).fetchall()
+        return [bytes(secret) for (secret,) in rows]
 
     async def _read(self, read: Callable[[], R]) -> R:
         loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ TRACKING_TABLE = "tracking"
 APPEND_FUNCTION = "append_events_v1"
 OWNER_EPOCH_MISMATCH = "ST001"
 """SQLSTATE of an append whose owner epoch is not the partition's."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise it when `CREATE_SHARED` or what the recorders create changes."""
 _LOCK_CLASS = 0x53545254
 """First half of our advisory lock keys, so that they meet no one else's ("STRT")."""
@@ -38,8 +38,13 @@ CREATE_SHARED = (
         " partition text NOT NULL,"
         " key_number bigint NOT NULL,"
         " secret bytea NOT NULL,"
-        " made_time timestamptz NOT NULL DEFAULT now(),"
-        " PRIMARY KEY (partition, key_number))"
+        " made_time timestamptz NOT NULL DEFAULT now())"
+    ),
+    # The first version of the table held lease keys alone.
+    SQL(
+        "ALTER TABLE stretto.keys ADD COLUMN IF NOT EXISTS purpose text NOT NULL DEFAULT 'lease',"
+        " DROP CONSTRAINT IF EXISTS keys_pkey,"
+        " ADD PRIMARY KEY (partition, purpose, key_number)"
     ),
 )
 
@@ -54,21 +59,24 @@ RAISE_OWNER_EPOCH = SQL(
     "UPDATE stretto.partitions SET owner_epoch = owner_epoch + 1"
     " WHERE partition = %s RETURNING owner_epoch"
 )
+LEASE_PURPOSE = "lease"
+SEAL_PURPOSE = "seal"
 FIRST_KEY = SQL(
-    "INSERT INTO stretto.keys (partition, key_number, secret) VALUES (%s, 1, %s)"
+    "INSERT INTO stretto.keys (partition, purpose, key_number, secret) VALUES (%s, %s, 1, %s)"
     " ON CONFLICT DO NOTHING"
 )
 NEWEST_KEYS = SQL(
-    "SELECT secret FROM stretto.keys WHERE partition = %s ORDER BY key_number DESC LIMIT 2"
+    "SELECT secret FROM stretto.keys WHERE partition = %s AND purpose = %s"
+    " ORDER BY key_number DESC LIMIT 2"
 )
 # One statement: two rotations at once meet in the primary key, and one of them is refused.
 ROTATE_KEY = SQL(
     "WITH newest AS (SELECT max(key_number) AS number FROM stretto.keys"
-    "  WHERE partition = %(partition)s),"
+    "  WHERE partition = %(partition)s AND purpose = %(purpose)s),"
     " retired AS (DELETE FROM stretto.keys USING newest"
-    "  WHERE partition = %(partition)s AND key_number < newest.number)"
-    " INSERT INTO stretto.keys (partition, key_number, secret)"
-    " SELECT %(partition)s, number + 1, %(secret)s FROM newest"
+    "  WHERE partition = %(partition)s AND purpose = %(purpose)s AND key_number < newest.number)"
+    " INSERT INTO stretto.keys (partition, purpose, key_number, secret)"
+    " SELECT %(partition)s, %(purpose)s, number + 1, %(secret)s FROM newest"
 )
 LOCK_INITIALISATION = SQL("SELECT pg_advisory_xact_lock({}, 0)").format(Literal(_LOCK_CLASS))
 LOCK_PARTITION = SQL("SELECT pg_advisory_lock({}, hashtext(%s))").format(Literal(_LOCK_CLASS))

@@ -126,6 +126,12 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
     REASON_QUEUE_LIMIT: _Reason.ValueType  # 81
     """RESOURCE_EXHAUSTED: as many queues have settings as may."""
+    REASON_NOT_SEALED_YET: _Reason.ValueType  # 90
+    """FAILED_PRECONDITION: the event is the newest seal, which the next seal will cover."""
+    REASON_SEALING_STOPPED: _Reason.ValueType  # 91
+    """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
+    be read.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -236,4 +242,10 @@ REASON_REVISION_MISMATCH: Reason.ValueType  # 80
 """ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
 REASON_QUEUE_LIMIT: Reason.ValueType  # 81
 """RESOURCE_EXHAUSTED: as many queues have settings as may."""
+REASON_NOT_SEALED_YET: Reason.ValueType  # 90
+"""FAILED_PRECONDITION: the event is the newest seal, which the next seal will cover."""
+REASON_SEALING_STOPPED: Reason.ValueType  # 91
+"""FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
+be read.
+"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from stretto.common.v1 import lease_pb2 as _lease_pb2
+from stretto.eventlog.v1 import proof_pb2 as _proof_pb2
 from stretto.eventlog.v1 import recorded_event_pb2 as _recorded_event_pb2
+from stretto.eventlog.v1 import seal_pb2 as _seal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -359,3 +361,216 @@ class BrokenLink(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrokenLink: _TypeAlias = BrokenLink  # noqa: Y015
+
+@_typing.final
+class ExportRequest(_message.Message):
+    """Asks for a file of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Begin after the newest seal at or before this cursor; empty begins with the first event."""
+    namespace: _builtins.str
+    """The namespace whose events are given whole, of all others only hashes; empty = all are whole."""
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportRequest: _TypeAlias = ExportRequest  # noqa: Y015
+
+@_typing.final
+class ExportResponse(_message.Message):
+    """A part of the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """The next bytes of the file; empty in the first message only."""
+    event_count: _builtins.int
+    """Events in the file so far, those of other namespaces included."""
+    position: _builtins.int
+    """The position reached so far."""
+    @_builtins.property
+    def summary(self) -> Global___ExportSummary:
+        """In the first message: what the file is."""
+
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        event_count: _builtins.int = ...,
+        position: _builtins.int = ...,
+        summary: Global___ExportSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "event_count", b"event_count", "position", b"position", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class ExportSummary(_message.Message):
+    """What a file is going to hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    END_SEAL_FIELD_NUMBER: _builtins.int
+    END_SEAL_HASH_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    after_position: _builtins.int
+    """The file begins after this position; 0 = with the first event."""
+    end_seal_hash: _builtins.bytes
+    """The hash of that seal, 32 bytes."""
+    cursor: _builtins.str
+    """Where the next export goes on; opaque."""
+    @_builtins.property
+    def end_seal(self) -> _seal_pb2.LogSealed:
+        """The seal it ends with."""
+
+    def __init__(
+        self,
+        *,
+        after_position: _builtins.int = ...,
+        end_seal: _seal_pb2.LogSealed | None = ...,
+        end_seal_hash: _builtins.bytes = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_seal", b"end_seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "cursor", b"cursor", "end_seal", b"end_seal", "end_seal_hash", b"end_seal_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSummary: _TypeAlias = ExportSummary  # noqa: Y015
+
+@_typing.final
+class GetProofRequest(_message.Message):
+    """Asks for a proof, of an event named by its stream and version or by its position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """The event's stream; with `version`."""
+    version: _builtins.int
+    """The event's version, from 1."""
+    position: _builtins.int
+    """The event's position, from 1; without a stream."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        version: _builtins.int = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "stream", b"stream", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProofRequest: _TypeAlias = GetProofRequest  # noqa: Y015
+
+@_typing.final
+class GetProofResponse(_message.Message):
+    """A proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def proof(self) -> _proof_pb2.EventProof:
+        """What to check: a file of it begins with the 16 bytes "STRETTO-PROOF" 0x00 0x00 0x01."""
+
+    def __init__(
+        self,
+        *,
+        proof: _proof_pb2.EventProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProofResponse: _TypeAlias = GetProofResponse  # noqa: Y015
+
+@_typing.final
+class GetNewestSealRequest(_message.Message):
+    """Asks for the newest seal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNewestSealRequest: _TypeAlias = GetNewestSealRequest  # noqa: Y015
+
+@_typing.final
+class GetNewestSealResponse(_message.Message):
+    """The newest seal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_FIELD_NUMBER: _builtins.int
+    SEAL_HASH_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    UNSEALED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    STOP_MESSAGE_FIELD_NUMBER: _builtins.int
+    seal_hash: _builtins.bytes
+    """Its hash, 32 bytes."""
+    public_key: _builtins.bytes
+    """Ed25519 public key that signs the partition's seals, 32 bytes."""
+    unsealed_event_count: _builtins.int
+    """How many committed events are under no seal; seals count."""
+    stop_reason: _builtins.str
+    """Why nothing is sealed any more; empty while seals are written."""
+    stop_message: _builtins.str
+    """Where and why, for people."""
+    @_builtins.property
+    def seal(self) -> _seal_pb2.LogSealed:
+        """The seal; unset while there is none."""
+
+    def __init__(
+        self,
+        *,
+        seal: _seal_pb2.LogSealed | None = ...,
+        seal_hash: _builtins.bytes = ...,
+        public_key: _builtins.bytes = ...,
+        unsealed_event_count: _builtins.int = ...,
+        stop_reason: _builtins.str = ...,
+        stop_message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "seal", b"seal", "seal_hash", b"seal_hash", "stop_message", b"stop_message", "stop_reason", b"stop_reason", "unsealed_event_count", b"unsealed_event_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNewestSealResponse: _TypeAlias = GetNewestSealResponse  # noqa: Y015

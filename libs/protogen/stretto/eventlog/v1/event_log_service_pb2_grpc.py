@@ -57,6 +57,21 @@ class EventLogServiceStub:
                 request_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainRequest.SerializeToString,
                 response_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/stretto.eventlog.v1.EventLogService/Export',
+                request_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportRequest.SerializeToString,
+                response_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportResponse.FromString,
+                _registered_method=True)
+        self.GetProof = channel.unary_unary(
+                '/stretto.eventlog.v1.EventLogService/GetProof',
+                request_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofRequest.SerializeToString,
+                response_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofResponse.FromString,
+                _registered_method=True)
+        self.GetNewestSeal = channel.unary_unary(
+                '/stretto.eventlog.v1.EventLogService/GetNewestSeal',
+                request_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealRequest.SerializeToString,
+                response_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealResponse.FromString,
+                _registered_method=True)
 
 
 class EventLogServiceServicer:
@@ -122,6 +137,60 @@ class EventLogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """Streams a file that proves itself (`ExportFrame`): every event from a seal up to now. First seals
+        what is committed and not sealed yet, so that the file ends with a seal over all that was
+        committed when the call came in; only seals may lie behind it. What is committed meanwhile is in
+        the next export, which goes on from this one's cursor.
+
+        Idempotency: repeat freely. Two calls give different bytes (time and signature); without an event
+        in between both end with the same seal.
+
+        Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
+        OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
+        this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+        be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
+        many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
+        is none.
+
+        Limits: 4 exports a kernel at once; 1 MiB a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProof(self, request, context):
+        """Returns an event with the proof that it lies under a seal. An event that is committed and not
+        sealed yet is sealed first; but a seal itself is covered by the seal after it, which is made when
+        there is something else to seal.
+
+        Idempotency: repeat freely: the proof of an event is the same for ever.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
+        stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
+        has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
+        after RetryInfo.
+
+        Limits: reads the events under one seal, at most 100,000.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetNewestSeal(self, request, context):
+        """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
+        elsewhere can prove later that nothing it covers was changed.
+
+        Idempotency: a read; repeat freely. Seals nothing.
+
+        Codes: UNAVAILABLE: retry after RetryInfo.
+
+        Limits: none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventLogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +213,21 @@ def add_EventLogServiceServicer_to_server(servicer, server):
                     servicer.VerifyChain,
                     request_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainRequest.FromString,
                     response_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportRequest.FromString,
+                    response_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportResponse.SerializeToString,
+            ),
+            'GetProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProof,
+                    request_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofRequest.FromString,
+                    response_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofResponse.SerializeToString,
+            ),
+            'GetNewestSeal': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNewestSeal,
+                    request_deserializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealRequest.FromString,
+                    response_serializer=stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -257,6 +341,87 @@ class EventLogService:
             '/stretto.eventlog.v1.EventLogService/VerifyChain',
             stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainRequest.SerializeToString,
             stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.VerifyChainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/stretto.eventlog.v1.EventLogService/Export',
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportRequest.SerializeToString,
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.eventlog.v1.EventLogService/GetProof',
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofRequest.SerializeToString,
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNewestSeal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.eventlog.v1.EventLogService/GetNewestSeal',
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealRequest.SerializeToString,
+            stretto_dot_eventlog_dot_v1_dot_event__log__service__pb2.GetNewestSealResponse.FromString,
             options,
             channel_credentials,
             insecure,

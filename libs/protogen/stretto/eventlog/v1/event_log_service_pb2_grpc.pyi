@@ -77,6 +77,48 @@ class EventLogServiceStub:
 
     Limits: runs at the speed of the log; give a deadline.
     """
+    Export: _grpc.UnaryStreamMultiCallable[_event_log_service_pb2.ExportRequest, _event_log_service_pb2.ExportResponse]
+    """Streams a file that proves itself (`ExportFrame`): every event from a seal up to now. First seals
+    what is committed and not sealed yet, so that the file ends with a seal over all that was
+    committed when the call came in; only seals may lie behind it. What is committed meanwhile is in
+    the next export, which goes on from this one's cursor.
+
+    Idempotency: repeat freely. Two calls give different bytes (time and signature); without an event
+    in between both end with the same seal.
+
+    Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
+    OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
+    this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+    be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
+    many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
+    is none.
+
+    Limits: 4 exports a kernel at once; 1 MiB a message.
+    """
+    GetProof: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.GetProofRequest, _event_log_service_pb2.GetProofResponse]
+    """Returns an event with the proof that it lies under a seal. An event that is committed and not
+    sealed yet is sealed first; but a seal itself is covered by the seal after it, which is made when
+    there is something else to seal.
+
+    Idempotency: repeat freely: the proof of an event is the same for ever.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
+    stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
+    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
+    after RetryInfo.
+
+    Limits: reads the events under one seal, at most 100,000.
+    """
+    GetNewestSeal: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.GetNewestSealRequest, _event_log_service_pb2.GetNewestSealResponse]
+    """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
+    elsewhere can prove later that nothing it covers was changed.
+
+    Idempotency: a read; repeat freely. Seals nothing.
+
+    Codes: UNAVAILABLE: retry after RetryInfo.
+
+    Limits: none.
+    """
 
 @_typing.type_check_only
 class EventLogServiceAsyncStub(EventLogServiceStub):
@@ -126,6 +168,48 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     after RetryInfo. A broken chain is data in the answer, not an error of the call.
 
     Limits: runs at the speed of the log; give a deadline.
+    """
+    Export: _aio.UnaryStreamMultiCallable[_event_log_service_pb2.ExportRequest, _event_log_service_pb2.ExportResponse]  # type: ignore[assignment]
+    """Streams a file that proves itself (`ExportFrame`): every event from a seal up to now. First seals
+    what is committed and not sealed yet, so that the file ends with a seal over all that was
+    committed when the call came in; only seals may lie behind it. What is committed meanwhile is in
+    the next export, which goes on from this one's cursor.
+
+    Idempotency: repeat freely. Two calls give different bytes (time and signature); without an event
+    in between both end with the same seal.
+
+    Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
+    OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
+    this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+    be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
+    many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
+    is none.
+
+    Limits: 4 exports a kernel at once; 1 MiB a message.
+    """
+    GetProof: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.GetProofRequest, _event_log_service_pb2.GetProofResponse]  # type: ignore[assignment]
+    """Returns an event with the proof that it lies under a seal. An event that is committed and not
+    sealed yet is sealed first; but a seal itself is covered by the seal after it, which is made when
+    there is something else to seal.
+
+    Idempotency: repeat freely: the proof of an event is the same for ever.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
+    stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
+    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
+    after RetryInfo.
+
+    Limits: reads the events under one seal, at most 100,000.
+    """
+    GetNewestSeal: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.GetNewestSealRequest, _event_log_service_pb2.GetNewestSealResponse]  # type: ignore[assignment]
+    """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
+    elsewhere can prove later that nothing it covers was changed.
+
+    Idempotency: a read; repeat freely. Seals nothing.
+
+    Codes: UNAVAILABLE: retry after RetryInfo.
+
+    Limits: none.
     """
 
 class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,6 +281,66 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         after RetryInfo. A broken chain is data in the answer, not an error of the call.
 
         Limits: runs at the speed of the log; give a deadline.
+        """
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _event_log_service_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_log_service_pb2.ExportResponse], _abc.AsyncIterator[_event_log_service_pb2.ExportResponse]]:
+        """Streams a file that proves itself (`ExportFrame`): every event from a seal up to now. First seals
+        what is committed and not sealed yet, so that the file ends with a seal over all that was
+        committed when the call came in; only seals may lie behind it. What is committed meanwhile is in
+        the next export, which goes on from this one's cursor.
+
+        Idempotency: repeat freely. Two calls give different bytes (time and signature); without an event
+        in between both end with the same seal.
+
+        Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
+        OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
+        this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+        be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
+        many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
+        is none.
+
+        Limits: 4 exports a kernel at once; 1 MiB a message.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProof(
+        self,
+        request: _event_log_service_pb2.GetProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_service_pb2.GetProofResponse, _abc.Awaitable[_event_log_service_pb2.GetProofResponse]]:
+        """Returns an event with the proof that it lies under a seal. An event that is committed and not
+        sealed yet is sealed first; but a seal itself is covered by the seal after it, which is made when
+        there is something else to seal.
+
+        Idempotency: repeat freely: the proof of an event is the same for ever.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
+        stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
+        has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
+        after RetryInfo.
+
+        Limits: reads the events under one seal, at most 100,000.
+        """
+
+    @_abc_1.abstractmethod
+    def GetNewestSeal(
+        self,
+        request: _event_log_service_pb2.GetNewestSealRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_log_service_pb2.GetNewestSealResponse, _abc.Awaitable[_event_log_service_pb2.GetNewestSealResponse]]:
+        """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
+        elsewhere can prove later that nothing it covers was changed.
+
+        Idempotency: a read; repeat freely. Seals nothing.
+
+        Codes: UNAVAILABLE: retry after RetryInfo.
+
+        Limits: none.
         """
 
 def add_EventLogServiceServicer_to_server(servicer: EventLogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
