@@ -153,19 +153,20 @@ def _method(function: FunctionType, imports: Imports) -> str:
     definition = _definition(function)
     assert definition.returns is not None, function
     answer = ast.unparse(definition.returns)
-    call = f"self._client.{definition.name}({_passed(definition.args)})"
+    method, passed = f"self._client.{definition.name}", _passed(definition.args)
+    work = ", ".join(filter(None, (method, passed)))
     names = [each.arg for each in (*definition.args.args, *definition.args.kwonlyargs)]
     callbacks = [name for name in names if name.startswith("on_")]
     if inspect.isasyncgenfunction(function):
         item = re.sub(r"^AsyncGenerator\[(.*), None\]$", r"\1", answer)
         definition.returns = ast.parse(f"Generator[{item}, None, None]", mode="eval").body
-        body = f"return self._loop.stream({call})"
+        body = f"return self._loop.stream({work})"
     elif callbacks:
         (callback,) = callbacks
-        body = f"return self._loop.call_back({callback}, lambda {callback}: {call})"
+        body = f"return self._loop.call_back({callback}, lambda {callback}: {method}({passed}))"
     else:
         assert inspect.iscoroutinefunction(function), f"{function} is neither call nor stream"
-        body = f"return self._loop.call({call})"
+        body = f"return self._loop.call({work})"
         if answer == "None":
             body = body.removeprefix("return ")
     imports.add_names_of(definition, inspect.getmodule(function))
@@ -182,6 +183,8 @@ def _method(function: FunctionType, imports: Imports) -> str:
 
 def _passed(arguments: ast.arguments) -> str:
     positional = [each.arg for each in arguments.args[1:]]
+    if arguments.vararg is not None:
+        positional.append(f"*{arguments.vararg.arg}")
     return ", ".join([*positional, *(f"{each.arg}={each.arg}" for each in arguments.kwonlyargs)])
 
 

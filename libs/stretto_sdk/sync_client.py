@@ -95,9 +95,13 @@ class SyncClient:
         Raises InvalidArgument (every mistake named), AlreadyExists (that id, another request).
         """
         return self._loop.call(
-            self._client.start(
-                plan, input=input, name=name, labels=labels, request_id=request_id, wait=wait
-            )
+            self._client.start,
+            plan,
+            input=input,
+            name=name,
+            labels=labels,
+            request_id=request_id,
+            wait=wait,
         )
 
     def run(
@@ -114,7 +118,7 @@ class SyncClient:
 
         Raises what `start` and `result` raise.
         """
-        return self._loop.call(self._client.run(plan, input=input, name=name, labels=labels))
+        return self._loop.call(self._client.run, plan, input=input, name=name, labels=labels)
 
     def validate(self, plan: AnyPlan) -> None:
         """Have the kernel check a plan without starting it.
@@ -123,7 +127,7 @@ class SyncClient:
 
         Raises InvalidArgument with every mistake in it.
         """
-        self._loop.call(self._client.validate(plan))
+        self._loop.call(self._client.validate, plan)
 
     def result(self, run: AnyRun, *, timeout: timedelta | None = None) -> object:
         """Wait until the run ends and return its output.
@@ -133,7 +137,7 @@ class SyncClient:
         Raises RunFailed, RunCancelled or RunKilled when it ended otherwise; DeadlineExceeded when
         `timeout` passed first (the run goes on; ask again); NotFound.
         """
-        return self._loop.call(self._client.result(run, timeout=timeout))
+        return self._loop.call(self._client.result, run, timeout=timeout)
 
     def wait(
         self,
@@ -165,7 +169,7 @@ class SyncClient:
         tasks: also give the tasks changed since the step before (all of them first, or those
         changed after `after_version`). Goes on by itself after a broken connection.
         """
-        return self._loop.stream(self._client.watch(run, tasks=tasks, after_version=after_version))
+        return self._loop.stream(self._client.watch, run, tasks=tasks, after_version=after_version)
 
     def get(self, run: AnyRun) -> Run:
         """Read one run as of its newest event.
@@ -174,7 +178,7 @@ class SyncClient:
 
         Raises NotFound.
         """
-        return self._loop.call(self._client.get(run))
+        return self._loop.call(self._client.get, run)
 
     def tasks(self, run: AnyRun) -> Sequence[Task]:
         """Read all tasks of a run, in the order they came to be.
@@ -183,7 +187,7 @@ class SyncClient:
 
         Raises NotFound.
         """
-        return self._loop.call(self._client.tasks(run))
+        return self._loop.call(self._client.tasks, run)
 
     def list(
         self, filter: str = "", *, after: Position | None = None
@@ -196,7 +200,7 @@ class SyncClient:
         after: only answer once the view holds that position (`run.position` of your own write).
         Raises InvalidArgument for a filter it cannot read.
         """
-        return self._loop.stream(self._client.list(filter, after=after))
+        return self._loop.stream(self._client.list, filter, after=after)
 
     def cancel(self, run: AnyRun, *, reason: str = "", grace: Span | None = None) -> Run:
         """Ask a run to stop: attempts get the signal, then clean-up tasks run; it ends CANCELLED.
@@ -206,7 +210,7 @@ class SyncClient:
         Returns when that is recorded; `wait` for the end. Raises NotFound, FailedPrecondition
         (RUN_CLOSED: it ended otherwise).
         """
-        return self._loop.call(self._client.cancel(run, reason=reason, grace=grace))
+        return self._loop.call(self._client.cancel, run, reason=reason, grace=grace)
 
     def kill(self, run: AnyRun, *, reason: str = "") -> Run:
         """End a run at once: no clean-up, late results are refused; it is KILLED on return.
@@ -215,7 +219,7 @@ class SyncClient:
 
         Raises NotFound, FailedPrecondition (RUN_CLOSED: it ended otherwise).
         """
-        return self._loop.call(self._client.kill(run, reason=reason))
+        return self._loop.call(self._client.kill, run, reason=reason)
 
     def retry(self, run: AnyRun, *, tasks: Sequence[str] = ()) -> Run:
         """Re-open a run that ended without success; what succeeded stays, clean-up runs again.
@@ -225,7 +229,7 @@ class SyncClient:
         tasks: only these of the failed and cancelled ones, and what was skipped or waited for them.
         Raises NotFound, FailedPrecondition (RUN_NOT_ENDED, NOTHING_TO_RETRY, TASK_NOT_RETRIABLE).
         """
-        return self._loop.call(self._client.retry(run, tasks=tasks))
+        return self._loop.call(self._client.retry, run, tasks=tasks)
 
     def pause(self, run: AnyRun, *, hold: str = "", reason: str = "") -> Run:
         """Put a hold on a run: nothing new is leased until `resume` lifts it; attempts go on.
@@ -234,7 +238,7 @@ class SyncClient:
 
         hold: which one, "operator" by default; holds nest. Raises NotFound, FailedPrecondition.
         """
-        return self._loop.call(self._client.pause(run, hold=hold, reason=reason))
+        return self._loop.call(self._client.pause, run, hold=hold, reason=reason)
 
     def resume(self, run: AnyRun, *, hold: str = "") -> Run:
         """Lift a hold that `pause` placed; lifting one that is not there changes nothing.
@@ -243,7 +247,7 @@ class SyncClient:
 
         Raises NotFound, FailedPrecondition.
         """
-        return self._loop.call(self._client.resume(run, hold=hold))
+        return self._loop.call(self._client.resume, run, hold=hold)
 
     def add_tasks(
         self, run: AnyRun, tasks: Plan | Sequence[Mapping[str, object]], *, sealed: bool
@@ -257,7 +261,7 @@ class SyncClient:
         Raises InvalidArgument, AlreadyExists (a task of that name with another spec),
         FailedPrecondition (RUN_CLOSED, PLAN_SEALED), Exhausted (TASK_LIMIT).
         """
-        return self._loop.call(self._client.add_tasks(run, tasks, sealed=sealed))
+        return self._loop.call(self._client.add_tasks, run, tasks, sealed=sealed)
 
     def events(
         self,
@@ -277,7 +281,7 @@ class SyncClient:
         (a cursor that is not ours).
         """
         return self._loop.stream(
-            self._client.events(run, follow=follow, cursor=cursor, after_version=after_version)
+            self._client.events, run, follow=follow, cursor=cursor, after_version=after_version
         )
 
     def logs(
@@ -300,7 +304,7 @@ class SyncClient:
         InvalidArgument.
         """
         return self._loop.stream(
-            self._client.logs(run, task, attempt=attempt, follow=follow, tail=tail, cursor=cursor)
+            self._client.logs, run, task, attempt=attempt, follow=follow, tail=tail, cursor=cursor
         )
 
     def verify(self, run: AnyRun | None = None) -> ChainCheck:
@@ -310,7 +314,7 @@ class SyncClient:
 
         Raises NotFound. A broken chain is an answer, not an error.
         """
-        return self._loop.call(self._client.verify(run))
+        return self._loop.call(self._client.verify, run)
 
     def workers(self, *, connected_only: bool = False) -> Sequence[KnownWorker]:
         """Read the workers in the order of their ids: connected, and lost in the last hour.
@@ -319,14 +323,14 @@ class SyncClient:
 
         What is live is memory of the kernel: after its restart a worker appears when it is back.
         """
-        return self._loop.call(self._client.workers(connected_only=connected_only))
+        return self._loop.call(self._client.workers, connected_only=connected_only)
 
     def worker(self, worker_id: str) -> KnownWorker:
         """Read one worker, with what it holds. Raises NotFound.
 
         >>> print((client.worker("build-1")).leases)
         """
-        return self._loop.call(self._client.worker(worker_id))
+        return self._loop.call(self._client.worker, worker_id)
 
     def drain_worker(self, worker_id: str, *, reason: str = "") -> KnownWorker:
         """Ask a worker's process to finish what it holds and to end; nothing more is leased to it.
@@ -335,21 +339,21 @@ class SyncClient:
 
         Safe to repeat. Raises NotFound, FailedPrecondition (WORKER_NOT_CONNECTED).
         """
-        return self._loop.call(self._client.drain_worker(worker_id, reason=reason))
+        return self._loop.call(self._client.drain_worker, worker_id, reason=reason)
 
     def queues(self) -> Sequence[Queue]:
         """Read the queues by name: those that tasks in work, workers or settings name.
 
         >>> full = [one.queue for one in client.queues() if one.ready_task_count > 1_000]
         """
-        return self._loop.call(self._client.queues())
+        return self._loop.call(self._client.queues)
 
     def queue(self, queue: str) -> Queue:
         """Read one queue. Raises NotFound when nothing names it.
 
         >>> print((client.queue("gpu")).running_task_count)
         """
-        return self._loop.call(self._client.queue(queue))
+        return self._loop.call(self._client.queue, queue)
 
     def update_queue(
         self,
@@ -369,15 +373,14 @@ class SyncClient:
         None lifts a limit. rate: leases a second. burst: 0: a second's. etag: else it is refused.
         """
         return self._loop.call(
-            self._client.update_queue(
-                queue,
-                concurrency_limit=concurrency_limit,
-                rate=rate,
-                burst=burst,
-                paused=paused,
-                reason=reason,
-                etag=etag,
-            )
+            self._client.update_queue,
+            queue,
+            concurrency_limit=concurrency_limit,
+            rate=rate,
+            burst=burst,
+            paused=paused,
+            reason=reason,
+            etag=etag,
         )
 
     def fetch(self, value: object) -> object:
@@ -388,7 +391,7 @@ class SyncClient:
 
         Raises NotFound, InvalidArgument (INPUT_TOO_LARGE: more than 256 MiB; use `read_blob`).
         """
-        return self._loop.call(self._client.fetch(value))
+        return self._loop.call(self._client.fetch, value)
 
     def read_blob(self, sha256: str) -> Generator[bytes, None, None]:
         """Yield the bytes of a blob or an artifact, named by its digest in hexadecimal, in parts.
@@ -398,14 +401,14 @@ class SyncClient:
 
         Raises NotFound, InvalidArgument (that is no digest).
         """
-        return self._loop.stream(self._client.read_blob(sha256))
+        return self._loop.stream(self._client.read_blob, sha256)
 
     def views(self) -> Views:
         """Read how the views of the log stand.
 
         >>> stopped = [view.name for view in (client.views()).views if view.stop_reason]
         """
-        return self._loop.call(self._client.views())
+        return self._loop.call(self._client.views)
 
     def rebuild_views(self, *views: str) -> Generator[FreshFold, None, None]:
         """Make views again from the log beside the live ones, and yield how far it is to its end.
@@ -416,11 +419,11 @@ class SyncClient:
         None named: all. It goes on when nobody listens; asked again, the same one is told of.
         Raises NotFound (metadata `nearest`), FailedPrecondition (REBUILD_RUNS).
         """
-        return self._loop.stream(self._client.rebuild_views())
+        return self._loop.stream(self._client.rebuild_views, *views)
 
     def compare_views(self, *views: str) -> Generator[FreshFold, None, None]:
         """Prove that live views are what the log makes, and yield how far it is to its end.
 
         As `rebuild_views`, and nothing is put in place of anything.
         """
-        return self._loop.stream(self._client.compare_views())
+        return self._loop.stream(self._client.compare_views, *views)

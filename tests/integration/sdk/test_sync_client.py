@@ -87,6 +87,8 @@ async def test_runs_are_started_followed_and_read_without_a_loop(kernel: Served)
             assert client.verify(run).whole
             with pytest.raises(NotFound):
                 client.get("p0-" + "0" * 32)
+            with pytest.raises(NotFound):
+                next(client.rebuild_views("no-such-view"))
             followed = client.events(follow=True)
             assert next(followed).type.endswith("RunStarted")
             followed.close()

@@ -221,6 +221,16 @@ async def test_what_cannot_be_run_fails_for_good(
     assert says in message
 
 
+async def test_a_program_that_is_nowhere_is_not_a_matter_of_permission(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A directory of PATH that this account may not enter, say; here one of the program's name."""
+    (tmp_path / "no-such-program-here").mkdir()
+    path = f"{tmp_path}:{environment()['PATH']}"
+    ending = await bench.run({"argv": ["no-such-program-here"], "env": {"PATH": path}})
+    assert failure(ending)[2] == "no-such-program-here: No such file or directory"
+
+
 @pytest.mark.parametrize(
     ("code", "codes", "retryable"),
     [

@@ -8,8 +8,10 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
+from stretto_sdk import loop_runner
 from stretto_sdk.loop_thread import READ_AHEAD_COUNT, LoopThread
 
 WAIT_S = 20.0
@@ -69,52 +71,52 @@ def test_a_call_returns_or_raises_what_its_work_does(thread: LoopThread) -> None
     async def fail() -> None:
         raise KeyError("k")
 
-    assert thread.call(answer(7)) == 7
+    assert thread.call(answer, 7) == 7
     with pytest.raises(KeyError):
-        thread.call(fail())
+        thread.call(fail)
 
 
 def test_it_serves_many_threads_at_once(thread: LoopThread) -> None:
     with ThreadPoolExecutor(8) as pool:
-        assert sorted(pool.map(lambda n: thread.call(answer(n)), range(200))) == list(range(200))
+        assert sorted(pool.map(lambda n: thread.call(answer, n), range(200))) == list(range(200))
 
 
 async def test_it_is_called_from_within_a_running_loop(thread: LoopThread) -> None:
-    assert thread.call(answer(1)) == 1
+    assert thread.call(answer, 1) == 1
 
 
 def test_a_call_from_its_own_loop_is_refused_instead_of_waiting_for_itself(
     thread: LoopThread,
 ) -> None:
     async def call_again() -> None:
-        thread.call(answer(1))
+        thread.call(answer, 1)
 
     with pytest.raises(RuntimeError, match="its own event loop"):
-        thread.call(call_again())
+        thread.call(call_again)
 
 
 def test_a_closed_one_says_so_and_closing_again_is_harmless(
     thread: LoopThread, closed: Closed
 ) -> None:
-    thread.call(answer(1))
+    thread.call(answer, 1)
     thread.close()
     thread.close()
     assert closed.count == 1
     with pytest.raises(RuntimeError, match="is closed"):
-        thread.call(answer(1))
+        thread.call(answer, 1)
     with pytest.raises(RuntimeError, match="is closed"):
-        next(thread.stream(Endless().items()))
+        next(thread.stream(Endless().items))
 
 
 def test_closing_ends_what_waits_in_other_threads(thread: LoopThread) -> None:
     call, stream = Endless(), Endless()
 
     def read() -> list[int]:
-        return list(thread.stream(stream.items()))
+        return list(thread.stream(stream.items))
 
     with ThreadPoolExecutor(2) as pool:
         waiting: list[Future[object]] = [
-            pool.submit(lambda: thread.call(call())),
+            pool.submit(lambda: thread.call(call)),
             pool.submit(read),
         ]
         assert call.begun.wait(WAIT_S) and stream.begun.wait(WAIT_S)
@@ -125,6 +127,26 @@ def test_closing_ends_what_waits_in_other_threads(thread: LoopThread) -> None:
     assert call.ended.is_set() and stream.ended.is_set()
 
 
+def test_work_that_does_not_heed_its_end_keeps_no_caller(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    async def deaf() -> None:
+        while True:
+            begun.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    monkeypatch.setattr(loop_runner, "CANCEL_S", 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: thread.call(deaf))
+        assert begun.wait(WAIT_S)
+        thread.close()
+        with pytest.raises(RuntimeError, match="was closed during"):
+            waiting.result(WAIT_S)
+
+
 def test_a_stream_is_read_to_its_end_in_order_however_long(thread: LoopThread) -> None:
     ahead = [0]
 
@@ -133,12 +155,12 @@ def test_a_stream_is_read_to_its_end_in_order_however_long(thread: LoopThread) -
             ahead[0] = number
             yield number
 
-    numbers = thread.stream(count(1_000))
+    numbers = thread.stream(count, 1_000)
     assert next(numbers) == 0
-    thread.call(answer(1))
+    thread.call(answer, 1)
     assert ahead[0] <= READ_AHEAD_COUNT + 1
     assert list(numbers) == list(range(1, 1_000))
-    assert list(thread.stream(count(0))) == []
+    assert list(thread.stream(count, 0)) == []
 
 
 def test_a_stream_raises_what_its_source_raises_after_what_it_gave(thread: LoopThread) -> None:
@@ -146,7 +168,7 @@ def test_a_stream_raises_what_its_source_raises_after_what_it_gave(thread: LoopT
         yield 1
         raise KeyError("k")
 
-    numbers = thread.stream(break_off())
+    numbers = thread.stream(break_off)
     assert next(numbers) == 1
     with pytest.raises(KeyError):
         next(numbers)
@@ -155,7 +177,7 @@ def test_a_stream_raises_what_its_source_raises_after_what_it_gave(thread: LoopT
 @pytest.mark.parametrize("leave", ["close", "collect"])
 def test_a_stream_left_early_has_closed_its_source(thread: LoopThread, leave: str) -> None:
     endless = Endless()
-    numbers = thread.stream(endless.items())
+    numbers = thread.stream(endless.items)
     assert next(numbers) == 1
     if leave == "close":
         numbers.close()
@@ -175,7 +197,7 @@ def test_a_callback_runs_in_the_callers_thread_and_may_call(thread: LoopThread) 
         return "told"
 
     def hear(number: int) -> None:
-        heard.append((number, threading.current_thread().name, thread.call(answer(number))))
+        heard.append((number, threading.current_thread().name, thread.call(answer, number)))
 
     assert thread.call_back(hear, tell) == "told"
     here = threading.current_thread().name
@@ -200,61 +222,18 @@ def test_what_a_callback_raises_ends_the_work(thread: LoopThread) -> None:
 
 def test_one_that_nobody_closes_ends_when_it_is_collected(closed: Closed) -> None:
     thread = LoopThread("forgotten", last=closed)
-    thread.call(answer(1))
+    thread.call(answer, 1)
     del thread
     gc.collect()
     assert closed.count == 1
     assert "forgotten" not in names_of_threads()
 
 
-def test_ctrl_c_ends_what_the_call_began(
-    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, ended = threading.Event(), threading.Event()
-
-    async def waiting() -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    def interrupted(_: object) -> None:
-        assert begun.wait(10)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        thread.call(answer(1))
-        patched.setattr(Future, "result", interrupted)
-        thread.call(waiting())
-    assert ended.is_set()
-
-
-def test_a_forked_child_does_not_wait_for_a_lock_that_nobody_can_release(
-    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    thread.call(answer(1))
-    told: list[str] = []
-
-    def child() -> None:
-        with pytest.raises(RuntimeError, match="before a fork"):
-            thread.call(answer(1))
-        thread.close()
-        told.append("both")
-
-    with monkeypatch.context() as patched, thread._lock:
-        patched.setattr(os, "getpid", lambda: -1)
-        calling = threading.Thread(target=child, daemon=True)
-        calling.start()
-        calling.join(10)
-        assert told == ["both"]
-
-
 def test_a_forked_child_is_told_to_make_its_own(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    thread.call(answer(1))
+    thread.call(answer, 1)
     with monkeypatch.context() as patched:
         patched.setattr(os, "getpid", lambda: -1)
         with pytest.raises(RuntimeError, match="before a fork"):
-            thread.call(answer(1))
+            thread.call(answer, 1)

@@ -19,6 +19,7 @@ the reaper itself is killed, the kernel kills the first process of each group.
 """
 
 import ctypes
+import errno
 import json
 import os
 import select
@@ -140,13 +141,24 @@ def _become(command: dict[str, Any], standard: list[int], go_read: int, failed_w
         os.execvpe(command["argv"][0], command["argv"], command["env"])
     except OSError as error:
         where = command["cwd"] if error.filename == command["cwd"] else command["argv"][0]
-        failure = {"errno": error.errno, "text": f"{where[:1_000]}: {error.strerror}"}
+        code = errno.ENOENT if _was_found_nowhere(error, command) else error.errno
+        failure = {"errno": code, "text": f"{where[:1_000]}: {os.strerror(code or 0)}"}
         os.write(failed_write, json.dumps(failure).encode())
     except ValueError as error:
         failure = {"errno": 22, "text": str(error)}
         os.write(failed_write, json.dumps(failure).encode())
     finally:
         os._exit(127)
+
+
+def _was_found_nowhere(error: OSError, command: dict[str, Any]) -> bool:
+    """Whether it was only refused a look into a directory of PATH, or met one of that name."""
+    program = command["argv"][0]
+    if error.errno != errno.EACCES or error.filename == command["cwd"] or "/" in program:
+        return False
+    # Unlike Path.is_file, these say no where one may not look.
+    places = [f"{each}/{program}" for each in os.get_exec_path(command["env"])]
+    return not any(os.access(each, os.F_OK) and not Path(each).is_dir() for each in places)
 
 
 def _collect(worker: socket.socket, groups: dict[int, int]) -> None:
