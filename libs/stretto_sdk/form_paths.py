@@ -6,6 +6,8 @@ import re
 
 from stretto_sdk.plan_files.places import step_text
 
+_SOURCE = re.compile(r"\.(run_input|task_output|subtree_outputs|board_entry|literal\.json)\b")
+
 
 def form_path(contract_path: str) -> str:
     """Return the path in this form of a field that the kernel names by its path in the contract.
@@ -14,5 +16,5 @@ def form_path(contract_path: str) -> str:
     """
     path = contract_path.removeprefix("task_graph.").replace("_json", "", 1)
     path = re.sub(r"\['([^'\\]*)'\]", lambda key: step_text(key[1]), path)
-    path = re.sub(r"\.(run_input|task_output|subtree_outputs|literal\.json)\b", "", path)
+    path = _SOURCE.sub("", path)
     return re.sub(r"dependencies\[([0-9]+)\](\.task$)?", r"after[\1]", path)

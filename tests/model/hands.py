@@ -20,10 +20,11 @@ from stretto_kernel.domain.run.task import Succeeded
 
 from tests.model.oracle import LogOracle, check_fold, check_state
 from tests.model.plans import random_graph, random_task
-from tests.model.runs import Story, task
+from tests.model.runs import Story, entry, holder, task
 
 DRIVEN_STEPS_MAX = 900
 RETRIES_MAX = 2
+BOARD_KEYS = ("context/goal", "progress/percent", "result/answer")
 REPEATABLE = (cmd.Requested, cmd.Complete, cmd.Fail, cmd.CancelAttempt, cmd.TimerFired)
 
 
@@ -70,6 +71,8 @@ class Hands:
         ("cancel", 0.3),
         ("kill", 0.1),
         ("retry", 1),
+        ("put", 2),
+        ("delete", 0.5),
         ("wait", 3),
         ("fire", 4),
     )
@@ -216,6 +219,24 @@ class Hands:
         names = [name for name in self.story.state.tasks if random.random() < 0.3]
         some = names if random.random() < 0.4 else []
         self.story.retry(*some, step_count=random.choice([1, 3, 1_000]))
+
+    def _put(self, random: Random) -> None:
+        name = self._leased_task(random)
+        key = random.choice(BOARD_KEYS)
+        scoped = f"{name}:{key}" if random.random() < 0.8 else key
+        writer = holder(name, self._epoch(name, random)) if random.random() < 0.7 else None
+        self.story.put(entry(scoped, expected=self._expected(scoped, random)), writer=writer)
+
+    def _delete(self, random: Random) -> None:
+        board = self.story.state.board
+        keys = [*BOARD_KEYS, *(board.entries if board else ())]
+        key = random.choice(keys)
+        self.story.delete(key, expected=self._expected(key, random))
+
+    def _expected(self, key: str, random: Random) -> int | None:
+        board = self.story.state.board
+        current = board.entries.get(key) if board else None
+        return random.choice([None, 0, 0 if current is None else current.revision])
 
     def _wait(self, random: Random) -> None:
         self._arm()

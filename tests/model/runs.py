@@ -5,6 +5,7 @@ Time stands still unless a test moves it; every event a command makes is applied
 
 from __future__ import annotations
 
+from stretto.blackboard.v1.blackboard_pb2 import WRITER_KIND_OPERATOR, Writer
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2 as ev
@@ -17,6 +18,7 @@ from stretto_kernel.domain.run import commands as cmd
 
 RUN_ID = RunId("p0-000000000000" + "0" * 20)
 NAMESPACE = Namespace("default")
+OPERATOR = Writer(kind=WRITER_KIND_OPERATOR, name="anna")
 T0 = 1_000 * NS_PER_S
 SECOND = NS_PER_S
 
@@ -227,6 +229,45 @@ class Story:
             )
         )
 
+    def put(
+        self,
+        *writes: cmd.EntryWrite,
+        writer: cmd.LeaseHolder | Writer | None = None,
+        request: tuple[RequestId, bytes] | None = None,
+    ) -> tuple[RunEvent, ...]:
+        """Write entries, as an operator unless somebody else is named."""
+        request_id, digest = request or self.request()
+        return self.do(
+            cmd.PutEntries(
+                now_ns=self.now_ns,
+                request_id=request_id,
+                request_digest=digest,
+                writer=writer or OPERATOR,
+                writes=writes,
+            )
+        )
+
+    def delete(
+        self,
+        *keys: str,
+        expected: int | None = None,
+        writer: cmd.LeaseHolder | Writer | None = None,
+        request: tuple[RequestId, bytes] | None = None,
+    ) -> tuple[RunEvent, ...]:
+        """Delete entries, as an operator unless somebody else is named."""
+        request_id, digest = request or self.request()
+        return self.do(
+            cmd.DeleteEntries(
+                now_ns=self.now_ns,
+                request_id=request_id,
+                request_digest=digest,
+                writer=writer or OPERATOR,
+                deletions=tuple(
+                    cmd.EntryChange(key=key, expected_revision=expected) for key in keys
+                ),
+            )
+        )
+
     def fire(self, timer: cmd.Timer) -> tuple[RunEvent, ...]:
         return self.do(cmd.TimerFired(now_ns=self.now_ns, timer=timer))
 
@@ -235,6 +276,16 @@ class Story:
         if given is not None or TaskName(task) not in self.state.tasks:
             return given or 1
         return self.state.tasks[TaskName(task)].epoch
+
+
+def entry(key: str, value: str = "1", *, expected: int | None = None) -> cmd.EntryWrite:
+    """Return an entry to write: JSON text under a key."""
+    return cmd.EntryWrite(key=key, expected_revision=expected, value=Payload(json=value))
+
+
+def holder(name: str, epoch: int) -> cmd.LeaseHolder:
+    """Return the holder of a task's lease."""
+    return cmd.LeaseHolder(TaskName(name), epoch)
 
 
 def fold(log: list[Recorded[RunEvent]]) -> RunState:

@@ -433,7 +433,7 @@ def test_touched_names_what_changed_and_run_wide_facts_name_no_task() -> None:
 def test_a_run_remembers_so_many_requests_and_refuses_more_until_the_oldest_is_a_day_old() -> None:
     story = started(task("a"))
     known = story.state.requests
-    known.update((RequestId(str(count)), (b"", story.now_ns)) for count in range(REQUESTS_MAX))
+    known.update((RequestId(str(count)), (b"", story.now_ns, 1)) for count in range(REQUESTS_MAX))
     with pytest.raises(RequestIdLimit):
         story.hold("one more")
     story.now_ns += REQUEST_KEPT_NS + 1

@@ -10,6 +10,7 @@ from stretto.common.v1.permission_pb2 import (
     PERMISSION_READ,
     PERMISSION_START,
     PERMISSION_WORK,
+    PERMISSION_WRITE_BOARD,
     Permission,
 )
 from stretto.common.v1.principal_pb2 import (
@@ -47,7 +48,10 @@ ALL = set(Permission.values()) - {0}
             {PERMISSION_START, PERMISSION_OPERATE, PERMISSION_CONTROL_WORKER},
         ),
         (PRINCIPAL_KIND_ENV, ALL - {PERMISSION_PUBLIC, PERMISSION_READ}),
-        (PRINCIPAL_KIND_KERNEL, {PERMISSION_START, PERMISSION_OPERATE, PERMISSION_WORK}),
+        (
+            PRINCIPAL_KIND_KERNEL,
+            {PERMISSION_START, PERMISSION_OPERATE, PERMISSION_WORK, PERMISSION_WRITE_BOARD},
+        ),
     ],
 )
 def test_the_table_of_holders(

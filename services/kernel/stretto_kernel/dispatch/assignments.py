@@ -37,6 +37,7 @@ def build_assignment(state: RunState, lease: OpenLease, keys: LeaseKeys) -> work
     """Return the assignment of a lease that the newest fact of the run granted."""
     record = state.tasks[lease.task]
     work_item = work_item_name(state.namespace, state.run_id, lease.task)
+    given = manifest(state, lease.task)
     assignment = work_pb2.Assignment(
         token=lease_pb2.LeaseToken(
             work_item=work_item,
@@ -50,10 +51,11 @@ def build_assignment(state: RunState, lease: OpenLease, keys: LeaseKeys) -> work
         attempt=lease.attempt,
         executor=record.spec.executor,
         arguments_json=record.spec.arguments_json,
-        inputs=manifest(state, lease.task).inputs,
+        inputs=given.inputs,
         last_details=record.details,
         ttl=duration(lease.ttl_ns),
         may_spawn=record.spec.may_spawn,
+        board_revisions=given.revisions,
     )
     if lease.attempt_deadline_ns is not None:
         assignment.attempt_deadline_time.CopyFrom(timestamp(lease.attempt_deadline_ns))

@@ -35,19 +35,19 @@ class RequestIdLimit(Exhausted):
     reason = "REQUEST_ID_LIMIT"
 
 
-class Requests(OrderedDict[RequestId, tuple[bytes, int]]):
-    """Digest and time of each request, oldest first."""
+class Requests(OrderedDict[RequestId, tuple[bytes, int, int]]):
+    """Digest and time of each request, and the version of its first fact; oldest first."""
 
     def had_effect(self, request_id: RequestId, digest: bytes, *, now_ns: int) -> bool:
         """Whether the same request had its effect. Raises RequestIdReused, RequestIdLimit."""
         if entry := self.get(request_id):
-            known, time_ns = entry
+            known, time_ns, _ = entry
             if now_ns - time_ns <= REQUEST_KEPT_NS:
                 if known == digest:
                     return True
                 raise RequestIdReused(request_id)
         if len(self) >= REQUESTS_MAX:
-            _, oldest_ns = next(iter(self.values()))
+            _, oldest_ns, _ = next(iter(self.values()))
             if now_ns - oldest_ns <= REQUEST_KEPT_NS:
                 raise RequestIdLimit(
                     f"the stream remembers {REQUESTS_MAX} requests of the last 24 h",
@@ -55,9 +55,17 @@ class Requests(OrderedDict[RequestId, tuple[bytes, int]]):
                 )
         return False
 
+    def version_of(self, request_id: RequestId) -> int:
+        """Return the version of the first fact of a request that is remembered, 0 of another."""
+        entry = self.get(request_id)
+        return 0 if entry is None else entry[2]
+
     def remember(self, recorded: Recorded[Any]) -> None:
         """The request that caused a fact has had its effect; forget those of 24 h before."""
-        self.setdefault(RequestId(recorded.request_id), (recorded.request_digest, recorded.time_ns))
+        self.setdefault(
+            RequestId(recorded.request_id),
+            (recorded.request_digest, recorded.time_ns, recorded.version),
+        )
         while self:
             oldest = next(iter(self))
             if self[oldest][1] >= recorded.time_ns - REQUEST_KEPT_NS:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/common/v1/permission.proto\x12\x11stretto.common.v1\x1a google/protobuf/descriptor.proto*\xb6\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_READ\x10\x01\x12\x14\n\x10PERMISSION_START\x10\x02\x12\x16\n\x12PERMISSION_OPERATE\x10\x03\x12\x13\n\x0fPERMISSION_WORK\x10\x04\x12\x1d\n\x19PERMISSION_CONTROL_WORKER\x10\x05\x12\x15\n\x11PERMISSION_PUBLIC\x10\x06:S\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x1d.stretto.common.v1.Permissionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/common/v1/permission.proto\x12\x11stretto.common.v1\x1a google/protobuf/descriptor.proto*\xd2\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_READ\x10\x01\x12\x14\n\x10PERMISSION_START\x10\x02\x12\x16\n\x12PERMISSION_OPERATE\x10\x03\x12\x13\n\x0fPERMISSION_WORK\x10\x04\x12\x1d\n\x19PERMISSION_CONTROL_WORKER\x10\x05\x12\x15\n\x11PERMISSION_PUBLIC\x10\x06\x12\x1a\n\x16PERMISSION_WRITE_BOARD\x10\x07:S\n\npermission\x12\x1e.google.protobuf.MethodOptions\x18\xb5\x87\x03 \x01(\x0e\x32\x1d.stretto.common.v1.Permissionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.common.v1.permissio
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PERMISSION']._serialized_start=92
-  _globals['_PERMISSION']._serialized_end=274
+  _globals['_PERMISSION']._serialized_end=302
 # @@protoc_insertion_point(module_scope)

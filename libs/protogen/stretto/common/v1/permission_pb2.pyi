@@ -38,6 +38,8 @@ class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission
     """Steer a worker process: drain it, interrupt its attempts."""
     PERMISSION_PUBLIC: _Permission.ValueType  # 6
     """Anyone who can reach the port: identity answers that reveal nothing."""
+    PERMISSION_WRITE_BOARD: _Permission.ValueType  # 7
+    """Write on blackboards of runs: who may write where is a rule of the blackboard."""
 
 class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
     """What a principal must hold to call a method. Each method names exactly one as an option; the
@@ -58,6 +60,8 @@ PERMISSION_CONTROL_WORKER: Permission.ValueType  # 5
 """Steer a worker process: drain it, interrupt its attempts."""
 PERMISSION_PUBLIC: Permission.ValueType  # 6
 """Anyone who can reach the port: identity answers that reveal nothing."""
+PERMISSION_WRITE_BOARD: Permission.ValueType  # 7
+"""Write on blackboards of runs: who may write where is a rule of the blackboard."""
 Global___Permission: _TypeAlias = Permission  # noqa: Y015
 
 PERMISSION_FIELD_NUMBER: _builtins.int

@@ -123,7 +123,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_REBUILD_RUNS: _Reason.ValueType  # 70
     """FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
     REASON_REVISION_MISMATCH: _Reason.ValueType  # 80
-    """ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
+    """ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own,
+    `current_revision` that of an entry of a blackboard.
+    """
     REASON_QUEUE_LIMIT: _Reason.ValueType  # 81
     """RESOURCE_EXHAUSTED: as many queues have settings as may."""
     REASON_NOT_SEALED_YET: _Reason.ValueType  # 90
@@ -132,6 +134,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
     be read.
     """
+    REASON_FOREIGN_SCOPE: _Reason.ValueType  # 100
+    """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
+    REASON_BOARD_LIMIT: _Reason.ValueType  # 101
+    """RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -239,7 +245,9 @@ REASON_DIGEST_MISMATCH: Reason.ValueType  # 66
 REASON_REBUILD_RUNS: Reason.ValueType  # 70
 """FAILED_PRECONDITION: another rebuild or comparison of views is at work; metadata `views`: wait."""
 REASON_REVISION_MISMATCH: Reason.ValueType  # 80
-"""ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own."""
+"""ABORTED: what was to be changed is not as the caller saw it; metadata `etag` is its own,
+`current_revision` that of an entry of a blackboard.
+"""
 REASON_QUEUE_LIMIT: Reason.ValueType  # 81
 """RESOURCE_EXHAUSTED: as many queues have settings as may."""
 REASON_NOT_SEALED_YET: Reason.ValueType  # 90
@@ -248,4 +256,8 @@ REASON_SEALING_STOPPED: Reason.ValueType  # 91
 """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
 be read.
 """
+REASON_FOREIGN_SCOPE: Reason.ValueType  # 100
+"""PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
+REASON_BOARD_LIMIT: Reason.ValueType  # 101
+"""RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

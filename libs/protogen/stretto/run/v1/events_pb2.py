@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from stretto.blackboard.v1 import blackboard_pb2 as stretto_dot_blackboard_dot_v1_dot_blackboard__pb2
 from stretto.common.v1 import failure_pb2 as stretto_dot_common_dot_v1_dot_failure__pb2
 from stretto.common.v1 import lease_pb2 as stretto_dot_common_dot_v1_dot_lease__pb2
 from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_payload__pb2
 from stretto.run.v1 import plan_pb2 as stretto_dot_run_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstretto/run/v1/events.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fstretto/common/v1/failure.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\x19stretto/run/v1/plan.proto\"\xdd\x01\n\nRunStarted\x12\'\n\x04plan\x18\x01 \x01(\x0b\x32\x19.stretto.run.v1.TaskGraph\x12)\n\x05input\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x36\n\x06labels\x18\x03 \x03(\x0b\x32&.stretto.run.v1.RunStarted.LabelsEntry\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\nTasksAdded\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\"T\n\x0cTasksSpawned\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\"\xfc\x01\n\rAttemptLeased\x12\x0c\n\x04task\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\nactivation\x18\x04 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12&\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmanifest_digest\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\t\"]\n\x11\x41ttemptProgressed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\xce\x01\n\x10\x41ttemptSucceeded\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\x12)\n\x07spawned\x18\x05 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12.\n\tartifacts\x18\x06 \x03(\x0b\x32\x1b.stretto.common.v1.Artifact\"\x9e\x01\n\rAttemptFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\x12+\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\x81\x01\n\x0b\x41ttemptLost\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12(\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x19.stretto.run.v1.LossCause\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\x88\x01\n\x0f\x41ttemptReleased\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1c.stretto.run.v1.ReleaseCause\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"[\n\x0f\x41ttemptTimedOut\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"W\n\x10\x41ttemptCancelled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06\x66orced\x18\x03 \x01(\x08\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\"[\n\nTaskFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nactivation\x18\x02 \x01(\x05\x12+\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\"B\n\x0cWriteRefused\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rcurrent_epoch\x18\x03 \x01(\x03\"-\n\nHoldPlaced\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1d\n\nHoldLifted\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\"N\n\x12RunCancelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\r\n\x0bRunTimedOut\"\x0f\n\rRunGraceEnded\"\x14\n\x12RunCleanUpTimedOut\"\r\n\x0bPlanExpired\":\n\x0cRunSucceeded\x12*\n\x06output\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"8\n\tRunFailed\x12+\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\"\x1e\n\x0cRunCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1b\n\tRunKilled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"/\n\nRunRetried\x12\r\n\x05tasks\x18\x01 \x03(\t\x12\x12\n\nstep_count\x18\x02 \x01(\x05\"\x0f\n\rTasksReopened*\x9b\x01\n\tLossCause\x12\x1a\n\x16LOSS_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CAUSE_EXPIRED\x10\x01\x12\x1b\n\x17LOSS_CAUSE_PROCESS_GONE\x10\x02\x12\x1f\n\x1bLOSS_CAUSE_SESSION_REPLACED\x10\x03\x12\x1c\n\x18LOSS_CAUSE_NOT_RECLAIMED\x10\x04*\x89\x01\n\x0cReleaseCause\x12\x1d\n\x19RELEASE_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RELEASE_CAUSE_RETURNED\x10\x01\x12\"\n\x1eRELEASE_CAUSE_NOT_ACKNOWLEDGED\x10\x02\x12\x1a\n\x16RELEASE_CAUSE_NOT_HELD\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bstretto/run/v1/events.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a&stretto/blackboard/v1/blackboard.proto\x1a\x1fstretto/common/v1/failure.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\x19stretto/run/v1/plan.proto\"\xdd\x01\n\nRunStarted\x12\'\n\x04plan\x18\x01 \x01(\x0b\x32\x19.stretto.run.v1.TaskGraph\x12)\n\x05input\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x36\n\x06labels\x18\x03 \x03(\x0b\x32&.stretto.run.v1.RunStarted.LabelsEntry\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\nTasksAdded\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\"T\n\x0cTasksSpawned\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\"\xfc\x01\n\rAttemptLeased\x12\x0c\n\x04task\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x12\n\nactivation\x18\x04 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x12\n\nsession_id\x18\x07 \x01(\t\x12&\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fmanifest_digest\x18\t \x01(\x0c\x12\x12\n\nrequest_id\x18\n \x01(\t\"]\n\x11\x41ttemptProgressed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\xce\x01\n\x10\x41ttemptSucceeded\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\x12)\n\x07spawned\x18\x05 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12.\n\tartifacts\x18\x06 \x03(\x0b\x32\x1b.stretto.common.v1.Artifact\"\x9e\x01\n\rAttemptFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\x12+\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\x81\x01\n\x0b\x41ttemptLost\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12(\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x19.stretto.run.v1.LossCause\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\x88\x01\n\x0f\x41ttemptReleased\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1c.stretto.run.v1.ReleaseCause\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"[\n\x0f\x41ttemptTimedOut\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12+\n\x07\x64\x65tails\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"W\n\x10\x41ttemptCancelled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0e\n\x06\x66orced\x18\x03 \x01(\x08\x12\x16\n\x0eoutcome_digest\x18\x04 \x01(\x0c\"[\n\nTaskFailed\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x12\n\nactivation\x18\x02 \x01(\x05\x12+\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\"B\n\x0cWriteRefused\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x15\n\rcurrent_epoch\x18\x03 \x01(\x03\"-\n\nHoldPlaced\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x1d\n\nHoldLifted\x12\x0f\n\x07hold_id\x18\x01 \x01(\t\"N\n\x12RunCancelRequested\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\r\n\x0bRunTimedOut\"\x0f\n\rRunGraceEnded\"\x14\n\x12RunCleanUpTimedOut\"\r\n\x0bPlanExpired\":\n\x0cRunSucceeded\x12*\n\x06output\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"8\n\tRunFailed\x12+\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Failure\"\x1e\n\x0cRunCancelled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x1b\n\tRunKilled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"/\n\nRunRetried\x12\r\n\x05tasks\x18\x01 \x03(\t\x12\x12\n\nstep_count\x18\x02 \x01(\x05\"\x0f\n\rTasksReopened\"z\n\x13\x42oardEntriesWritten\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.stretto.blackboard.v1.WrittenEntry\x12-\n\x06writer\x18\x02 \x01(\x0b\x32\x1d.stretto.blackboard.v1.Writer\"R\n\x13\x42oardEntriesDeleted\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12-\n\x06writer\x18\x02 \x01(\x0b\x32\x1d.stretto.blackboard.v1.Writer*\x9b\x01\n\tLossCause\x12\x1a\n\x16LOSS_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOSS_CAUSE_EXPIRED\x10\x01\x12\x1b\n\x17LOSS_CAUSE_PROCESS_GONE\x10\x02\x12\x1f\n\x1bLOSS_CAUSE_SESSION_REPLACED\x10\x03\x12\x1c\n\x18LOSS_CAUSE_NOT_RECLAIMED\x10\x04*\x89\x01\n\x0cReleaseCause\x12\x1d\n\x19RELEASE_CAUSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16RELEASE_CAUSE_RETURNED\x10\x01\x12\"\n\x1eRELEASE_CAUSE_NOT_ACKNOWLEDGED\x10\x02\x12\x1a\n\x16RELEASE_CAUSE_NOT_HELD\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,62 +39,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUNSTARTED_LABELSENTRY']._loaded_options = None
   _globals['_RUNSTARTED_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_LOSSCAUSE']._serialized_start=2391
-  _globals['_LOSSCAUSE']._serialized_end=2546
-  _globals['_RELEASECAUSE']._serialized_start=2549
-  _globals['_RELEASECAUSE']._serialized_end=2686
-  _globals['_RUNSTARTED']._serialized_start=204
-  _globals['_RUNSTARTED']._serialized_end=425
-  _globals['_RUNSTARTED_LABELSENTRY']._serialized_start=380
-  _globals['_RUNSTARTED_LABELSENTRY']._serialized_end=425
-  _globals['_TASKSADDED']._serialized_start=427
-  _globals['_TASKSADDED']._serialized_end=496
-  _globals['_TASKSSPAWNED']._serialized_start=498
-  _globals['_TASKSSPAWNED']._serialized_end=582
-  _globals['_ATTEMPTLEASED']._serialized_start=585
-  _globals['_ATTEMPTLEASED']._serialized_end=837
-  _globals['_ATTEMPTPROGRESSED']._serialized_start=839
-  _globals['_ATTEMPTPROGRESSED']._serialized_end=932
-  _globals['_ATTEMPTSUCCEEDED']._serialized_start=935
-  _globals['_ATTEMPTSUCCEEDED']._serialized_end=1141
-  _globals['_ATTEMPTFAILED']._serialized_start=1144
-  _globals['_ATTEMPTFAILED']._serialized_end=1302
-  _globals['_ATTEMPTLOST']._serialized_start=1305
-  _globals['_ATTEMPTLOST']._serialized_end=1434
-  _globals['_ATTEMPTRELEASED']._serialized_start=1437
-  _globals['_ATTEMPTRELEASED']._serialized_end=1573
-  _globals['_ATTEMPTTIMEDOUT']._serialized_start=1575
-  _globals['_ATTEMPTTIMEDOUT']._serialized_end=1666
-  _globals['_ATTEMPTCANCELLED']._serialized_start=1668
-  _globals['_ATTEMPTCANCELLED']._serialized_end=1755
-  _globals['_TASKFAILED']._serialized_start=1757
-  _globals['_TASKFAILED']._serialized_end=1848
-  _globals['_WRITEREFUSED']._serialized_start=1850
-  _globals['_WRITEREFUSED']._serialized_end=1916
-  _globals['_HOLDPLACED']._serialized_start=1918
-  _globals['_HOLDPLACED']._serialized_end=1963
-  _globals['_HOLDLIFTED']._serialized_start=1965
-  _globals['_HOLDLIFTED']._serialized_end=1994
-  _globals['_RUNCANCELREQUESTED']._serialized_start=1996
-  _globals['_RUNCANCELREQUESTED']._serialized_end=2074
-  _globals['_RUNTIMEDOUT']._serialized_start=2076
-  _globals['_RUNTIMEDOUT']._serialized_end=2089
-  _globals['_RUNGRACEENDED']._serialized_start=2091
-  _globals['_RUNGRACEENDED']._serialized_end=2106
-  _globals['_RUNCLEANUPTIMEDOUT']._serialized_start=2108
-  _globals['_RUNCLEANUPTIMEDOUT']._serialized_end=2128
-  _globals['_PLANEXPIRED']._serialized_start=2130
-  _globals['_PLANEXPIRED']._serialized_end=2143
-  _globals['_RUNSUCCEEDED']._serialized_start=2145
-  _globals['_RUNSUCCEEDED']._serialized_end=2203
-  _globals['_RUNFAILED']._serialized_start=2205
-  _globals['_RUNFAILED']._serialized_end=2261
-  _globals['_RUNCANCELLED']._serialized_start=2263
-  _globals['_RUNCANCELLED']._serialized_end=2293
-  _globals['_RUNKILLED']._serialized_start=2295
-  _globals['_RUNKILLED']._serialized_end=2322
-  _globals['_RUNRETRIED']._serialized_start=2324
-  _globals['_RUNRETRIED']._serialized_end=2371
-  _globals['_TASKSREOPENED']._serialized_start=2373
-  _globals['_TASKSREOPENED']._serialized_end=2388
+  _globals['_LOSSCAUSE']._serialized_start=2639
+  _globals['_LOSSCAUSE']._serialized_end=2794
+  _globals['_RELEASECAUSE']._serialized_start=2797
+  _globals['_RELEASECAUSE']._serialized_end=2934
+  _globals['_RUNSTARTED']._serialized_start=244
+  _globals['_RUNSTARTED']._serialized_end=465
+  _globals['_RUNSTARTED_LABELSENTRY']._serialized_start=420
+  _globals['_RUNSTARTED_LABELSENTRY']._serialized_end=465
+  _globals['_TASKSADDED']._serialized_start=467
+  _globals['_TASKSADDED']._serialized_end=536
+  _globals['_TASKSSPAWNED']._serialized_start=538
+  _globals['_TASKSSPAWNED']._serialized_end=622
+  _globals['_ATTEMPTLEASED']._serialized_start=625
+  _globals['_ATTEMPTLEASED']._serialized_end=877
+  _globals['_ATTEMPTPROGRESSED']._serialized_start=879
+  _globals['_ATTEMPTPROGRESSED']._serialized_end=972
+  _globals['_ATTEMPTSUCCEEDED']._serialized_start=975
+  _globals['_ATTEMPTSUCCEEDED']._serialized_end=1181
+  _globals['_ATTEMPTFAILED']._serialized_start=1184
+  _globals['_ATTEMPTFAILED']._serialized_end=1342
+  _globals['_ATTEMPTLOST']._serialized_start=1345
+  _globals['_ATTEMPTLOST']._serialized_end=1474
+  _globals['_ATTEMPTRELEASED']._serialized_start=1477
+  _globals['_ATTEMPTRELEASED']._serialized_end=1613
+  _globals['_ATTEMPTTIMEDOUT']._serialized_start=1615
+  _globals['_ATTEMPTTIMEDOUT']._serialized_end=1706
+  _globals['_ATTEMPTCANCELLED']._serialized_start=1708
+  _globals['_ATTEMPTCANCELLED']._serialized_end=1795
+  _globals['_TASKFAILED']._serialized_start=1797
+  _globals['_TASKFAILED']._serialized_end=1888
+  _globals['_WRITEREFUSED']._serialized_start=1890
+  _globals['_WRITEREFUSED']._serialized_end=1956
+  _globals['_HOLDPLACED']._serialized_start=1958
+  _globals['_HOLDPLACED']._serialized_end=2003
+  _globals['_HOLDLIFTED']._serialized_start=2005
+  _globals['_HOLDLIFTED']._serialized_end=2034
+  _globals['_RUNCANCELREQUESTED']._serialized_start=2036
+  _globals['_RUNCANCELREQUESTED']._serialized_end=2114
+  _globals['_RUNTIMEDOUT']._serialized_start=2116
+  _globals['_RUNTIMEDOUT']._serialized_end=2129
+  _globals['_RUNGRACEENDED']._serialized_start=2131
+  _globals['_RUNGRACEENDED']._serialized_end=2146
+  _globals['_RUNCLEANUPTIMEDOUT']._serialized_start=2148
+  _globals['_RUNCLEANUPTIMEDOUT']._serialized_end=2168
+  _globals['_PLANEXPIRED']._serialized_start=2170
+  _globals['_PLANEXPIRED']._serialized_end=2183
+  _globals['_RUNSUCCEEDED']._serialized_start=2185
+  _globals['_RUNSUCCEEDED']._serialized_end=2243
+  _globals['_RUNFAILED']._serialized_start=2245
+  _globals['_RUNFAILED']._serialized_end=2301
+  _globals['_RUNCANCELLED']._serialized_start=2303
+  _globals['_RUNCANCELLED']._serialized_end=2333
+  _globals['_RUNKILLED']._serialized_start=2335
+  _globals['_RUNKILLED']._serialized_end=2362
+  _globals['_RUNRETRIED']._serialized_start=2364
+  _globals['_RUNRETRIED']._serialized_end=2411
+  _globals['_TASKSREOPENED']._serialized_start=2413
+  _globals['_TASKSREOPENED']._serialized_end=2428
+  _globals['_BOARDENTRIESWRITTEN']._serialized_start=2430
+  _globals['_BOARDENTRIESWRITTEN']._serialized_end=2552
+  _globals['_BOARDENTRIESDELETED']._serialized_start=2554
+  _globals['_BOARDENTRIESDELETED']._serialized_end=2636
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from stretto.blackboard.v1 import blackboard_pb2 as _blackboard_pb2
 from stretto.common.v1 import failure_pb2 as _failure_pb2
 from stretto.common.v1 import lease_pb2 as _lease_pb2
 from stretto.common.v1 import payload_pb2 as _payload_pb2
@@ -877,3 +878,65 @@ class TasksReopened(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TasksReopened: _TypeAlias = TasksReopened  # noqa: Y015
+
+@_typing.final
+class BoardEntriesWritten(_message.Message):
+    """Entries of the blackboard were written, all at once; each has the version of this event as its
+    revision.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.WrittenEntry]:
+        """What was written, each key once."""
+
+    @_builtins.property
+    def writer(self) -> _blackboard_pb2.Writer:
+        """Who wrote it."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_blackboard_pb2.WrittenEntry] | None = ...,
+        writer: _blackboard_pb2.Writer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["writer", b"writer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoardEntriesWritten: _TypeAlias = BoardEntriesWritten  # noqa: Y015
+
+@_typing.final
+class BoardEntriesDeleted(_message.Message):
+    """Entries of the blackboard were deleted, all at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys of entries that were there."""
+
+    @_builtins.property
+    def writer(self) -> _blackboard_pb2.Writer:
+        """Who deleted them."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        writer: _blackboard_pb2.Writer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["writer", b"writer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "writer", b"writer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoardEntriesDeleted: _TypeAlias = BoardEntriesDeleted  # noqa: Y015

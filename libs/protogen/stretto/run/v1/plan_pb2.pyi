@@ -491,6 +491,7 @@ class Binding(_message.Message):
     RUN_INPUT_FIELD_NUMBER: _builtins.int
     TASK_OUTPUT_FIELD_NUMBER: _builtins.int
     SUBTREE_OUTPUTS_FIELD_NUMBER: _builtins.int
+    BOARD_ENTRY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def literal(self) -> _payload_pb2.Payload:
         """The value itself."""
@@ -509,6 +510,10 @@ class Binding(_message.Message):
     def subtree_outputs(self) -> Global___SubtreeOutputsRef:
         """The outputs of everything spawned below a task, in spawn order, as a JSON list."""
 
+    @_builtins.property
+    def board_entry(self) -> Global___BoardEntryRef:
+        """An entry of the blackboard as it is when the attempt is leased, or the run ends."""
+
     def __init__(
         self,
         *,
@@ -516,12 +521,13 @@ class Binding(_message.Message):
         run_input: Global___RunInputRef | None = ...,
         task_output: Global___TaskOutputRef | None = ...,
         subtree_outputs: Global___SubtreeOutputsRef | None = ...,
+        board_entry: Global___BoardEntryRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["literal", b"literal", "run_input", b"run_input", "source", b"source", "subtree_outputs", b"subtree_outputs", "task_output", b"task_output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["board_entry", b"board_entry", "literal", b"literal", "run_input", b"run_input", "source", b"source", "subtree_outputs", b"subtree_outputs", "task_output", b"task_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["literal", b"literal", "run_input", b"run_input", "source", b"source", "subtree_outputs", b"subtree_outputs", "task_output", b"task_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["board_entry", b"board_entry", "literal", b"literal", "run_input", b"run_input", "source", b"source", "subtree_outputs", b"subtree_outputs", "task_output", b"task_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["literal", "run_input", "task_output", "subtree_outputs"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["literal", "run_input", "task_output", "subtree_outputs", "board_entry"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
@@ -602,6 +608,38 @@ class SubtreeOutputsRef(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubtreeOutputsRef: _TypeAlias = SubtreeOutputsRef  # noqa: Y015
+
+@_typing.final
+class BoardEntryRef(_message.Message):
+    """An entry of the run's blackboard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    POINTER_FIELD_NUMBER: _builtins.int
+    MAY_BE_MISSING_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key: `<namespace>/<path>`, or `<task>:<namespace>/<path>`."""
+    pointer: _builtins.str
+    """JSON Pointer (RFC 6901) into its value; empty = the whole value."""
+    may_be_missing: _builtins.bool
+    """An entry that is not there binds as null. Else it fails the bound task with INPUT_UNRESOLVED, not
+    retryable.
+    """
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        pointer: _builtins.str = ...,
+        may_be_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "may_be_missing", b"may_be_missing", "pointer", b"pointer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BoardEntryRef: _TypeAlias = BoardEntryRef  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):

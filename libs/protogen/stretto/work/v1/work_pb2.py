@@ -31,7 +31,7 @@ from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_paylo
 from stretto.run.v1 import plan_pb2 as stretto_dot_run_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astretto/work/v1/work.proto\x12\x0fstretto.work.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fstretto/common/v1/failure.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\x19stretto/run/v1/plan.proto\"\xcf\x02\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\x12\x11\n\texecutors\x18\x04 \x03(\t\x12\x32\n\x06labels\x18\x05 \x03(\x0b\x32\".stretto.work.v1.Hello.LabelsEntry\x12.\n\x05kinds\x18\x06 \x03(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12+\n\x04held\x18\x07 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x17\n\x0f\x63ontrol_address\x18\x08 \x01(\t\x12\x12\n\nslot_count\x18\t \x01(\x05\x12\x0f\n\x07version\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x01\n\x07Welcome\x12+\n\x04\x64rop\x18\x01 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x31\n\x0erenew_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xff\x03\n\nAssignment\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x12\n\nactivation\x18\x05 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x10\n\x08\x65xecutor\x18\x07 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x08 \x01(\t\x12\x37\n\x06inputs\x18\t \x03(\x0b\x32\'.stretto.work.v1.Assignment.InputsEntry\x12\x30\n\x0clast_details\x18\n \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12&\n\x03ttl\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x15\x61ttempt_deadline_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmay_spawn\x18\r \x01(\x08\x1aI\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload:\x02\x38\x01\"d\n\x07Renewal\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12+\n\x07\x64\x65tails\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\xc2\x02\n\x07Outcome\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x36\n\tsucceeded\x18\x02 \x01(\x0b\x32!.stretto.work.v1.OutcomeSucceededH\x00\x12,\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.FailureH\x00\x12\x34\n\x08released\x18\x04 \x01(\x0b\x32 .stretto.work.v1.OutcomeReleasedH\x00\x12\x36\n\tcancelled\x18\x05 \x01(\x0b\x32!.stretto.work.v1.OutcomeCancelledH\x00\x12+\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x1a.stretto.common.v1.PayloadB\x08\n\x06result\"\x99\x01\n\x10OutcomeSucceeded\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12)\n\x07spawned\x18\x02 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12.\n\tartifacts\x18\x03 \x03(\x0b\x32\x1b.stretto.common.v1.Artifact\"!\n\x0fOutcomeReleased\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x12\n\x10OutcomeCancelled\"r\n\x05Spawn\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\"\x9b\x01\n\x07Receipt\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.stretto.work.v1.ReceiptKind\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"\xa4\x01\n\x06Signal\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.stretto.work.v1.SignalKind\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05leave\x18\x02 \x01(\x08\"\t\n\x07Goodbye*w\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECEIPT_KIND_OUTCOME\x10\x01\x12\x16\n\x12RECEIPT_KIND_SPAWN\x10\x02\x12\x18\n\x14RECEIPT_KIND_RENEWAL\x10\x03*t\n\nSignalKind\x12\x1b\n\x17SIGNAL_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGNAL_KIND_CANCEL\x10\x01\x12\x16\n\x12SIGNAL_KIND_REVOKE\x10\x02\x12\x19\n\x15SIGNAL_KIND_INTERRUPT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astretto/work/v1/work.proto\x12\x0fstretto.work.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fstretto/common/v1/failure.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\x19stretto/run/v1/plan.proto\"\xcf\x02\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\x12\x11\n\texecutors\x18\x04 \x03(\t\x12\x32\n\x06labels\x18\x05 \x03(\x0b\x32\".stretto.work.v1.Hello.LabelsEntry\x12.\n\x05kinds\x18\x06 \x03(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12+\n\x04held\x18\x07 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x17\n\x0f\x63ontrol_address\x18\x08 \x01(\t\x12\x12\n\nslot_count\x18\t \x01(\x05\x12\x0f\n\x07version\x18\n \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9a\x01\n\x07Welcome\x12+\n\x04\x64rop\x18\x01 \x03(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x31\n\x0erenew_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x05\n\nAssignment\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.stretto.common.v1.WorkItemKind\x12\x0b\n\x03run\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x12\n\nactivation\x18\x05 \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x10\n\x08\x65xecutor\x18\x07 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x08 \x01(\t\x12\x37\n\x06inputs\x18\t \x03(\x0b\x32\'.stretto.work.v1.Assignment.InputsEntry\x12\x30\n\x0clast_details\x18\n \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12&\n\x03ttl\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x15\x61ttempt_deadline_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tmay_spawn\x18\r \x01(\x08\x12H\n\x0f\x62oard_revisions\x18\x0e \x03(\x0b\x32/.stretto.work.v1.Assignment.BoardRevisionsEntry\x1aI\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload:\x02\x38\x01\x1a\x35\n\x13\x42oardRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"d\n\x07Renewal\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12+\n\x07\x64\x65tails\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\"\xc2\x02\n\x07Outcome\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x36\n\tsucceeded\x18\x02 \x01(\x0b\x32!.stretto.work.v1.OutcomeSucceededH\x00\x12,\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.FailureH\x00\x12\x34\n\x08released\x18\x04 \x01(\x0b\x32 .stretto.work.v1.OutcomeReleasedH\x00\x12\x36\n\tcancelled\x18\x05 \x01(\x0b\x32!.stretto.work.v1.OutcomeCancelledH\x00\x12+\n\x07\x64\x65tails\x18\x06 \x01(\x0b\x32\x1a.stretto.common.v1.PayloadB\x08\n\x06result\"\x99\x01\n\x10OutcomeSucceeded\x12*\n\x06result\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12)\n\x07spawned\x18\x02 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12.\n\tartifacts\x18\x03 \x03(\x0b\x32\x1b.stretto.common.v1.Artifact\"!\n\x0fOutcomeReleased\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x12\n\x10OutcomeCancelled\"r\n\x05Spawn\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x05tasks\x18\x03 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\"\x9b\x01\n\x07Receipt\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12*\n\x04kind\x18\x03 \x01(\x0e\x32\x1c.stretto.work.v1.ReceiptKind\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"\xa4\x01\n\x06Signal\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.stretto.work.v1.SignalKind\x12\x31\n\rdeadline_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x04 \x01(\t\"&\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05leave\x18\x02 \x01(\x08\"\t\n\x07Goodbye*w\n\x0bReceiptKind\x12\x1c\n\x18RECEIPT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECEIPT_KIND_OUTCOME\x10\x01\x12\x16\n\x12RECEIPT_KIND_SPAWN\x10\x02\x12\x18\n\x14RECEIPT_KIND_RENEWAL\x10\x03*t\n\nSignalKind\x12\x1b\n\x17SIGNAL_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12SIGNAL_KIND_CANCEL\x10\x01\x12\x16\n\x12SIGNAL_KIND_REVOKE\x10\x02\x12\x19\n\x15SIGNAL_KIND_INTERRUPT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ASSIGNMENT_INPUTSENTRY']._loaded_options = None
   _globals['_ASSIGNMENT_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_RECEIPTKIND']._serialized_start=2400
-  _globals['_RECEIPTKIND']._serialized_end=2519
-  _globals['_SIGNALKIND']._serialized_start=2521
-  _globals['_SIGNALKIND']._serialized_end=2637
+  _globals['_ASSIGNMENT_BOARDREVISIONSENTRY']._loaded_options = None
+  _globals['_ASSIGNMENT_BOARDREVISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_RECEIPTKIND']._serialized_start=2529
+  _globals['_RECEIPTKIND']._serialized_end=2648
+  _globals['_SIGNALKIND']._serialized_start=2650
+  _globals['_SIGNALKIND']._serialized_end=2766
   _globals['_HELLO']._serialized_start=262
   _globals['_HELLO']._serialized_end=597
   _globals['_HELLO_LABELSENTRY']._serialized_start=552
@@ -53,27 +55,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WELCOME']._serialized_start=600
   _globals['_WELCOME']._serialized_end=754
   _globals['_ASSIGNMENT']._serialized_start=757
-  _globals['_ASSIGNMENT']._serialized_end=1268
-  _globals['_ASSIGNMENT_INPUTSENTRY']._serialized_start=1195
-  _globals['_ASSIGNMENT_INPUTSENTRY']._serialized_end=1268
-  _globals['_RENEWAL']._serialized_start=1270
-  _globals['_RENEWAL']._serialized_end=1370
-  _globals['_OUTCOME']._serialized_start=1373
-  _globals['_OUTCOME']._serialized_end=1695
-  _globals['_OUTCOMESUCCEEDED']._serialized_start=1698
-  _globals['_OUTCOMESUCCEEDED']._serialized_end=1851
-  _globals['_OUTCOMERELEASED']._serialized_start=1853
-  _globals['_OUTCOMERELEASED']._serialized_end=1886
-  _globals['_OUTCOMECANCELLED']._serialized_start=1888
-  _globals['_OUTCOMECANCELLED']._serialized_end=1906
-  _globals['_SPAWN']._serialized_start=1908
-  _globals['_SPAWN']._serialized_end=2022
-  _globals['_RECEIPT']._serialized_start=2025
-  _globals['_RECEIPT']._serialized_end=2180
-  _globals['_SIGNAL']._serialized_start=2183
-  _globals['_SIGNAL']._serialized_end=2347
-  _globals['_DRAIN']._serialized_start=2349
-  _globals['_DRAIN']._serialized_end=2387
-  _globals['_GOODBYE']._serialized_start=2389
-  _globals['_GOODBYE']._serialized_end=2398
+  _globals['_ASSIGNMENT']._serialized_end=1397
+  _globals['_ASSIGNMENT_INPUTSENTRY']._serialized_start=1269
+  _globals['_ASSIGNMENT_INPUTSENTRY']._serialized_end=1342
+  _globals['_ASSIGNMENT_BOARDREVISIONSENTRY']._serialized_start=1344
+  _globals['_ASSIGNMENT_BOARDREVISIONSENTRY']._serialized_end=1397
+  _globals['_RENEWAL']._serialized_start=1399
+  _globals['_RENEWAL']._serialized_end=1499
+  _globals['_OUTCOME']._serialized_start=1502
+  _globals['_OUTCOME']._serialized_end=1824
+  _globals['_OUTCOMESUCCEEDED']._serialized_start=1827
+  _globals['_OUTCOMESUCCEEDED']._serialized_end=1980
+  _globals['_OUTCOMERELEASED']._serialized_start=1982
+  _globals['_OUTCOMERELEASED']._serialized_end=2015
+  _globals['_OUTCOMECANCELLED']._serialized_start=2017
+  _globals['_OUTCOMECANCELLED']._serialized_end=2035
+  _globals['_SPAWN']._serialized_start=2037
+  _globals['_SPAWN']._serialized_end=2151
+  _globals['_RECEIPT']._serialized_start=2154
+  _globals['_RECEIPT']._serialized_end=2309
+  _globals['_SIGNAL']._serialized_start=2312
+  _globals['_SIGNAL']._serialized_end=2476
+  _globals['_DRAIN']._serialized_start=2478
+  _globals['_DRAIN']._serialized_end=2516
+  _globals['_GOODBYE']._serialized_start=2518
+  _globals['_GOODBYE']._serialized_end=2527
 # @@protoc_insertion_point(module_scope)

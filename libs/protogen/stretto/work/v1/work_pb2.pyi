@@ -241,6 +241,26 @@ class Assignment(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BoardRevisionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOKEN_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
@@ -254,6 +274,7 @@ class Assignment(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     ATTEMPT_DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     MAY_SPAWN_FIELD_NUMBER: _builtins.int
+    BOARD_REVISIONS_FIELD_NUMBER: _builtins.int
     kind: _lease_pb2.WorkItemKind.ValueType
     """What it is."""
     run: _builtins.str
@@ -290,6 +311,12 @@ class Assignment(_message.Message):
     def attempt_deadline_time(self) -> _timestamp_pb2.Timestamp:
         """The attempt is timed out at this instant; unset = never."""
 
+    @_builtins.property
+    def board_revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The revisions of the blackboard's entries that inputs were taken from, by the input's name; 0 =
+        the entry was not there. A write that expects them takes part in what the attempt saw.
+        """
+
     def __init__(
         self,
         *,
@@ -306,10 +333,11 @@ class Assignment(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         attempt_deadline_time: _timestamp_pb2.Timestamp | None = ...,
         may_spawn: _builtins.bool = ...,
+        board_revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_deadline_time", b"attempt_deadline_time", "last_details", b"last_details", "token", b"token", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "arguments_json", b"arguments_json", "attempt", b"attempt", "attempt_deadline_time", b"attempt_deadline_time", "executor", b"executor", "inputs", b"inputs", "kind", b"kind", "last_details", b"last_details", "may_spawn", b"may_spawn", "run", b"run", "task", b"task", "token", b"token", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "arguments_json", b"arguments_json", "attempt", b"attempt", "attempt_deadline_time", b"attempt_deadline_time", "board_revisions", b"board_revisions", "executor", b"executor", "inputs", b"inputs", "kind", b"kind", "last_details", b"last_details", "may_spawn", b"may_spawn", "run", b"run", "task", b"task", "token", b"token", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,16 +10,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import ComposedValue, Payload, ValuePart
 from stretto_core.ids import TaskName
 
+from stretto_kernel.domain.run.blackboard_state import BoardEntry
 from stretto_kernel.domain.run.canonical import digest_of
 from stretto_kernel.domain.run.findings import parse_json
 from stretto_kernel.domain.run.joins import subtree
-from stretto_kernel.domain.run.plan import Binding, Literal, RunInput, SubtreeOutputs, TaskOutput
+from stretto_kernel.domain.run.plan import (
+    Binding,
+    BoardValue,
+    Literal,
+    RunInput,
+    SubtreeOutputs,
+    TaskOutput,
+)
 from stretto_kernel.domain.run.state import RunState
 from stretto_kernel.domain.run.task import Failed, Succeeded, TaskRecord
 
@@ -33,14 +41,20 @@ _INDEX = re.compile(r"0\Z|[1-9][0-9]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an attempt is given: resolved inputs by name."""
+    """What an attempt is given: resolved inputs by name.
+
+    revisions: of the blackboard's entries that inputs were taken from; 0 = it was not there.
+    """
 
     inputs: Mapping[str, Payload]
+    revisions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> bytes:
         """SHA-256 over the inputs, 32 bytes; made when it is asked for."""
-        return digest_of(self.inputs) if self.inputs else _EMPTY_DIGEST
+        if not self.revisions:  # Then it is what it always was.
+            return digest_of(self.inputs) if self.inputs else _EMPTY_DIGEST
+        return digest_of(self.inputs, self.revisions)
 
 
 _EMPTY = Manifest({})
@@ -60,6 +74,7 @@ def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
     if not record.spec.inputs:
         return _EMPTY
     inputs = {}
+    revisions = {}
     size_bytes = 0
     for key, binding in record.spec.inputs:
         try:
@@ -73,7 +88,10 @@ def resolve_manifest(state: RunState, record: TaskRecord) -> Manifest:
                 "INPUT_TOO_LARGE", f"inputs come to more than {MANIFEST_BYTES_MAX} bytes"
             )
         inputs[key] = value
-    return Manifest(inputs)
+        if isinstance(binding, BoardValue):
+            entry = _board_entry(state, binding.key)
+            revisions[key] = 0 if entry is None else entry.revision
+    return Manifest(inputs, revisions)
 
 
 def resolve_output(state: RunState) -> Payload | None:
@@ -101,6 +119,22 @@ def _resolve(state: RunState, binding: Binding) -> Payload:
             return _task_value(_known(state, task), pointer)
         case SubtreeOutputs(task, pointer):
             return _subtree_values(state, _known(state, task), pointer)
+        case BoardValue():
+            return _board_value(state, binding)
+
+
+def _board_entry(state: RunState, key: str) -> BoardEntry | None:
+    return None if state.board is None else state.board.entries.get(key)
+
+
+def _board_value(state: RunState, binding: BoardValue) -> Payload:
+    entry = _board_entry(state, binding.key)
+    if entry is None:
+        if binding.may_be_missing:
+            return NULL
+        raise Unresolved("INPUT_UNRESOLVED", f"the blackboard has no {binding.key!r}")
+    assert entry.value is not None, "the table holds what is there"
+    return _point(entry.value, binding.pointer, f"the blackboard's {binding.key!r}")
 
 
 def _known(state: RunState, name: TaskName) -> TaskRecord:

@@ -64,6 +64,9 @@ def in_event(event: Message) -> Iterator[BlobName]:
             yield from in_payload(event.result)
             yield from in_tasks(event.spawned)
             yield from in_artifacts(event.artifacts)
+        case ev.BoardEntriesWritten():
+            for entry in event.entries:
+                yield from in_payload(entry.value)
         case ev.RunSucceeded():
             yield from in_payload(event.output)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stretto.blackboard.v1.blackboard_pb2 import Writer
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Artifact, Payload
 from stretto.run.v1 import events_pb2 as ev
@@ -97,6 +98,45 @@ class Retry(Requested):
 
     tasks: tuple[TaskName, ...] = ()
     step_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """Who writes on the blackboard under a lease, its secret checked."""
+
+    task: TaskName
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryChange:
+    """An entry to change. expected_revision: 0 = it must not be there; None = whatever there is."""
+
+    key: str
+    expected_revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryWrite(EntryChange):
+    """An entry to write."""
+
+    value: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutEntries(Requested):
+    """Write entries of the blackboard, all or nothing. writer: a holder, or somebody as said."""
+
+    writer: LeaseHolder | Writer
+    writes: tuple[EntryWrite, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteEntries(Requested):
+    """Delete entries of the blackboard, all or nothing; those not there stay so."""
+
+    writer: LeaseHolder | Writer
+    deletions: tuple[EntryChange, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ NAMED_TASKS_MAX = 1_000
 def place_hold(state: RunState, command: PlaceHold) -> tuple[RunEvent, ...]:
     """Hold the run; a hold of the same id that is on it stands as it is."""
     _check_reason(command.reason, command.hold_id)
-    _refuse_ended(state)
+    refuse_ended(state)
     if command.hold_id in state.holds:
         return ()
     if len(state.holds.placed) >= HOLDS_MAX:
@@ -37,7 +37,7 @@ def place_hold(state: RunState, command: PlaceHold) -> tuple[RunEvent, ...]:
 
 def lift_hold(state: RunState, command: LiftHold) -> tuple[RunEvent, ...]:
     """Lift one hold; lifting one that is not there changes nothing."""
-    _refuse_ended(state)
+    refuse_ended(state)
     if command.hold_id not in state.holds:
         return ()
     return (ev.HoldLifted(hold_id=command.hold_id),)
@@ -55,7 +55,7 @@ def cancel(state: RunState, command: Cancel) -> tuple[RunEvent, ...]:
     _check_reason(command.reason)
     if state.end is not None and isinstance(state.end.event, ev.RunCancelled):
         return ()
-    _refuse_ended(state)
+    refuse_ended(state)
     if state.stopping is not None and state.stopping.cancelled:
         return ()
     return (ev.RunCancelRequested(reason=command.reason, grace=grace),)
@@ -66,7 +66,7 @@ def kill(state: RunState, command: Kill) -> tuple[RunEvent, ...]:
     _check_reason(command.reason)
     if state.end is not None and isinstance(state.end.event, ev.RunKilled):
         return ()
-    _refuse_ended(state)
+    refuse_ended(state)
     return (ev.RunKilled(reason=command.reason),)
 
 
@@ -92,6 +92,13 @@ def retry(state: RunState, command: Retry) -> tuple[RunEvent, ...]:
     return (ev.RunRetried(tasks=command.tasks, step_count=command.step_count),)
 
 
+def refuse_ended(state: RunState) -> None:
+    """Refuse what an ended run does not take. Raises RunClosed."""
+    if state.end is not None:
+        ended_as = type(state.end.event).DESCRIPTOR.name.removeprefix("Run").upper()
+        raise RunClosed(f"the run has ended: {ended_as}", state=ended_as)
+
+
 def _check_reason(reason: str, hold_id: str | None = None) -> None:
     findings = Findings()
     if hold_id is not None and not WORD.match(hold_id):
@@ -99,9 +106,3 @@ def _check_reason(reason: str, hold_id: str | None = None) -> None:
     if len(reason) > REASON_CHARS_MAX:
         findings.wrong("reason", f"is longer than {REASON_CHARS_MAX} characters")
     findings.refuse("the request")
-
-
-def _refuse_ended(state: RunState) -> None:
-    if state.end is not None:
-        ended_as = type(state.end.event).DESCRIPTOR.name.removeprefix("Run").upper()
-        raise RunClosed(f"the run has ended: {ended_as}", state=ended_as)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from stretto_kernel.domain.requests import RequestIdReused
-from stretto_kernel.domain.run import control, holders, planning
+from stretto_kernel.domain.run import blackboard, control, holders, planning
 from stretto_kernel.domain.run.commands import (
     AddTasks,
     Cancel,
     CancelAttempt,
     Command,
     Complete,
+    DeleteEntries,
     Fail,
     Kill,
     Lease,
@@ -20,6 +21,7 @@ from stretto_kernel.domain.run.commands import (
     Lose,
     PlaceHold,
     Progress,
+    PutEntries,
     RecordRefusal,
     Release,
     Requested,
@@ -82,6 +84,8 @@ _DECIDE: dict[type[Command], Callable[[RunState, Any], tuple[RunEvent, ...]]] = 
     Cancel: control.cancel,
     Kill: control.kill,
     Retry: control.retry,
+    PutEntries: blackboard.put_entries,
+    DeleteEntries: blackboard.delete_entries,
 }
 DECIDED = frozenset(_DECIDE)
 """Every command the decider knows."""

@@ -27,6 +27,8 @@ _NEVER_END = (
     ev.WriteRefused,
     ev.HoldPlaced,
     ev.HoldLifted,
+    ev.BoardEntriesWritten,
+    ev.BoardEntriesDeleted,
     ev.RunSucceeded,
     ev.RunFailed,
     ev.RunCancelled,

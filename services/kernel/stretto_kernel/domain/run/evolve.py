@@ -21,6 +21,7 @@ from stretto_kernel.domain.run.attempts import (
     loss_failure,
     timeout_failure,
 )
+from stretto_kernel.domain.run.blackboard_state import BoardEvent, changes_of
 from stretto_kernel.domain.run.canonical import WITHDRAWN_DIGEST
 from stretto_kernel.domain.run.growth import add_slice, add_spawned
 from stretto_kernel.domain.run.holds import Hold
@@ -242,6 +243,11 @@ def _tasks_reopened(settling: Settling, event: ev.TasksReopened) -> None:
     go_on_reopening(settling)
 
 
+def _board_changed(settling: Settling, event: BoardEvent) -> None:
+    state = settling.state
+    state.own_board().apply(changes_of(event, state.version, state.time_ns))
+
+
 def _begin_clean_up(settling: Settling) -> None:
     state = settling.state
     if not state.clean_up_tasks:
@@ -286,6 +292,8 @@ _EVOLVE: dict[type[RunEvent], Callable[[Settling, Any], None]] = {
     ev.RunKilled: _run_ended,
     ev.RunRetried: _run_retried,
     ev.TasksReopened: _tasks_reopened,
+    ev.BoardEntriesWritten: _board_changed,
+    ev.BoardEntriesDeleted: _board_changed,
 }
 EVOLVED: frozenset[type[RunEvent]] = frozenset({ev.RunStarted, *_EVOLVE})
 """Every event type the fold knows."""

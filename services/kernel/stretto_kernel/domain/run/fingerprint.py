@@ -48,6 +48,7 @@ def fingerprint(state: RunState, *, with_versions: bool = True) -> bytes:
         state.failure,
         state.clean_up_failure,
         list(state.requests.items()),
+        _board(state),
     )
 
 
@@ -64,6 +65,17 @@ def _start(state: RunState) -> tuple[object, ...] | None:
         start.labels,
         start.display_name,
     )
+
+
+def _board(state: RunState) -> tuple[object, ...] | None:
+    board = state.board
+    if board is None:
+        return None
+    entries = [
+        (entry.key, entry.revision, entry.value, entry.writer.SerializeToString(), entry.written_ns)
+        for _, entry in sorted(board.entries.items())
+    ]
+    return entries, board.size_bytes
 
 
 def _reopening(state: RunState) -> tuple[object, ...] | None:

@@ -23,6 +23,7 @@ from stretto_kernel.domain.run.commands import (
     Fail,
     HolderCommand,
     Lease,
+    LeaseHolder,
     Lose,
     Progress,
     RecordRefusal,
@@ -98,7 +99,7 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
         return ()
     late = accepts_late(state, record, command.epoch)
     if not late:
-        _fence(state, record, command)
+        fence(state, record, command)
     findings = Findings()
     findings.check_payload("result", result)
     check_artifacts(findings, "artifacts", artifacts)
@@ -106,7 +107,7 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
     schema = record.spec.output_schema_json
     if schema and (violated := violations(schema, result)):
         if late:
-            _fence(state, record, command)  # Its try was counted when it was lost.
+            fence(state, record, command)  # Its try was counted when it was lost.
         failed = ev.AttemptFailed(
             task=record.name,
             epoch=command.epoch,
@@ -134,7 +135,7 @@ def fail(state: RunState, command: Fail) -> tuple[RunEvent, ...]:
     digest = failure_digest(failure)
     if _is_repeat(record, command.epoch, digest):
         return ()
-    _fence(state, record, command)
+    fence(state, record, command)
     findings = Findings()
     if not REASON.match(failure.reason):
         findings.wrong("failure.reason", "must be an UPPER_SNAKE word of 1-64 characters")
@@ -160,7 +161,7 @@ def release(state: RunState, command: Release) -> tuple[RunEvent, ...]:
     if command.cause == ev.RELEASE_CAUSE_RETURNED:
         if _is_repeat(record, command.epoch, WITHDRAWN_DIGEST):
             return ()
-        _fence(state, record, command)
+        fence(state, record, command)
     elif not _is_current(state, record, command.epoch):
         return ()
     findings = Findings()
@@ -174,7 +175,7 @@ def cancel_attempt(state: RunState, command: CancelAttempt) -> tuple[RunEvent, .
     record = find(state, command.task)
     if _is_repeat(record, command.epoch, WITHDRAWN_DIGEST):
         return ()
-    _fence(state, record, command)
+    fence(state, record, command)
     findings = Findings()
     _check_details(findings, command)
     findings.refuse("the cancellation")
@@ -188,7 +189,7 @@ def cancel_attempt(state: RunState, command: CancelAttempt) -> tuple[RunEvent, .
 def spawn(state: RunState, command: Spawn) -> tuple[RunEvent, ...]:
     """Add tasks below the leased one; those that are there already are left out."""
     record = find(state, command.task)
-    _fence(state, record, command)
+    fence(state, record, command)
     fresh = spawned_tasks(state, record, command.tasks, "tasks")
     if not fresh:
         return ()
@@ -198,7 +199,7 @@ def spawn(state: RunState, command: Spawn) -> tuple[RunEvent, ...]:
 def progress(state: RunState, command: Progress) -> tuple[RunEvent, ...]:
     """Record details that are new, at most once in 10 s."""
     record = find(state, command.task)
-    held = _fence(state, record, command)
+    held = fence(state, record, command)
     recent = held.details_ns and command.now_ns - held.details_ns < PROGRESS_INTERVAL_NS
     if recent or record.details == command.details:
         return ()
@@ -243,7 +244,8 @@ def _is_current(state: RunState, record: TaskRecord, epoch: int) -> bool:
     return epoch == record.epoch and current_lease(state, record) is not None
 
 
-def _fence(state: RunState, record: TaskRecord, command: HolderCommand) -> Leased:
+def fence(state: RunState, record: TaskRecord, command: HolderCommand | LeaseHolder) -> Leased:
+    """Return the lease if its holder may write. Raises LeaseLost."""
     held = current_lease(state, record)
     if held is None or command.epoch != record.epoch:
         raise LeaseLost(

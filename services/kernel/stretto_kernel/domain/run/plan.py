@@ -70,7 +70,16 @@ class SubtreeOutputs:
     pointer: str
 
 
-Binding = Literal | RunInput | TaskOutput | SubtreeOutputs
+@dataclass(frozen=True, slots=True)
+class BoardValue:
+    """A part of an entry of the blackboard, by JSON Pointer; null if it may be missing and is."""
+
+    key: str
+    pointer: str
+    may_be_missing: bool
+
+
+Binding = Literal | RunInput | TaskOutput | SubtreeOutputs | BoardValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +299,9 @@ def _read_binding(binding: pb.Binding, full_name: _FullName) -> Binding:
         case "subtree_outputs":
             subtree = binding.subtree_outputs
             return SubtreeOutputs(full_name(subtree.task), subtree.pointer)
+        case "board_entry":
+            entry = binding.board_entry
+            return BoardValue(entry.key, entry.pointer, entry.may_be_missing)
         case _:
             return Literal(binding.literal)
 

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 
+from stretto_kernel.domain.run.blackboard_keys import check_key
 from stretto_kernel.domain.run.findings import Findings
 from stretto_kernel.domain.run.output_schema import check_schema
 from stretto_kernel.domain.run.plan import duration_ns
@@ -160,6 +161,9 @@ def _check_binding(findings: Findings, path: str, binding: pb.Binding) -> None:
             _check_pointer(findings, f"{path}.task_output", binding.task_output.pointer)
         case "subtree_outputs":
             _check_pointer(findings, f"{path}.subtree_outputs", binding.subtree_outputs.pointer)
+        case "board_entry":
+            check_key(findings, f"{path}.board_entry.key", binding.board_entry.key)
+            _check_pointer(findings, f"{path}.board_entry", binding.board_entry.pointer)
 
 
 def _check_pointer(findings: Findings, path: str, pointer: str) -> None:

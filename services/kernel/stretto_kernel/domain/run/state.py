@@ -17,6 +17,7 @@ from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.ids import Namespace, RequestId, RunId, TaskName
 
 from stretto_kernel.domain.requests import Requests
+from stretto_kernel.domain.run.blackboard_state import Board
 from stretto_kernel.domain.run.holds import Holds
 from stretto_kernel.domain.run.plan import Policies
 from stretto_kernel.domain.run.task import PHASE_COUNT, Leased, Open, Phase, TaskRecord
@@ -140,7 +141,8 @@ class RunState:
     left_alone_count: ordinary tasks that failed or were cancelled as the plan allows.
     opened_ns: when it was started or last retried; retry_count: how often it was.
     failure: the first failure of an ordinary task, or of the run itself, that decides its end.
-    requests: digest and time per request id, oldest first, of the last 24 h.
+    requests: digest, time and version per request id, oldest first, of the last 24 h.
+    board: the blackboard, once something was written on it.
     """
 
     run_id: RunId
@@ -170,6 +172,7 @@ class RunState:
     failure: Failure | None = None
     clean_up_failure: Failure | None = None
     requests: Requests = field(default_factory=Requests)
+    board: Board | None = None
     touched_tasks: dict[TaskName, None] = field(default_factory=dict)
     run_touched: bool = False
     owner: object = field(default_factory=object)
@@ -192,6 +195,15 @@ class RunState:
             record = record.copy(self.owner)
             self.tasks[name] = record
         return record
+
+    def own_board(self) -> Board:
+        """Return the blackboard to change, this state's own."""
+        board = self.board
+        if board is None:
+            board = self.board = Board(self.owner)
+        elif board.owner is not self.owner:
+            board = self.board = board.copy(self.owner)
+        return board
 
     def add(self, record: TaskRecord) -> None:
         """Add a new, blocked task."""
