@@ -35,7 +35,8 @@ from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
-from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -111,6 +112,7 @@ class SimKernel:
         self._run_servicer = RunServicer(
             self._kernel,
             RunListing(index, index, store.partition),
+            PastRuns(self._log, RUN_CODEC, index, clock),
             retry_step_count=RETRY_STEP_COUNT,
         )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))

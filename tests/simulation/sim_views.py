@@ -6,6 +6,7 @@ view at any earlier moment: it trails the log as far as the projector does.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
@@ -13,22 +14,28 @@ from stretto_core.ids import RunId
 from stretto_core.testing.process import Process
 from stretto_kernel.app.attempt_listing import AttemptFilter, AttemptPage
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
+from stretto_kernel.app.moments import Then
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.cohort import Cohort
+from stretto_kernel.projections.past_runs import RunRows, TaskQuery, TaskRows
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_folds import RunFolds
 from stretto_kernel.projections.run_index import RUN_INDEX, RunRow
+from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.store import Change, PositionMoved, Stop, Target
+from stretto_kernel.projections.task_states import TaskKind
+from stretto_kernel.projections.tasks import TASKS, TaskRow
 from stretto_kernel.projections.view import Key, Row
 
 INDEX = Target(RUN_INDEX)
+PAST = (INDEX, Target(RUN_PHASES), Target(TASKS))
 
 
 class MemoryViews:
-    """Implements ViewStore, RunIndex and RunList."""
+    """Implements ViewStore, RunIndex, RunList and PastViews."""
 
     def __init__(self) -> None:
         self.tables: dict[Target, dict[Key, Row]] = {}
@@ -92,6 +99,44 @@ class MemoryViews:
         listed = [ListedRun(RunId(row.run_id), row.create_ns, row.shown) for row in rows]
         position = self.positions.get(INDEX, 0)
         return RunListPage(position, listed[:count_max], more=len(rows) > count_max)
+
+    async def run_as_of(self, run_id: RunId, then: Then) -> RunRows:
+        """See `PastViews`."""
+        position = min(self.positions.get(target, 0) for target in PAST)
+        if position < then.position:
+            return RunRows(position)
+        rows = self.task_rows(run_id, then.version)
+        backs_off = (row.not_before_ns > then.judged_ns for row in rows)
+        kinds = Counter(
+            TaskKind(row.phase, row.clean_up, waits)
+            for row, waits in zip(rows, backs_off, strict=True)
+        )
+        return RunRows(position, self.phase_row(run_id, then.version), kinds)
+
+    async def tasks_as_of(self, query: TaskQuery, position: int, count_max: int) -> TaskRows:
+        """See `PastViews`: all of them, whatever else is asked."""
+        reached = min(self.positions.get(target, 0) for target in PAST)
+        newest = {row.run_id: row.version for row in self.runs}.get(query.run_id, 0)
+        if reached < position or not newest:
+            return TaskRows(min(reached, position - 1))
+        version = query.version or newest
+        phase, rows = self.phase_row(query.run_id, version), self.task_rows(query.run_id, version)
+        return TaskRows(reached, version, phase, rows[:count_max], more=len(rows) > count_max)
+
+    def phase_row(self, run_id: RunId, version: int) -> RunPhaseRow:
+        """What the run did to its tasks as of a version."""
+        rows = (RunPhaseRow(*row) for row in self.tables[Target(RUN_PHASES)].values())
+        of_run = (row for row in rows if row.run_id == run_id and row.from_version <= version)
+        return max(of_run, key=lambda row: row.from_version)
+
+    def task_rows(self, run_id: RunId, version: int) -> list[TaskRow]:
+        """The run's tasks as of a version, in the order they came to be."""
+        newest: dict[int, TaskRow] = {}
+        for row in sorted(self.tables[Target(TASKS)].values(), key=lambda row: row[2]):
+            task = TaskRow(*row)
+            if task.run_id == run_id and task.from_version <= version:
+                newest[task.number] = task
+        return [newest[number] for number in sorted(newest)]
 
     async def list_attempts(self, found: AttemptFilter, *, count_max: int) -> AttemptPage:
         """See `AttemptList`: nobody asks in the simulator."""

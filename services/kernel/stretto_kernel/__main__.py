@@ -32,11 +32,13 @@ from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
+from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import (
@@ -107,7 +109,9 @@ async def _run_kernel(settings: Settings) -> int:
     log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
-    beside = _Beside(listing, task_logs, ViewCalls(views, ports.ids))
+    past_views = PastViewTables(settings.partition, event_log.tracking)
+    past = PastRuns(event_log, RUN_CODEC, past_views, clock)
+    beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))
     try:
         return await _serve(kernel, beside, settings, stopped)
     except Refusal as refusal:
@@ -126,6 +130,7 @@ class _Beside:
     """What is served beside the kernel, without its ownership."""
 
     listing: RunListing
+    past: PastRuns
     task_logs: TaskLogs
     views: ViewCalls
 
@@ -141,7 +146,7 @@ async def _serve(
         tokens=_tokens(settings),
         registry=registry,
     )
-    add_servicers(server, kernel, beside.listing, beside.task_logs)
+    add_servicers(server, kernel, beside.listing, beside.past, beside.task_logs)
     watch = add_views(server, registry, beside.views, settings.partition)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()

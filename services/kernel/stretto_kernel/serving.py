@@ -33,6 +33,7 @@ from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_watch import ViewWatch
@@ -146,10 +147,10 @@ def add_task_log_metrics(registry: Registry, task_logs: TaskLogs) -> None:
 
 
 def add_servicers(
-    server: RpcServer, kernel: Kernel, listing: RunListing, task_logs: TaskLogs
+    server: RpcServer, kernel: Kernel, listing: RunListing, past: PastRuns, task_logs: TaskLogs
 ) -> None:
     """Serve every service of the kernel."""
-    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing))
+    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing, past))
     server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))

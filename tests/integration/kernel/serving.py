@@ -29,11 +29,13 @@ from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
+from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
-from stretto_kernel.owned_partition import KernelLimits, KernelPorts
+from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import Readiness, add_servicers, add_views
@@ -99,6 +101,7 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
         server,
         kernel,
         RunListing(index, AttemptTable(PARTITION, log.tracking), PARTITION),
+        PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
         task_logs,
     )
     views = FreshFoldTable(dsn, PARTITION, log.tracking)

@@ -23,6 +23,7 @@ from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.run_phases import RUN_PHASES
 from stretto_kernel.projections.store import Target
 
 from tests.integration.kernel.serving import (
@@ -90,8 +91,8 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
     )
     await copy_rows(
         fresh_database,
-        "run_phases_v1",
-        ((f"p0-{n:032x}", 1, RUNNING, 0, False, False, 0, 0) for n in range(RUN_COUNT)),
+        RUN_PHASES.table,
+        ((f"p0-{n:032x}", 1, RUNNING, 0, False, False, 0, 0, b"") for n in range(RUN_COUNT)),
     )
     runs, attempts = RunIndexTable(PARTITION, log.tracking), AttemptTable(PARTITION, log.tracking)
     filters = [

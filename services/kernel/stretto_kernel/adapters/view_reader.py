@@ -1,4 +1,4 @@
-"""Reading a view's table, and how far it is, as one transaction sees them. Blocking calls run in
+"""Reading views' tables, and how far they are, as one transaction sees them. Blocking calls run in
 threads.
 """
 
@@ -18,7 +18,7 @@ from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
-from stretto_kernel.adapters.view_tables import view_statements
+from stretto_kernel.adapters.view_tables import common_statements, view_statements
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.view import View
 
@@ -26,28 +26,44 @@ R = TypeVar("R")
 
 
 class ViewReader:
-    """Reads one view of one partition, over the connections that `tracking` uses."""
+    """Reads a view of one partition over the connections that `tracking` uses.
 
-    def __init__(self, partition: Partition, tracking: TrackingRecorder, view: View) -> None:
+    beside: views that are read with it. at_once: all of a transaction's statements see one instant.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        tracking: TrackingRecorder,
+        view: View,
+        *beside: View,
+        at_once: bool = False,
+    ) -> None:
         self._tracking = tracking
-        self._follower = view.table
+        self._followers = [each.table for each in (view, *beside)]
+        self._at_once = at_once
         schema = PartitionSchema(partition).name
         self.table = Identifier(schema, view.table)
         self.statements: dict[str, Composed] = view_statements(schema, Target(view))
-        self._table_name = f"{schema}.{view.table}"
+        self._table_names = [f"{schema}.{follower}" for follower in self._followers]
+        self._positions = common_statements(schema)["positions"]
         self._exists = False
 
     async def read(self, read: Callable[[Cursor[DictRow], int], R], without_view: R) -> R:
-        """Return what `read` returns of a cursor and the view's position. Raises StoreDown.
+        """Return what `read` returns of a cursor and the least position. Raises StoreDown.
 
         The position is read first: rows may then only be newer than it says.
         """
 
         def transact() -> R:
             with self._transaction() as cursor:
+                if self._at_once:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 if not self._exists:
                     row = cursor.execute(
-                        "SELECT to_regclass(%s) IS NOT NULL AS found", (self._table_name,)
+                        "SELECT bool_and(to_regclass(name) IS NOT NULL) AS found"
+                        " FROM unnest(%s::text[]) AS name",
+                        (self._table_names,),
                     ).fetchone()
                     self._exists = bool(row and row["found"])
                 if not self._exists:
@@ -61,9 +77,8 @@ class ViewReader:
             raise
 
     def _position(self, cursor: Cursor[DictRow]) -> int:
-        statement = self._tracking.max_tracking_id_statement
-        row = cursor.execute(statement, (self._follower,)).fetchone()
-        return int(row["max"] or 0) if row else 0
+        found = cursor.execute(self._positions, {"views": self._followers}).fetchall()
+        return min((int(row["position"]) for row in found), default=0)
 
     @contextmanager
     def _transaction(self) -> Iterator[Cursor[DictRow]]:

@@ -71,6 +71,7 @@ class TaskPage(NamedTuple):
 
     tasks: list[run_pb2.Task]
     next_index: int | None
+    version: int
 
 
 class RunCalls:
@@ -232,7 +233,8 @@ class RunCalls:
             tasks = [self.show_task(run, name) for name in names]
             del tasks[count_within((task.ByteSize() for task in tasks), PAGE_BYTES_MAX) :]
             end = first + len(tasks)
-            return Decided(TaskPage(tasks, end if end < task_count else None), own_facts=False)
+            next_index = end if end < task_count else None
+            return Decided(TaskPage(tasks, next_index, run.decided), own_facts=False)
 
         answered = await ask(self._host, self._finder(namespace, run_id), question)
         return answered.answer

@@ -31,6 +31,7 @@ class TaskRow(NamedTuple):
     clean_up: bool
     not_before_ns: int
     queue: str
+    executor: str
     shown: bytes
 
 
@@ -51,8 +52,9 @@ def tasks_changed(step: Step) -> Iterator[TaskRow]:
             clean_up=record.spec.clean_up,
             not_before_ns=phase.not_before_ns if isinstance(phase, Open) else 0,
             queue=record.spec.queue,
+            executor=record.spec.executor,
             shown=shown.SerializeToString(deterministic=True),
         )
 
 
-TASKS = View(name="tasks", version=1, row=TaskRow, key_count=3, of_event=tasks_changed)
+TASKS = View(name="tasks", version=2, row=TaskRow, key_count=3, of_event=tasks_changed)

@@ -9,9 +9,10 @@ from stretto_core.ids import Partition
 
 from stretto_kernel.app.attempt_listing import AttemptFilter, AttemptList
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
+from stretto_kernel.app.view_reach import require_reached
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
-from stretto_kernel.servicers.view_positions import ViewBehind, least_position
+from stretto_kernel.servicers.view_positions import least_position
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
@@ -39,8 +40,7 @@ class AttemptListing:
             after = token_number("page_token", version)
         found = AttemptFilter(namespace=namespace, run_id=run_id, task=task, after_version=after)
         page = await self._view.list_attempts(found, count_max=size)
-        if page.position < least:
-            raise ViewBehind("the view is behind", position=str(page.position), asked=str(least))
+        require_reached(page, least)
         if not page.run_known:
             raise NotFound("no such run", run_id=run_id)
         sizes = (listed.attempt.ByteSize() for listed in page.attempts)

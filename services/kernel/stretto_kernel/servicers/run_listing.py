@@ -1,17 +1,14 @@
 """ListRuns: its filter grammar, its pages, and the wait for nothing: a view that is behind says so.
 
-Grammar: terms joined by AND; `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
-`create_time >= "2026-01-31T00:00:00Z"` and `create_time < "..."`. Inside the quotes a backslash
-takes the next character as it is.
+Terms: `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
+`create_time >= "2026-01-31T00:00:00Z"` and `create_time < "..."`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 
-from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_pb2
@@ -21,20 +18,17 @@ from stretto_core.ids import Namespace, Partition
 from stretto_kernel.app.attempt_listing import AttemptList
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_listing import RunFilter, RunList
+from stretto_kernel.app.view_reach import require_reached
 from stretto_kernel.servicers.attempt_listing import AttemptListing
 from stretto_kernel.servicers.fields import Fields
+from stretto_kernel.servicers.filter_terms import filter_terms
+from stretto_kernel.servicers.masks import masked
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
-from stretto_kernel.servicers.view_positions import ViewBehind, least_position
+from stretto_kernel.servicers.view_positions import least_position
 
 PAGE_DEFAULT = 50
 PAGE_MAX = 1_000
-FILTER_CHARACTERS_MAX = 4_000
-
-_TERM = re.compile(
-    r"\s*(state|display_name|create_time|labels\.[a-z0-9._-]{1,63})\s*(=|>=|<)\s*"
-    r'("(?:[^"\\]|\\.)*"|[A-Z_]+)\s*'
-)
-_AND = re.compile(r"AND\b")
+_NAMES = r"state|display_name|create_time|labels\.[a-z0-9._-]{1,63}"
 
 
 class RunListing:
@@ -57,14 +51,13 @@ class RunListing:
         fields.refuse("the request")
         found = _after_page(found, request.page_token)
         page = await self._view.list_runs(found, count_max=size)
-        if page.position < least:
-            raise ViewBehind("the view is behind", position=str(page.position), asked=str(least))
+        require_reached(page, least)
         listed = page.runs[: count_within((len(run.shown) for run in page.runs), PAGE_BYTES_MAX)]
         token = ""
         if page.more or len(listed) < len(page.runs):
             kind = "oldest runs" if found.oldest_first else "runs"
             token = encode_token(kind, str(listed[-1].create_ns), listed[-1].run_id)
-        runs = [_masked(run_pb2.Run.FromString(run.shown), request.read_mask) for run in listed]
+        runs = [masked(run_pb2.Run.FromString(run.shown), request.read_mask) for run in listed]
         position = Position(partition=self._partition, number=page.position)
         return pb.ListRunsResponse(
             runs=runs, next_page_token=token, view_position=position if page.position else None
@@ -75,43 +68,29 @@ def parse_filter(fields: Fields, namespace: Namespace, text: str) -> RunFilter:
     """Return what the filter asks for, noting what is wrong with it."""
     found = RunFilter(namespace=namespace)
     labels: dict[str, str] = {}
-    seen: set[str] = set()
-    rest = fields.text("filter", text, characters_max=FILTER_CHARACTERS_MAX).strip()
-    while rest:
-        term = _TERM.match(rest)
-        if term is None or f"{term.group(1)} {term.group(2)}" in seen:
-            column = len(text) - len(rest) + 1
-            fields.wrong("filter", f"cannot be read at column {column}: {rest[:40]!r}")
-            break
-        name, comparison, value = term.groups()
-        seen.add(f"{name} {comparison}")
-        if (comparison != "=") is not (name == "create_time"):
-            fields.wrong("filter", f"{name} cannot be compared by {comparison}")
+    for term in filter_terms(fields, text, _NAMES):
+        name, value = term.name, term.value
+        if (term.comparison != "=") is not (name == "create_time"):
+            fields.wrong("filter", f"{name} cannot be compared by {term.comparison}")
         elif name == "state":
             found = replace(found, state=_state(fields, value))
-        elif not value.startswith('"'):
+        elif not term.quoted:
             fields.wrong("filter", f'{name} must equal "TEXT"')
         elif name == "display_name":
-            found = replace(found, display_name=_unquoted(value))
+            found = replace(found, display_name=value)
         elif name == "create_time":
-            instant_ns = _instant_ns(fields, _unquoted(value))
-            if comparison == ">=":
+            instant_ns = _instant_ns(fields, value)
+            if term.comparison == ">=":
                 found = replace(found, since_ns=instant_ns)
             else:
                 found = replace(found, before_ns=instant_ns)
         else:
-            labels[name.removeprefix("labels.")] = _unquoted(value)
-        rest = rest[term.end() :]
-        joined = _AND.match(rest)
-        if rest and (joined is None or not rest[joined.end() :].strip()):
-            fields.wrong("filter", "terms are joined by AND")
-            break
-        rest = rest[joined.end() :] if joined else ""
+            labels[name.removeprefix("labels.")] = value
     return replace(found, labels_json=json.dumps(labels)) if labels else found
 
 
 def _state(fields: Fields, value: str) -> int | None:
-    name = f"RUN_STATE_{value.strip(chr(34)).removeprefix('RUN_STATE_')}"
+    name = f"RUN_STATE_{value.removeprefix('RUN_STATE_')}"
     number = run_pb2.RunState.items()
     for known, code in number:
         if known == name and code:
@@ -129,23 +108,11 @@ def _instant_ns(fields: Fields, text: str) -> int:
     return stamp.ToNanoseconds()
 
 
-def _unquoted(value: str) -> str:
-    return re.sub(r"\\(.)", r"\1", value[1:-1])
-
-
 def _ordered(fields: Fields, found: RunFilter, order_by: str) -> RunFilter:
     words = order_by.split()
     if words not in ([], ["create_time"], ["create_time", "desc"]):
         fields.wrong("order_by", 'must be "create_time desc" or "create_time"')
     return replace(found, oldest_first=words == ["create_time"])
-
-
-def _masked(run: run_pb2.Run, mask: FieldMask) -> run_pb2.Run:
-    if not mask.paths:
-        return run
-    shown = run_pb2.Run()
-    mask.MergeMessage(run, shown)
-    return shown
 
 
 def _after_page(found: RunFilter, page_token: str) -> RunFilter:

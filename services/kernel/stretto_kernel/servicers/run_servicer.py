@@ -13,22 +13,21 @@ from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
 from stretto_core.clock import NS_PER_S
 from stretto_core.rpc.call import current_call
 
-from stretto_kernel.app.run_calls import TaskPage
 from stretto_kernel.app.run_ends import RunEnds
 from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.app.watching import watch_run
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers import run_batches as batches
 from stretto_kernel.servicers import run_requests as parse
+from stretto_kernel.servicers.as_of import parse_as_of
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
 from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.task_listing import TaskListing
 
 Response = TypeVar("Response")
 
-TASK_PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
 RETRY_STEP_COUNT = 500
 """Some milliseconds: see `domain.run.reopening`."""
 ANSWER_S = 0.25
@@ -45,6 +44,7 @@ class RunServicer(RunServiceServicer):
         self,
         kernel: Kernel,
         listing: RunListing,
+        past: PastRuns,
         *,
         retry_step_count: int = RETRY_STEP_COUNT,
     ) -> None:
@@ -53,6 +53,8 @@ class RunServicer(RunServiceServicer):
         self._listing = listing
         self._clock = kernel.ports.clock
         self._partition_name = kernel.ports.log.partition
+        self._past = past
+        self._tasks = TaskListing(past, lambda: kernel.partition.calls, self._partition_name)
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """See the contract."""
@@ -92,7 +94,12 @@ class RunServicer(RunServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """See the contract."""
-        namespace, run_id = parse.parse_run_name("name", request.name)
+        fields = Fields()
+        namespace, run_id = fields.run("name", request.name)
+        moment = parse_as_of(fields, request.as_of, self._partition_name)
+        fields.refuse("the request")
+        if moment is not None:
+            return pb.GetRunResponse(run=await self._past.get_run(namespace, run_id, moment))
         run, _ = await self._kernel.partition.calls.get_run(namespace, run_id)
         return pb.GetRunResponse(run=run)
 
@@ -102,15 +109,7 @@ class RunServicer(RunServiceServicer):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """See the contract."""
-        fields = Fields()
-        namespace, run_id = fields.run("parent", request.parent)
-        size = fields.page_size(request.page_size, default=TASK_PAGE_DEFAULT, largest=PAGE_MAX)
-        fields.refuse("the request")
-        page: TaskPage = await self._kernel.partition.calls.list_tasks(
-            namespace, run_id, first_index=_first_index(request.page_token), count_max=size
-        )
-        token = "" if page.next_index is None else encode_token("tasks", str(page.next_index))
-        return pb.ListTasksResponse(tasks=page.tasks, next_page_token=token)
+        return await self._tasks.list_tasks(request)
 
     async def ListAttempts(
         self, request: pb.ListAttemptsRequest, context: Any
@@ -188,10 +187,3 @@ def _within_deadline(wait_ns: int) -> int:
         return wait_ns
     left_s = deadline_s - asyncio.get_running_loop().time() - ANSWER_S
     return min(wait_ns, max(0, int(left_s * NS_PER_S)))
-
-
-def _first_index(page_token: str) -> int:
-    if not page_token:
-        return 0
-    (index,) = decode_token("page_token", "tasks", page_token, part_count=1)
-    return token_number("page_token", index)

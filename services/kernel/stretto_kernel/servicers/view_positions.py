@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from stretto.common.v1.lease_pb2 import Position
-from stretto_core.errors import Unavailable
 from stretto_core.ids import Partition
 
 from stretto_kernel.servicers.fields import Fields
-
-
-class ViewBehind(Unavailable):
-    """The view has not reached the position asked for: try again."""
-
-    reason = "VIEW_BEHIND"
 
 
 def least_position(fields: Fields, position: Position, partition: Partition) -> int:

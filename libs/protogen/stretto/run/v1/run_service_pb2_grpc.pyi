@@ -117,7 +117,7 @@ class RunServiceStub:
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
     or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
     within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
@@ -299,7 +299,7 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
     or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
     within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
@@ -514,7 +514,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
         or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-        for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or as_of
+        for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
         within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).

@@ -38,3 +38,6 @@ WHERE kept.version < excluded.version;
 
 -- name: active
 SELECT run_id, next_due_ns, queues FROM {table} WHERE NOT ended;
+
+-- name: version
+SELECT version FROM {table} WHERE run_id = %(run_id)s;

@@ -10,6 +10,7 @@ CREATE TABLE {table} (
     held boolean NOT NULL,
     given_up_ns bigint NOT NULL,
     ended_ns bigint NOT NULL,
+    shown bytea NOT NULL,
     PRIMARY KEY (run_id, from_version)
 );
 
@@ -17,5 +18,10 @@ CREATE TABLE {table} (
 INSERT INTO {table}
 SELECT * FROM unnest(
     %(run_id)s::text[], %(from_version)s::bigint[], %(state)s::smallint[], %(ordinary)s::smallint[],
-    %(clean_up)s::boolean[], %(held)s::boolean[], %(given_up_ns)s::bigint[], %(ended_ns)s::bigint[]
+    %(clean_up)s::boolean[], %(held)s::boolean[], %(given_up_ns)s::bigint[], %(ended_ns)s::bigint[],
+    %(shown)b::bytea[]
 );
+
+-- name: as_of
+SELECT run_id, from_version, state, ordinary, clean_up, held, given_up_ns, ended_ns, shown FROM {table}
+WHERE run_id = %(run_id)s AND from_version <= %(version)s ORDER BY from_version DESC LIMIT 1;

@@ -13,6 +13,7 @@ CREATE TABLE {table} (
     clean_up boolean NOT NULL,
     not_before_ns bigint NOT NULL,
     queue text NOT NULL,
+    executor text NOT NULL,
     shown bytea NOT NULL,
     PRIMARY KEY (run_id, number, from_version)
 );
@@ -25,14 +26,23 @@ WITH new AS MATERIALIZED (
     FROM unnest(
         %(run_id)s::text[], %(task)s::text[], %(from_version)s::bigint[], %(number)s::integer[],
         %(phase)s::smallint[], %(clean_up)s::boolean[], %(not_before_ns)s::bigint[],
-        %(queue)s::text[], %(shown)b::bytea[]
-    ) AS new (run_id, task, from_version, number, phase, clean_up, not_before_ns, queue, shown)
+        %(queue)s::text[], %(executor)s::text[], %(shown)b::bytea[]
+    ) AS new (run_id, task, from_version, number, phase, clean_up, not_before_ns, queue, executor,
+              shown)
 ), closed AS (
     UPDATE {table} AS kept SET to_version = new.from_version FROM new
     WHERE new.from_version = new.first_version AND kept.run_id = new.run_id
       AND kept.number = new.number AND kept.to_version IS NULL
 )
 INSERT INTO {table} (run_id, task, from_version, to_version, number, phase, clean_up, not_before_ns,
-                     queue, shown)
-SELECT run_id, task, from_version, to_version, number, phase, clean_up, not_before_ns, queue, shown
+                     queue, executor, shown)
+SELECT run_id, task, from_version, to_version, number, phase, clean_up, not_before_ns, queue, executor,
+       shown
 FROM new;
+
+-- name: kinds_as_of
+-- How many tasks of a run there were of each kind, as of a version.
+SELECT phase, clean_up, not_before_ns > %(judged_ns)s AS backs_off, count(*) AS task_count FROM {table}
+WHERE run_id = %(run_id)s AND from_version <= %(version)s
+  AND (to_version IS NULL OR to_version > %(version)s)
+GROUP BY 1, 2, 3;

@@ -1,0 +1,121 @@
+"""The views `run_phases` and `tasks` in PostgreSQL, as of any version of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg import Cursor
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composable, Composed, Literal
+from stretto_core.eventlog.postgres.tracking import TrackingRecorder
+from stretto_core.ids import Partition, RunId
+
+from stretto_kernel.adapters.view_reader import ViewReader
+from stretto_kernel.app.moments import Then
+from stretto_kernel.projections.past_runs import RunRows, TaskQuery, TaskRows
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
+from stretto_kernel.projections.task_states import EVERY_KIND, TaskKind, kinds_in
+from stretto_kernel.projections.tasks import TASKS, TaskRow
+
+
+class PastViewTables:
+    """Implements PastViews over the connections that `tracking` uses."""
+
+    def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
+        self._tasks = ViewReader(partition, tracking, TASKS, RUN_PHASES, RUN_INDEX, at_once=True)
+        self._phases = ViewReader(partition, tracking, RUN_PHASES)
+        self._index = ViewReader(partition, tracking, RUN_INDEX)
+
+    async def run_as_of(self, run_id: RunId, then: Then) -> RunRows:
+        """See `PastViews`."""
+        asked = {"run_id": run_id, "version": then.version, "judged_ns": then.judged_ns}
+
+        def read(cursor: Cursor[DictRow], position: int) -> RunRows:
+            if position < then.position:
+                return RunRows(position)
+            rows = cursor.execute(self._tasks.statements["kinds_as_of"], asked).fetchall()
+            kinds = {
+                TaskKind(row["phase"], row["clean_up"], row["backs_off"]): row["task_count"]
+                for row in rows
+            }
+            return RunRows(position, self._phase(cursor, run_id, then.version), kinds)
+
+        return await self._tasks.read(read, RunRows(0))
+
+    async def tasks_as_of(self, query: TaskQuery, position: int, count_max: int) -> TaskRows:
+        """See `PastViews`."""
+
+        def read(cursor: Cursor[DictRow], reached: int) -> TaskRows:
+            newest = self._newest(cursor, query.run_id)
+            if reached < position or newest == 0:
+                return TaskRows(min(reached, position - 1))
+            version = query.version or newest
+            phase = self._phase(cursor, query.run_id, version)
+            statement = self.list_statement(
+                query, version, phase, count_max + 1, is_newest=version == newest
+            )
+            rows = cursor.execute(statement).fetchall()
+            tasks = [_task_row(row) for row in rows[:count_max]]
+            return TaskRows(reached, version, phase, tasks, more=len(rows) > count_max)
+
+        return await self._tasks.read(read, TaskRows(0))
+
+    def list_statement(
+        self, query: TaskQuery, version: int, phase: RunPhaseRow, count: int, *, is_newest: bool
+    ) -> Composed:
+        """Return what lists tasks: only the terms asked for, so that each has its index."""
+        terms: list[Composable] = [SQL("run_id = {}").format(Literal(query.run_id))]
+        if is_newest:
+            terms.append(SQL("to_version IS NULL"))
+        else:
+            then = SQL("from_version <= {0} AND (to_version IS NULL OR to_version > {0})")
+            terms.append(then.format(Literal(version)))
+        if query.state is not None:
+            terms.append(_of_kinds(kinds_in(query.state, phase), query.judged_ns))
+        if query.queue:
+            terms.append(SQL("queue = {}").format(Literal(query.queue)))
+        if query.executor:
+            terms.append(SQL("executor = {}").format(Literal(query.executor)))
+        if query.clean_up is not None:
+            terms.append(SQL("clean_up = {}").format(Literal(query.clean_up)))
+        if query.after is not None:
+            ahead = SQL("<" if query.newest_first else ">")
+            terms.append(SQL("number {} {}").format(ahead, Literal(query.after)))
+        return SQL(
+            "SELECT * FROM {table} WHERE {terms} ORDER BY number {direction} LIMIT {count}"
+        ).format(
+            table=self._tasks.table,
+            terms=SQL(" AND ").join(terms),
+            direction=SQL("DESC" if query.newest_first else "ASC"),
+            count=Literal(count),
+        )
+
+    def _newest(self, cursor: Cursor[DictRow], run_id: RunId) -> int:
+        row = cursor.execute(self._index.statements["version"], {"run_id": run_id}).fetchone()
+        return 0 if row is None else int(row["version"])
+
+    def _phase(self, cursor: Cursor[DictRow], run_id: RunId, version: int) -> RunPhaseRow:
+        asked = {"run_id": run_id, "version": version}
+        row = cursor.execute(self._phases.statements["as_of"], asked).fetchone()
+        assert row is not None, "a run's first event is run-wide"
+        return RunPhaseRow(**{**row, "shown": bytes(row["shown"])})
+
+
+def _of_kinds(kinds: Sequence[TaskKind], judged_ns: int) -> Composed:
+    """Return the term for tasks of some kinds: their phases by index, the rest by looking."""
+    phases = sorted({kind.phase for kind in kinds})
+    term = SQL("phase = ANY({}::smallint[])").format(Literal(phases))
+    if set(kinds) == {kind for kind in EVERY_KIND if kind.phase in phases}:
+        return term
+    listed = SQL(", ").join(SQL("({}, {}, {})").format(*map(Literal, kind)) for kind in kinds)
+    return SQL("{} AND (phase, clean_up, not_before_ns > {}) IN ({})").format(
+        term, Literal(judged_ns), listed
+    )
+
+
+def _task_row(row: DictRow) -> TaskRow:
+    return TaskRow(
+        **{name: row[name] for name in TaskRow._fields if name != "shown"},
+        shown=bytes(row["shown"]),
+    )

@@ -1,0 +1,124 @@
+"""The past as views tell it, against the fold of the log up to there, for random histories.
+
+Each history is stored, projected and read by what serves GetRun and ListTasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from stretto.common.v1.principal_pb2 import Principal
+from stretto.run.v1 import events_pb2 as ev
+from stretto.run.v1 import run_pb2
+from stretto_core.clock import NS_PER_S
+from stretto_core.clock.manual import ManualClock
+from stretto_core.eventlog.chain import EMPTY_HEAD
+from stretto_core.eventlog.codec import Cause, next_head
+from stretto_core.eventlog.memory import MemoryLog, MemoryStore
+from stretto_core.eventlog.recorded import Recorded
+from stretto_core.ids import EventId, Partition, StreamId
+from stretto_kernel.app.moments import AtPosition, AtTime, AtVersion, Moment
+from stretto_kernel.domain.run import RunEvent, RunState, evolve, new_run
+from stretto_kernel.domain.run.resource import to_run, to_task
+from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.past_runs import PastRuns, TaskQuery
+from stretto_kernel.projections.store import Target
+from stretto_kernel.projections.tasks import TASKS, TaskRow
+
+from tests.model.hands import Hands
+from tests.model.runs import NAMESPACE, RUN_ID
+from tests.simulation.sim_views import rebuilt
+
+CREATOR = Principal(name="somebody")
+HISTORIES = 40
+STEPS = 40
+RUN_WIDE = (ev.RunCancelRequested, ev.RunKilled, ev.HoldPlaced, ev.RunGraceEnded, ev.RunTimedOut)
+
+
+class Truth(NamedTuple):
+    """The run right after an event, as its fold shows it at an instant."""
+
+    run: run_pb2.Run
+    tasks: list[run_pb2.Task]
+
+
+def history(seed: int) -> list[Recorded[RunEvent]]:
+    """Whatever may happen to a run, to its end and over retries."""
+    random = Random(seed)
+    hands = Hands(random)
+    for _ in range(STEPS):
+        hands.step(random)
+    hands.finish()
+    return hands.story.log
+
+
+async def stored(log: list[Recorded[RunEvent]]) -> MemoryStore:
+    """Return a log that holds it."""
+    store = MemoryStore(Partition("p0"))
+    owned = await MemoryLog(store).acquire()
+    head = EMPTY_HEAD
+    for each in log:
+        cause = Cause(NAMESPACE, CREATOR, each.request_id, each.request_digest)
+        new = RUN_CODEC.encode(
+            each.event,
+            stream=StreamId(RUN_ID),
+            head=head,
+            event_id=EventId(str(each.version)),
+            time_ns=each.time_ns,
+            cause=cause,
+        )
+        head = next_head(new, each.time_ns)
+        await owned.append([new])
+    return store
+
+
+def shown(state: RunState, judged_ns: int) -> Truth:
+    run = to_run(state, judged_ns, creator=CREATOR)
+    return Truth(run, [to_task(state, name, judged_ns) for name in state.tasks])
+
+
+def truths(log: list[Recorded[RunEvent]]) -> Iterator[tuple[Moment, Truth]]:
+    """Each version at its own time, and in the middle between it and the next fact."""
+    state = new_run(RUN_ID, NAMESPACE)
+    last_ns = log[-1].time_ns + 10 * NS_PER_S
+    for each, next_ns in zip(log, [*(later.time_ns for later in log[1:]), last_ns], strict=True):
+        evolve(state, each)
+        yield AtVersion(each.version), shown(state, each.time_ns)
+        if next_ns > each.time_ns:
+            between_ns = (each.time_ns + next_ns) // 2
+            yield AtTime(between_ns), shown(state, between_ns)
+
+
+@pytest.mark.parametrize("block", range(2))
+async def test_the_past_is_what_the_fold_was(block: int) -> None:
+    for seed in range(block * HISTORIES // 2, (block + 1) * HISTORIES // 2):
+        log = history(seed)
+        store = await stored(log)
+        clock = ManualClock(log[-1].time_ns + 20 * NS_PER_S)
+        past = PastRuns(MemoryLog(store), RUN_CODEC, await rebuilt(store), clock)
+        for moment, truth in truths(log):
+            run = await past.get_run(NAMESPACE, RUN_ID, moment)
+            assert run == truth.run, (seed, moment)
+            query = TaskQuery(run_id=RUN_ID)
+            found = await past.list_tasks(NAMESPACE, query, moment, count_max=10_000)
+            assert [task for _, task in found.tasks] == truth.tasks, (seed, moment)
+        position = store.events[len(log) // 2].position
+        then = await past.get_run(NAMESPACE, RUN_ID, AtPosition(position))
+        assert then.version == len(log) // 2 + 1
+
+
+async def test_a_fact_about_the_run_changes_no_row_of_an_ordinary_task() -> None:
+    seen: set[type] = set()
+    for seed in range(HISTORIES):
+        log = history(seed)
+        views = await rebuilt(await stored(log))
+        rows = [TaskRow(*row) for row in views.tables[Target(TASKS)].values()]
+        ordinary = {row.from_version for row in rows if not row.clean_up}
+        for each in log:
+            if isinstance(each.event, RUN_WIDE):
+                seen.add(type(each.event))
+                assert each.version not in ordinary, (seed, each)
+    assert seen >= {ev.RunCancelRequested, ev.RunKilled, ev.HoldPlaced}
