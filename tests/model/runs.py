@@ -19,15 +19,20 @@ from stretto_kernel.domain.run import commands as cmd
 RUN_ID = RunId("p0-000000000000" + "0" * 20)
 NAMESPACE = Namespace("default")
 OPERATOR = Writer(kind=WRITER_KIND_OPERATOR, name="anna")
+KEY_ID = 7
 T0 = 1_000 * NS_PER_S
 SECOND = NS_PER_S
 
 
 class Story:
-    """One run and its log, moved on by commands."""
+    """One run and its log, moved on by commands.
 
-    def __init__(self) -> None:
+    digest_key: of a run with a data key, as its host would give it; b"" = a clear run.
+    """
+
+    def __init__(self, *, digest_key: bytes = b"") -> None:
         self.state = new_run(RUN_ID, NAMESPACE)
+        self.state.digest_key = digest_key
         self.log: list[Recorded[RunEvent]] = []
         self.now_ns = T0
         self._request_count = 0
@@ -43,7 +48,10 @@ class Story:
 
     def record(self, event: RunEvent, request_id: str = "", digest: bytes = b"") -> None:
         """Apply one fact as recorded now."""
-        recorded = Recorded(event, self.state.version + 1, self.now_ns, request_id, digest)
+        keyed = self.state.keyed(digest) if request_id else digest
+        key_id = KEY_ID if self.state.digest_key else 0
+        version = self.state.version + 1
+        recorded = Recorded(event, version, self.now_ns, request_id, keyed, key_id)
         evolve(self.state, recorded)
         self.log.append(recorded)
 
@@ -113,6 +121,14 @@ class Story:
         request_id, digest = self.request()
         return self.do(
             cmd.Kill(
+                now_ns=self.now_ns, request_id=request_id, request_digest=digest, reason=reason
+            )
+        )
+
+    def shred(self, reason: str = "they left") -> tuple[RunEvent, ...]:
+        request_id, digest = self.request()
+        return self.do(
+            cmd.Shred(
                 now_ns=self.now_ns, request_id=request_id, request_digest=digest, reason=reason
             )
         )

@@ -84,10 +84,12 @@ class Codec:
         event_id: EventId,
         time_ns: int,
         cause: Cause,
+        key_id: int = 0,
     ) -> NewEvent:
         """Return `event` as the next one of `stream` after `head`.
 
-        time_ns: UTC nanoseconds, not before the head's. The new head is the result's version,
+        time_ns: UTC nanoseconds, not before the head's. key_id: the data key that its confidential
+        fields are encrypted with already; 0 = none. The new head is the result's version,
         chain hash and this time (`next_head`).
         """
         name = event.DESCRIPTOR.full_name
@@ -107,6 +109,7 @@ class Codec:
             correlation_id=cause.correlation_id,
             request_digest=cause.request_digest,
             traceparent=cause.traceparent,
+            key_id=key_id,
             digest_alg=pb.DIGEST_ALG_SHA256,
             previous_hash=head.chain_hash,
             body=event.SerializeToString(deterministic=True),
@@ -135,6 +138,7 @@ class Codec:
                 time_ns=envelope.time.seconds * _NS_PER_S + envelope.time.nanos,
                 request_id=envelope.request_id,
                 request_digest=envelope.request_digest,
+                key_id=envelope.key_id,
             ),
         )
 

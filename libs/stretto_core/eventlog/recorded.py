@@ -21,6 +21,7 @@ class Recorded(NamedTuple, Generic[E_co]):
     time_ns: UTC nanoseconds; never goes back within a stream.
     request_id: the idempotency key of the call that caused it; "" when none did.
     request_digest: 32 bytes over that call's fields; b"" without request_id.
+    key_id: the data key its confidential fields are stored with; 0 = clear.
     """
 
     event: E_co
@@ -28,6 +29,7 @@ class Recorded(NamedTuple, Generic[E_co]):
     time_ns: int
     request_id: str = ""
     request_digest: bytes = b""
+    key_id: int = 0
 
 
 class NewEvent(NamedTuple):

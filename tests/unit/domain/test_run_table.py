@@ -315,6 +315,25 @@ def reopening() -> Story:
     return story
 
 
+def encrypted() -> Story:
+    story = Story(digest_key=b"k" * 32)
+    story.start(plan.TaskGraph(tasks=[task("x"), task("y"), task("tidy", clean_up=True)]))
+    story.lease("x")
+    return story
+
+
+def encrypted_killed() -> Story:
+    story = encrypted()
+    story.kill()
+    return story
+
+
+def shredded() -> Story:
+    story = encrypted_killed()
+    story.shred()
+    return story
+
+
 def start_again(story: Story) -> tuple[RunEvent, ...]:
     return story.start(plan.TaskGraph(tasks=[task("x")]))
 
@@ -355,42 +374,53 @@ def retry(story: Story) -> tuple[RunEvent, ...]:
     return story.retry()
 
 
+def shred(story: Story) -> tuple[RunEvent, ...]:
+    return story.shred()
+
+
 RUN_COMMANDS = (
     *(start_again, add, hold, lift, cancel, kill, lease_y, lease_tidy, complete_x),
-    retry,
+    *(retry, shred),
 )
+K, G = "RUN_NOT_ENCRYPTED", "RUN_SHREDDED"
 N, U, S, E = "NOT_FOUND", "REQUEST_ID_REUSED", "RUN_CLOSED", "RUN_NOT_ENDED"
 RUN_TABLE = {
-    not_started: ("RunStarted", *[N] * 9),
+    not_started: ("RunStarted", *[N] * 10),
     running: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *("AttemptLeased", X_, "AttemptSucceeded", E),
+        *("AttemptLeased", X_, "AttemptSucceeded", E, K),
     ),
     growing: (
         *(U, "TasksAdded", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *("AttemptLeased", X_, "AttemptSucceeded", E),
+        *("AttemptLeased", X_, "AttemptSucceeded", E, K),
     ),
     held: (
         *(U, "PLAN_SEALED", "-", "HoldLifted", "RunCancelRequested", "RunKilled"),
-        *(X_, X_, "AttemptSucceeded", E),
+        *(X_, X_, "AttemptSucceeded", E, K),
     ),
-    cancelling: (U, S, "HoldPlaced", "-", "-", "RunKilled", X_, X_, "AttemptSucceeded", E),
+    cancelling: (U, S, "HoldPlaced", "-", "-", "RunKilled", X_, X_, "AttemptSucceeded", E, K),
     cleaning_up: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *(X_, "AttemptLeased", C, E),
+        *(X_, "AttemptLeased", C, E, K),
     ),
-    run_succeeded: (U, S, S, S, S, S, X_, X_, C, "NOTHING_TO_RETRY"),
-    run_failed: (U, S, S, S, S, S, X_, X_, C, "RunRetried"),
-    run_cancelled: (U, S, S, S, "-", S, X_, X_, C, "RunRetried"),
-    run_killed: (U, S, S, S, S, "-", X_, X_, L, "RunRetried"),
+    run_succeeded: (U, S, S, S, S, S, X_, X_, C, "NOTHING_TO_RETRY", K),
+    run_failed: (U, S, S, S, S, S, X_, X_, C, "RunRetried", K),
+    run_cancelled: (U, S, S, S, "-", S, X_, X_, C, "RunRetried", K),
+    run_killed: (U, S, S, S, S, "-", X_, X_, L, "RunRetried", K),
     retried: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *("AttemptLeased", X_, L, E),
+        *("AttemptLeased", X_, L, E, K),
     ),
     reopening: (
         *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
-        *(X_, X_, L, E),
+        *(X_, X_, L, E, K),
     ),
+    encrypted: (
+        *(U, "PLAN_SEALED", "HoldPlaced", "-", "RunCancelRequested", "RunKilled"),
+        *("AttemptLeased", X_, "AttemptSucceeded", E, E),
+    ),
+    encrypted_killed: (U, S, S, S, S, "-", X_, X_, L, "RunRetried", "RunShredded"),
+    shredded: (*[G] * 10, "-"),
 }
 
 

@@ -26,7 +26,7 @@ from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_paylo
 from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_permission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/blob/v1/blob_service.proto\x12\x0fstretto.blob.v1\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\"X\n\x0ePutBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\";\n\x0fPutBlobResponse\x12(\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\"\\\n\x0eGetBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"3\n\x0fGetBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"T\n\x17\x46indMissingBlobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12)\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x1a.stretto.common.v1.BlobRef\"G\n\x18\x46indMissingBlobsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.stretto.common.v1.BlobRef2\xa8\x02\n\x0b\x42lobService\x12T\n\x07PutBlob\x12\x1f.stretto.blob.v1.PutBlobRequest\x1a .stretto.blob.v1.PutBlobResponse\"\x04\xa8\xbb\x18\x02(\x01\x12T\n\x07GetBlob\x12\x1f.stretto.blob.v1.GetBlobRequest\x1a .stretto.blob.v1.GetBlobResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12m\n\x10\x46indMissingBlobs\x12(.stretto.blob.v1.FindMissingBlobsRequest\x1a).stretto.blob.v1.FindMissingBlobsResponse\"\x04\xa8\xbb\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/blob/v1/blob_service.proto\x12\x0fstretto.blob.v1\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\"X\n\x0ePutBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12(\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\";\n\x0fPutBlobResponse\x12(\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\"\\\n\x0eGetBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x04 \x01(\x03\"F\n\x0fGetBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x11\n\tdecrypted\x18\x03 \x01(\x08\"T\n\x17\x46indMissingBlobsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12)\n\x05\x62lobs\x18\x02 \x03(\x0b\x32\x1a.stretto.common.v1.BlobRef\"G\n\x18\x46indMissingBlobsResponse\x12+\n\x07missing\x18\x01 \x03(\x0b\x32\x1a.stretto.common.v1.BlobRef2\xa8\x02\n\x0b\x42lobService\x12T\n\x07PutBlob\x12\x1f.stretto.blob.v1.PutBlobRequest\x1a .stretto.blob.v1.PutBlobResponse\"\x04\xa8\xbb\x18\x02(\x01\x12T\n\x07GetBlob\x12\x1f.stretto.blob.v1.GetBlobRequest\x1a .stretto.blob.v1.GetBlobResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12m\n\x10\x46indMissingBlobs\x12(.stretto.blob.v1.FindMissingBlobsRequest\x1a).stretto.blob.v1.FindMissingBlobsResponse\"\x04\xa8\xbb\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,11 +46,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETBLOBREQUEST']._serialized_start=275
   _globals['_GETBLOBREQUEST']._serialized_end=367
   _globals['_GETBLOBRESPONSE']._serialized_start=369
-  _globals['_GETBLOBRESPONSE']._serialized_end=420
-  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_start=422
-  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_end=506
-  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=508
-  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=579
-  _globals['_BLOBSERVICE']._serialized_start=582
-  _globals['_BLOBSERVICE']._serialized_end=878
+  _globals['_GETBLOBRESPONSE']._serialized_end=439
+  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_start=441
+  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_end=525
+  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=527
+  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=598
+  _globals['_BLOBSERVICE']._serialized_start=601
+  _globals['_BLOBSERVICE']._serialized_end=897
 # @@protoc_insertion_point(module_scope)

@@ -60,7 +60,7 @@ class PutBlobResponse(_message.Message):
     BLOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def blob(self) -> _payload_pb2.BlobRef:
-        """Digest and size."""
+        """Digest and size of what is stored: as named, or of the encrypted bytes."""
 
     def __init__(
         self,
@@ -117,19 +117,23 @@ class GetBlobResponse(_message.Message):
 
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    DECRYPTED_FIELD_NUMBER: _builtins.int
     size_bytes: _builtins.int
     """Size of the whole blob."""
     data: _builtins.bytes
     """The next bytes."""
+    decrypted: _builtins.bool
+    """The bytes were decrypted: the digest is not theirs, and the kernel has checked them."""
     def __init__(
         self,
         *,
         size_bytes: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        decrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "decrypted", b"decrypted", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,6 +83,9 @@ class BlobServiceServicer:
         RESOURCE_EXHAUSTED OVERLOADED: too many uploads at once: back off as RetryInfo says.
         DEADLINE_EXCEEDED: no data came for 60 s: put it again.
 
+        In a namespace that encrypts, the kernel encrypts the bytes as they come, under a key of the blob's
+        own, and the answer names what it stored: name that in commands. Each such put stores a new blob.
+
         Limits: 1 GiB a blob (1,073,741,824 bytes), 4 MiB a message, 64 uploads at once a kernel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,12 +93,14 @@ class BlobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBlob(self, request, context):
-        """Streams a blob's bytes, or a range of them.
+        """Streams a blob's bytes, or a range of them. Those of an encrypted one are decrypted, and checked on
+        the way; offsets and sizes are of the bytes that were put.
 
         Idempotency: a read; go on from any offset.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such blob, or not visible to you:
-        stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
+        stop. FAILED_PRECONDITION BLOB_SHREDDED: its key was destroyed with the run that named it: nobody can
+        read it any more: stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
 
         Limits: a range that goes beyond the end ends with the blob; at most 512 KiB a message.
         """
@@ -105,7 +110,8 @@ class BlobServiceServicer:
 
     def FindMissingBlobs(self, request, context):
         """Says which of some blobs are not here and have to be put. Those that are here are kept for
-        another 24 hours, so that a command may name them without putting them again.
+        another 24 hours, so that a command may name them without putting them again. In a namespace that
+        encrypts, a blob that was stored clear before has to be put again.
 
         Idempotency: repeat freely.
 

@@ -54,21 +54,27 @@ class BlobServiceStub:
     RESOURCE_EXHAUSTED OVERLOADED: too many uploads at once: back off as RetryInfo says.
     DEADLINE_EXCEEDED: no data came for 60 s: put it again.
 
+    In a namespace that encrypts, the kernel encrypts the bytes as they come, under a key of the blob's
+    own, and the answer names what it stored: name that in commands. Each such put stores a new blob.
+
     Limits: 1 GiB a blob (1,073,741,824 bytes), 4 MiB a message, 64 uploads at once a kernel.
     """
     GetBlob: _grpc.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]
-    """Streams a blob's bytes, or a range of them.
+    """Streams a blob's bytes, or a range of them. Those of an encrypted one are decrypted, and checked on
+    the way; offsets and sizes are of the bytes that were put.
 
     Idempotency: a read; go on from any offset.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such blob, or not visible to you:
-    stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
+    stop. FAILED_PRECONDITION BLOB_SHREDDED: its key was destroyed with the run that named it: nobody can
+    read it any more: stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
 
     Limits: a range that goes beyond the end ends with the blob; at most 512 KiB a message.
     """
     FindMissingBlobs: _grpc.UnaryUnaryMultiCallable[_blob_service_pb2.FindMissingBlobsRequest, _blob_service_pb2.FindMissingBlobsResponse]
     """Says which of some blobs are not here and have to be put. Those that are here are kept for
-    another 24 hours, so that a command may name them without putting them again.
+    another 24 hours, so that a command may name them without putting them again. In a namespace that
+    encrypts, a blob that was stored clear before has to be put again.
 
     Idempotency: repeat freely.
 
@@ -103,21 +109,27 @@ class BlobServiceAsyncStub(BlobServiceStub):
     RESOURCE_EXHAUSTED OVERLOADED: too many uploads at once: back off as RetryInfo says.
     DEADLINE_EXCEEDED: no data came for 60 s: put it again.
 
+    In a namespace that encrypts, the kernel encrypts the bytes as they come, under a key of the blob's
+    own, and the answer names what it stored: name that in commands. Each such put stores a new blob.
+
     Limits: 1 GiB a blob (1,073,741,824 bytes), 4 MiB a message, 64 uploads at once a kernel.
     """
     GetBlob: _aio.UnaryStreamMultiCallable[_blob_service_pb2.GetBlobRequest, _blob_service_pb2.GetBlobResponse]  # type: ignore[assignment]
-    """Streams a blob's bytes, or a range of them.
+    """Streams a blob's bytes, or a range of them. Those of an encrypted one are decrypted, and checked on
+    the way; offsets and sizes are of the bytes that were put.
 
     Idempotency: a read; go on from any offset.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such blob, or not visible to you:
-    stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
+    stop. FAILED_PRECONDITION BLOB_SHREDDED: its key was destroyed with the run that named it: nobody can
+    read it any more: stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
 
     Limits: a range that goes beyond the end ends with the blob; at most 512 KiB a message.
     """
     FindMissingBlobs: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.FindMissingBlobsRequest, _blob_service_pb2.FindMissingBlobsResponse]  # type: ignore[assignment]
     """Says which of some blobs are not here and have to be put. Those that are here are kept for
-    another 24 hours, so that a command may name them without putting them again.
+    another 24 hours, so that a command may name them without putting them again. In a namespace that
+    encrypts, a blob that was stored clear before has to be put again.
 
     Idempotency: repeat freely.
 
@@ -155,6 +167,9 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         RESOURCE_EXHAUSTED OVERLOADED: too many uploads at once: back off as RetryInfo says.
         DEADLINE_EXCEEDED: no data came for 60 s: put it again.
 
+        In a namespace that encrypts, the kernel encrypts the bytes as they come, under a key of the blob's
+        own, and the answer names what it stored: name that in commands. Each such put stores a new blob.
+
         Limits: 1 GiB a blob (1,073,741,824 bytes), 4 MiB a message, 64 uploads at once a kernel.
         """
 
@@ -164,12 +179,14 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_service_pb2.GetBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_blob_service_pb2.GetBlobResponse], _abc.AsyncIterator[_blob_service_pb2.GetBlobResponse]]:
-        """Streams a blob's bytes, or a range of them.
+        """Streams a blob's bytes, or a range of them. Those of an encrypted one are decrypted, and checked on
+        the way; offsets and sizes are of the bytes that were put.
 
         Idempotency: a read; go on from any offset.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such blob, or not visible to you:
-        stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
+        stop. FAILED_PRECONDITION BLOB_SHREDDED: its key was destroyed with the run that named it: nobody can
+        read it any more: stop. OUT_OF_RANGE: the offset lies beyond the end (at the end is allowed and yields nothing).
 
         Limits: a range that goes beyond the end ends with the blob; at most 512 KiB a message.
         """
@@ -181,7 +198,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_blob_service_pb2.FindMissingBlobsResponse, _abc.Awaitable[_blob_service_pb2.FindMissingBlobsResponse]]:
         """Says which of some blobs are not here and have to be put. Those that are here are kept for
-        another 24 hours, so that a command may name them without putting them again.
+        another 24 hours, so that a command may name them without putting them again. In a namespace that
+        encrypts, a blob that was stored clear before has to be put again.
 
         Idempotency: repeat freely.
 

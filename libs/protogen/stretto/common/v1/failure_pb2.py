@@ -23,16 +23,19 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from stretto.common.v1 import confidential_pb2 as stretto_dot_common_dot_v1_dot_confidential__pb2
 from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstretto/common/v1/failure.proto\x12\x11stretto.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fstretto/common/v1/payload.proto\"\xa8\x01\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x0c\n\x04task\x18\x05 \x01(\t\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstretto/common/v1/failure.proto\x12\x11stretto.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$stretto/common/v1/confidential.proto\x1a\x1fstretto/common/v1/payload.proto\"\xc1\x01\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\x07message\x18\x02 \x01(\tB\x04\xb0\xbb\x18\x01\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12+\n\x07\x64\x65tails\x18\x04 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x0c\n\x04task\x18\x05 \x01(\t\x12.\n\x0bretry_after\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tencrypted\x18\x07 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.common.v1.failure_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILURE']._serialized_start=120
-  _globals['_FAILURE']._serialized_end=288
+  _globals['_FAILURE'].fields_by_name['message']._loaded_options = None
+  _globals['_FAILURE'].fields_by_name['message']._serialized_options = b'\260\273\030\001'
+  _globals['_FAILURE']._serialized_start=158
+  _globals['_FAILURE']._serialized_end=351
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class Failure(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Stable UPPER_SNAKE word a program or a retry policy switches on: EXIT_STATUS, TIMED_OUT,
     INPUT_UNRESOLVED, LEASE_EXPIRED, or the worker's own. 1-64 characters.
@@ -40,6 +41,8 @@ class Failure(_message.Message):
     """Whether another attempt may help. The task's retry policy may forbid it all the same."""
     task: _builtins.str
     """The task the failure began in, when it is reported further up (a run's failure)."""
+    encrypted: _builtins.bytes
+    """Only where facts are stored: the message, encrypted as `Payload.encrypted` is."""
     @_builtins.property
     def details(self) -> _payload_pb2.Payload:
         """Anything structured about the failure; optional."""
@@ -61,10 +64,11 @@ class Failure(_message.Message):
         details: _payload_pb2.Payload | None = ...,
         task: _builtins.str = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        encrypted: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "message", b"message", "reason", b"reason", "retry_after", b"retry_after", "retryable", b"retryable", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "encrypted", b"encrypted", "message", b"message", "reason", b"reason", "retry_after", b"retry_after", "retryable", b"retryable", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,23 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from stretto.common.v1 import confidential_pb2 as stretto_dot_common_dot_v1_dot_confidential__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstretto/common/v1/payload.proto\x12\x11stretto.common.v1\"\xaa\x01\n\x07Payload\x12\x0e\n\x04json\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12*\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRefH\x00\x12\x34\n\x08\x63omposed\x18\x05 \x01(\x0b\x32 .stretto.common.v1.ComposedValueH\x00\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\tB\x07\n\x05value\"-\n\x07\x42lobRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"J\n\rComposedValue\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ValuePart\x12\x0c\n\x04list\x18\x02 \x01(\x08\"G\n\tValuePart\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"X\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstretto/common/v1/payload.proto\x12\x11stretto.common.v1\x1a$stretto/common/v1/confidential.proto\"\xfc\x01\n\x07Payload\x12\x14\n\x04json\x18\x01 \x01(\tB\x04\xb0\xbb\x18\x01H\x00\x12\x14\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x04\xb0\xbb\x18\x01H\x00\x12*\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRefH\x00\x12\x34\n\x08\x63omposed\x18\x05 \x01(\x0b\x32 .stretto.common.v1.ComposedValueH\x00\x12\x13\n\tencrypted\x18\x06 \x01(\x0cH\x00\x12/\n\x08shredded\x18\x07 \x01(\x0b\x32\x1b.stretto.common.v1.ShreddedH\x00\x12\x14\n\x0c\x63ontent_type\x18\x04 \x01(\tB\x07\n\x05value\"\n\n\x08Shredded\"-\n\x07\x42lobRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"J\n\rComposedValue\x12+\n\x05parts\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ValuePart\x12\x0c\n\x04list\x18\x02 \x01(\x08\"G\n\tValuePart\x12)\n\x05value\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"X\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.BlobRef\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.common.v1.payload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYLOAD']._serialized_start=55
-  _globals['_PAYLOAD']._serialized_end=225
-  _globals['_BLOBREF']._serialized_start=227
-  _globals['_BLOBREF']._serialized_end=272
-  _globals['_COMPOSEDVALUE']._serialized_start=274
-  _globals['_COMPOSEDVALUE']._serialized_end=348
-  _globals['_VALUEPART']._serialized_start=350
-  _globals['_VALUEPART']._serialized_end=421
-  _globals['_ARTIFACT']._serialized_start=423
-  _globals['_ARTIFACT']._serialized_end=511
+  _globals['_PAYLOAD'].fields_by_name['json']._loaded_options = None
+  _globals['_PAYLOAD'].fields_by_name['json']._serialized_options = b'\260\273\030\001'
+  _globals['_PAYLOAD'].fields_by_name['data']._loaded_options = None
+  _globals['_PAYLOAD'].fields_by_name['data']._serialized_options = b'\260\273\030\001'
+  _globals['_PAYLOAD']._serialized_start=93
+  _globals['_PAYLOAD']._serialized_end=345
+  _globals['_SHREDDED']._serialized_start=347
+  _globals['_SHREDDED']._serialized_end=357
+  _globals['_BLOBREF']._serialized_start=359
+  _globals['_BLOBREF']._serialized_end=404
+  _globals['_COMPOSEDVALUE']._serialized_start=406
+  _globals['_COMPOSEDVALUE']._serialized_end=480
+  _globals['_VALUEPART']._serialized_start=482
+  _globals['_VALUEPART']._serialized_end=553
+  _globals['_ARTIFACT']._serialized_start=555
+  _globals['_ARTIFACT']._serialized_end=643
 # @@protoc_insertion_point(module_scope)

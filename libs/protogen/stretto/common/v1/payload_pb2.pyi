@@ -31,11 +31,19 @@ class Payload(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
     COMPOSED_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
+    SHREDDED_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     json: _builtins.str
     """JSON text in UTF-8 (RFC 8259): no NaN, no Infinity, no duplicate keys."""
     data: _builtins.bytes
     """Any bytes; `content_type` says what they are."""
+    encrypted: _builtins.bytes
+    """Only where facts are stored, relayed or exported: `json` or `data`, encrypted with the run's
+    data key. 1 byte 0x01, the key id in 8 bytes (big-endian), a nonce of 12 bytes, and AES-256-GCM
+    of this message with nothing but that field; associated data: the message's full name. Refused
+    in a request; what the kernel answers to a caller is decrypted.
+    """
     content_type: _builtins.str
     """RFC 9110 media type; empty means application/json for `json` and `composed`,
     application/octet-stream else.
@@ -52,6 +60,12 @@ class Payload(_message.Message):
         of an assignment, and as a run's output. Refused in a request.
         """
 
+    @_builtins.property
+    def shredded(self) -> Global___Shredded:
+        """Only in what the kernel answers: there was a value, and its run was shredded. Nobody can read
+        it any more.
+        """
+
     def __init__(
         self,
         *,
@@ -59,17 +73,36 @@ class Payload(_message.Message):
         data: _builtins.bytes = ...,
         blob: Global___BlobRef | None = ...,
         composed: Global___ComposedValue | None = ...,
+        encrypted: _builtins.bytes = ...,
+        shredded: Global___Shredded | None = ...,
         content_type: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "data", b"data", "encrypted", b"encrypted", "json", b"json", "shredded", b"shredded", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "content_type", b"content_type", "data", b"data", "json", b"json", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "composed", b"composed", "content_type", b"content_type", "data", b"data", "encrypted", b"encrypted", "json", b"json", "shredded", b"shredded", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "data", "blob", "composed"]  # noqa: Y015
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["json", "data", "blob", "composed", "encrypted", "shredded"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___Payload: _TypeAlias = Payload  # noqa: Y015
+
+@_typing.final
+class Shredded(_message.Message):
+    """Stands for a value whose data key was destroyed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shredded: _TypeAlias = Shredded  # noqa: Y015
 
 @_typing.final
 class BlobRef(_message.Message):
@@ -80,9 +113,11 @@ class BlobRef(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
-    """SHA-256 of the bytes, 32 bytes."""
+    """SHA-256 of the bytes as they are stored, 32 bytes. In a namespace that encrypts these are not the
+    bytes that were put: PutBlob answers with what names them.
+    """
     size_bytes: _builtins.int
-    """Length in bytes."""
+    """Length of the bytes as they are stored."""
     def __init__(
         self,
         *,

@@ -138,6 +138,16 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
     REASON_BOARD_LIMIT: _Reason.ValueType  # 101
     """RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
+    REASON_RUN_SHREDDED: _Reason.ValueType  # 110
+    """FAILED_PRECONDITION: the run's data key was destroyed: nothing can be done with it any more."""
+    REASON_RUN_NOT_ENCRYPTED: _Reason.ValueType  # 111
+    """FAILED_PRECONDITION: the run has no data key: it cannot be forgotten."""
+    REASON_RUN_KEY_MISSING: _Reason.ValueType  # 112
+    """FAILED_PRECONDITION: the run's data key is not in the database, and no fact says why: restore it."""
+    REASON_BLOB_SHREDDED: _Reason.ValueType  # 113
+    """FAILED_PRECONDITION: the blob's key was destroyed with the run that named it."""
+    REASON_NAMESPACE_LIMIT: _Reason.ValueType  # 114
+    """RESOURCE_EXHAUSTED: as many namespaces have settings as may."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """The `reason` of google.rpc.ErrorInfo (domain "stretto.dev") is one of these names without the
@@ -260,4 +270,14 @@ REASON_FOREIGN_SCOPE: Reason.ValueType  # 100
 """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
 REASON_BOARD_LIMIT: Reason.ValueType  # 101
 """RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
+REASON_RUN_SHREDDED: Reason.ValueType  # 110
+"""FAILED_PRECONDITION: the run's data key was destroyed: nothing can be done with it any more."""
+REASON_RUN_NOT_ENCRYPTED: Reason.ValueType  # 111
+"""FAILED_PRECONDITION: the run has no data key: it cannot be forgotten."""
+REASON_RUN_KEY_MISSING: Reason.ValueType  # 112
+"""FAILED_PRECONDITION: the run's data key is not in the database, and no fact says why: restore it."""
+REASON_BLOB_SHREDDED: Reason.ValueType  # 113
+"""FAILED_PRECONDITION: the blob's key was destroyed with the run that named it."""
+REASON_NAMESPACE_LIMIT: Reason.ValueType  # 114
+"""RESOURCE_EXHAUSTED: as many namespaces have settings as may."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

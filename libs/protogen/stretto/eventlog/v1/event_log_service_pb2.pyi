@@ -42,7 +42,10 @@ class LoggedEvent(_message.Message):
 
     @_builtins.property
     def event(self) -> _recorded_event_pb2.RecordedEvent:
-        """The event, decoded. Hash `stored_bytes`, never a re-serialisation of this."""
+        """The event, decoded. Hash `stored_bytes`, never a re-serialisation of this: in the body of a run
+        with a data key the confidential fields are decrypted here; of a shredded run they are marked
+        (Payload.shredded, "(shredded)").
+        """
 
     def __init__(
         self,

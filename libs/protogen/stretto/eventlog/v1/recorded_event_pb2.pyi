@@ -87,7 +87,9 @@ class RecordedEvent(_message.Message):
     traceparent: _builtins.str
     """W3C trace context of the call; empty without tracing."""
     key_id: _builtins.int
-    """The data key the body is encrypted with; 0 = clear."""
+    """The data key that the confidential fields of the body are encrypted with, and that every digest over
+    values, `request_digest` among them, is an HMAC-SHA256 with; 0 = clear, and plain digests.
+    """
     digest_alg: Global___DigestAlg.ValueType
     """The algorithm of every digest in this event and of the chain."""
     previous_hash: _builtins.bytes

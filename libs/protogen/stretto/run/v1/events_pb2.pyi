@@ -940,3 +940,28 @@ class BoardEntriesDeleted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BoardEntriesDeleted: _TypeAlias = BoardEntriesDeleted  # noqa: Y015
+
+@_typing.final
+class RunShredded(_message.Message):
+    """What the run carried is forgotten: its data key is destroyed after this fact, and nothing that the
+    confidential fields of its facts said can be read any more. Only of an ended run with a data key;
+    nothing follows it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """For people. Stays clear."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunShredded: _TypeAlias = RunShredded  # noqa: Y015

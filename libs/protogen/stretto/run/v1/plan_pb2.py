@@ -23,60 +23,67 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from stretto.common.v1 import confidential_pb2 as stretto_dot_common_dot_v1_dot_confidential__pb2
 from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_payload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stretto/run/v1/plan.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fstretto/common/v1/payload.proto\"\xb7\x03\n\tTaskGraph\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0f\n\x07growing\x18\x02 \x01(\x08\x12\x30\n\rslice_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06output\x18\x04 \x01(\x0b\x32\x17.stretto.run.v1.Binding\x12\x35\n\x0e\x66\x61ilure_policy\x18\x05 \x01(\x0e\x32\x1d.stretto.run.v1.FailurePolicy\x12.\n\x0brun_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63\x61ncel_grace\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x63lean_up_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0etask_count_max\x18\t \x01(\x05\x12\x1a\n\x12output_schema_json\x18\n \x01(\t\x12\x14\n\x0c\x66\x61irness_key\x18\x0b \x01(\t\"\xd2\x06\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\t\x12\x30\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x1a.stretto.run.v1.Dependency\x12&\n\x04join\x18\x05 \x01(\x0b\x32\x18.stretto.run.v1.JoinRule\x12\x34\n\x06inputs\x18\x06 \x03(\x0b\x32$.stretto.run.v1.TaskSpec.InputsEntry\x12*\n\x05retry\x18\x07 \x01(\x0b\x32\x1b.stretto.run.v1.RetryPolicy\x12*\n\x08timeouts\x18\x08 \x01(\x0b\x32\x18.stretto.run.v1.Timeouts\x12\r\n\x05queue\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x45\n\x0frequired_labels\x18\x0b \x03(\x0b\x32,.stretto.run.v1.TaskSpec.RequiredLabelsEntry\x12G\n\x10preferred_labels\x18\x0c \x03(\x0b\x32-.stretto.run.v1.TaskSpec.PreferredLabelsEntry\x12-\n\non_failure\x18\r \x01(\x0e\x32\x19.stretto.run.v1.OnFailure\x12\x10\n\x08\x63lean_up\x18\x0e \x01(\x08\x12\x1a\n\x12output_schema_json\x18\x0f \x01(\t\x12\x38\n\x0cverification\x18\x10 \x01(\x0b\x32\".stretto.run.v1.VerificationPolicy\x12\x11\n\tmay_spawn\x18\x11 \x01(\x08\x12\x14\n\x0c\x66\x61irness_key\x18\x12 \x01(\t\x1a\x46\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.stretto.run.v1.Binding:\x02\x38\x01\x1a\x35\n\x13RequiredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14PreferredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\nDependency\x12\x0c\n\x04task\x18\x01 \x01(\t\x12.\n\x05scope\x18\x02 \x01(\x0e\x32\x1f.stretto.run.v1.DependencyScope\"i\n\x08JoinRule\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.stretto.run.v1.JoinKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12&\n\x04rest\x18\x03 \x01(\x0e\x32\x18.stretto.run.v1.JoinRest\"\x9e\x02\n\x07\x42inding\x12-\n\x07literal\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.PayloadH\x00\x12\x30\n\trun_input\x18\x02 \x01(\x0b\x32\x1b.stretto.run.v1.RunInputRefH\x00\x12\x34\n\x0btask_output\x18\x03 \x01(\x0b\x32\x1d.stretto.run.v1.TaskOutputRefH\x00\x12<\n\x0fsubtree_outputs\x18\x04 \x01(\x0b\x32!.stretto.run.v1.SubtreeOutputsRefH\x00\x12\x34\n\x0b\x62oard_entry\x18\x05 \x01(\x0b\x32\x1d.stretto.run.v1.BoardEntryRefH\x00\x42\x08\n\x06source\"\x1e\n\x0bRunInputRef\x12\x0f\n\x07pointer\x18\x01 \x01(\t\".\n\rTaskOutputRef\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"2\n\x11SubtreeOutputsRef\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"E\n\rBoardEntryRef\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x16\n\x0emay_be_missing\x18\x03 \x01(\x08\"\xdd\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x33\n\x10initial_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63oefficient\x18\x04 \x01(\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x15non_retryable_reasons\x18\x06 \x03(\tB\t\n\x07_jitter\"\xb7\x01\n\x08Timeouts\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04task\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x12VerificationPolicy\x12\x11\n\tverifiers\x18\x01 \x03(\t\x12\x0e\n\x06quorum\x18\x02 \x01(\x05*j\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41ILURE_POLICY_CONTINUE\x10\x01\x12\x1c\n\x18\x46\x41ILURE_POLICY_FAIL_FAST\x10\x02*l\n\x0f\x44\x65pendencyScope\x12 \n\x1c\x44\x45PENDENCY_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45PENDENCY_SCOPE_TASK\x10\x01\x12\x1c\n\x18\x44\x45PENDENCY_SCOPE_SUBTREE\x10\x02*\x92\x01\n\x08JoinKind\x12\x19\n\x15JOIN_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOIN_KIND_ALL_SUCCEEDED\x10\x01\x12\x16\n\x12JOIN_KIND_ALL_DONE\x10\x02\x12\x1b\n\x17JOIN_KIND_ANY_SUCCEEDED\x10\x03\x12\x19\n\x15JOIN_KIND_N_SUCCEEDED\x10\x04*U\n\x08JoinRest\x12\x19\n\x15JOIN_REST_UNSPECIFIED\x10\x00\x12\x15\n\x11JOIN_REST_IGNORED\x10\x01\x12\x17\n\x13JOIN_REST_CANCELLED\x10\x02*\x83\x01\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_FAILURE_FAIL\x10\x01\x12\x15\n\x11ON_FAILURE_IGNORE\x10\x02\x12\x15\n\x11ON_FAILURE_REPLAN\x10\x03\x12\x17\n\x13ON_FAILURE_ESCALATE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19stretto/run/v1/plan.proto\x12\x0estretto.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$stretto/common/v1/confidential.proto\x1a\x1fstretto/common/v1/payload.proto\"\xd0\x03\n\tTaskGraph\x12\'\n\x05tasks\x18\x01 \x03(\x0b\x32\x18.stretto.run.v1.TaskSpec\x12\x0f\n\x07growing\x18\x02 \x01(\x08\x12\x30\n\rslice_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x06output\x18\x04 \x01(\x0b\x32\x17.stretto.run.v1.Binding\x12\x35\n\x0e\x66\x61ilure_policy\x18\x05 \x01(\x0e\x32\x1d.stretto.run.v1.FailurePolicy\x12.\n\x0brun_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63\x61ncel_grace\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10\x63lean_up_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0etask_count_max\x18\t \x01(\x05\x12 \n\x12output_schema_json\x18\n \x01(\tB\x04\xb0\xbb\x18\x01\x12\x14\n\x0c\x66\x61irness_key\x18\x0b \x01(\t\x12\x11\n\tencrypted\x18\x0c \x01(\x0c\"\xf1\x06\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\x1c\n\x0e\x61rguments_json\x18\x03 \x01(\tB\x04\xb0\xbb\x18\x01\x12\x30\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x1a.stretto.run.v1.Dependency\x12&\n\x04join\x18\x05 \x01(\x0b\x32\x18.stretto.run.v1.JoinRule\x12\x34\n\x06inputs\x18\x06 \x03(\x0b\x32$.stretto.run.v1.TaskSpec.InputsEntry\x12*\n\x05retry\x18\x07 \x01(\x0b\x32\x1b.stretto.run.v1.RetryPolicy\x12*\n\x08timeouts\x18\x08 \x01(\x0b\x32\x18.stretto.run.v1.Timeouts\x12\r\n\x05queue\x18\t \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\x45\n\x0frequired_labels\x18\x0b \x03(\x0b\x32,.stretto.run.v1.TaskSpec.RequiredLabelsEntry\x12G\n\x10preferred_labels\x18\x0c \x03(\x0b\x32-.stretto.run.v1.TaskSpec.PreferredLabelsEntry\x12-\n\non_failure\x18\r \x01(\x0e\x32\x19.stretto.run.v1.OnFailure\x12\x10\n\x08\x63lean_up\x18\x0e \x01(\x08\x12 \n\x12output_schema_json\x18\x0f \x01(\tB\x04\xb0\xbb\x18\x01\x12\x38\n\x0cverification\x18\x10 \x01(\x0b\x32\".stretto.run.v1.VerificationPolicy\x12\x11\n\tmay_spawn\x18\x11 \x01(\x08\x12\x14\n\x0c\x66\x61irness_key\x18\x12 \x01(\t\x12\x11\n\tencrypted\x18\x13 \x01(\x0c\x1a\x46\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.stretto.run.v1.Binding:\x02\x38\x01\x1a\x35\n\x13RequiredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14PreferredLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\nDependency\x12\x0c\n\x04task\x18\x01 \x01(\t\x12.\n\x05scope\x18\x02 \x01(\x0e\x32\x1f.stretto.run.v1.DependencyScope\"i\n\x08JoinRule\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.stretto.run.v1.JoinKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12&\n\x04rest\x18\x03 \x01(\x0e\x32\x18.stretto.run.v1.JoinRest\"\x9e\x02\n\x07\x42inding\x12-\n\x07literal\x18\x01 \x01(\x0b\x32\x1a.stretto.common.v1.PayloadH\x00\x12\x30\n\trun_input\x18\x02 \x01(\x0b\x32\x1b.stretto.run.v1.RunInputRefH\x00\x12\x34\n\x0btask_output\x18\x03 \x01(\x0b\x32\x1d.stretto.run.v1.TaskOutputRefH\x00\x12<\n\x0fsubtree_outputs\x18\x04 \x01(\x0b\x32!.stretto.run.v1.SubtreeOutputsRefH\x00\x12\x34\n\x0b\x62oard_entry\x18\x05 \x01(\x0b\x32\x1d.stretto.run.v1.BoardEntryRefH\x00\x42\x08\n\x06source\"\x1e\n\x0bRunInputRef\x12\x0f\n\x07pointer\x18\x01 \x01(\t\".\n\rTaskOutputRef\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"2\n\x11SubtreeOutputsRef\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\"E\n\rBoardEntryRef\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07pointer\x18\x02 \x01(\t\x12\x16\n\x0emay_be_missing\x18\x03 \x01(\x08\"\xdd\x01\n\x0bRetryPolicy\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\x05\x12\x33\n\x10initial_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cmax_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63oefficient\x18\x04 \x01(\x01\x12\x13\n\x06jitter\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x15non_retryable_reasons\x18\x06 \x03(\tB\t\n\x07_jitter\"\xb7\x01\n\x08Timeouts\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04task\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x12VerificationPolicy\x12\x11\n\tverifiers\x18\x01 \x03(\t\x12\x0e\n\x06quorum\x18\x02 \x01(\x05*j\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x41ILURE_POLICY_CONTINUE\x10\x01\x12\x1c\n\x18\x46\x41ILURE_POLICY_FAIL_FAST\x10\x02*l\n\x0f\x44\x65pendencyScope\x12 \n\x1c\x44\x45PENDENCY_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45PENDENCY_SCOPE_TASK\x10\x01\x12\x1c\n\x18\x44\x45PENDENCY_SCOPE_SUBTREE\x10\x02*\x92\x01\n\x08JoinKind\x12\x19\n\x15JOIN_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17JOIN_KIND_ALL_SUCCEEDED\x10\x01\x12\x16\n\x12JOIN_KIND_ALL_DONE\x10\x02\x12\x1b\n\x17JOIN_KIND_ANY_SUCCEEDED\x10\x03\x12\x19\n\x15JOIN_KIND_N_SUCCEEDED\x10\x04*U\n\x08JoinRest\x12\x19\n\x15JOIN_REST_UNSPECIFIED\x10\x00\x12\x15\n\x11JOIN_REST_IGNORED\x10\x01\x12\x17\n\x13JOIN_REST_CANCELLED\x10\x02*\x83\x01\n\tOnFailure\x12\x1a\n\x16ON_FAILURE_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_FAILURE_FAIL\x10\x01\x12\x15\n\x11ON_FAILURE_IGNORE\x10\x02\x12\x15\n\x11ON_FAILURE_REPLAN\x10\x03\x12\x17\n\x13ON_FAILURE_ESCALATE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.run.v1.plan_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_TASKGRAPH'].fields_by_name['output_schema_json']._loaded_options = None
+  _globals['_TASKGRAPH'].fields_by_name['output_schema_json']._serialized_options = b'\260\273\030\001'
   _globals['_TASKSPEC_INPUTSENTRY']._loaded_options = None
   _globals['_TASKSPEC_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_TASKSPEC_REQUIREDLABELSENTRY']._loaded_options = None
   _globals['_TASKSPEC_REQUIREDLABELSENTRY']._serialized_options = b'8\001'
   _globals['_TASKSPEC_PREFERREDLABELSENTRY']._loaded_options = None
   _globals['_TASKSPEC_PREFERREDLABELSENTRY']._serialized_options = b'8\001'
-  _globals['_FAILUREPOLICY']._serialized_start=2547
-  _globals['_FAILUREPOLICY']._serialized_end=2653
-  _globals['_DEPENDENCYSCOPE']._serialized_start=2655
-  _globals['_DEPENDENCYSCOPE']._serialized_end=2763
-  _globals['_JOINKIND']._serialized_start=2766
-  _globals['_JOINKIND']._serialized_end=2912
-  _globals['_JOINREST']._serialized_start=2914
-  _globals['_JOINREST']._serialized_end=2999
-  _globals['_ONFAILURE']._serialized_start=3002
-  _globals['_ONFAILURE']._serialized_end=3133
-  _globals['_TASKGRAPH']._serialized_start=111
-  _globals['_TASKGRAPH']._serialized_end=550
-  _globals['_TASKSPEC']._serialized_start=553
-  _globals['_TASKSPEC']._serialized_end=1403
-  _globals['_TASKSPEC_INPUTSENTRY']._serialized_start=1222
-  _globals['_TASKSPEC_INPUTSENTRY']._serialized_end=1292
-  _globals['_TASKSPEC_REQUIREDLABELSENTRY']._serialized_start=1294
-  _globals['_TASKSPEC_REQUIREDLABELSENTRY']._serialized_end=1347
-  _globals['_TASKSPEC_PREFERREDLABELSENTRY']._serialized_start=1349
-  _globals['_TASKSPEC_PREFERREDLABELSENTRY']._serialized_end=1403
-  _globals['_DEPENDENCY']._serialized_start=1405
-  _globals['_DEPENDENCY']._serialized_end=1479
-  _globals['_JOINRULE']._serialized_start=1481
-  _globals['_JOINRULE']._serialized_end=1586
-  _globals['_BINDING']._serialized_start=1589
-  _globals['_BINDING']._serialized_end=1875
-  _globals['_RUNINPUTREF']._serialized_start=1877
-  _globals['_RUNINPUTREF']._serialized_end=1907
-  _globals['_TASKOUTPUTREF']._serialized_start=1909
-  _globals['_TASKOUTPUTREF']._serialized_end=1955
-  _globals['_SUBTREEOUTPUTSREF']._serialized_start=1957
-  _globals['_SUBTREEOUTPUTSREF']._serialized_end=2007
-  _globals['_BOARDENTRYREF']._serialized_start=2009
-  _globals['_BOARDENTRYREF']._serialized_end=2078
-  _globals['_RETRYPOLICY']._serialized_start=2081
-  _globals['_RETRYPOLICY']._serialized_end=2302
-  _globals['_TIMEOUTS']._serialized_start=2305
-  _globals['_TIMEOUTS']._serialized_end=2488
-  _globals['_VERIFICATIONPOLICY']._serialized_start=2490
-  _globals['_VERIFICATIONPOLICY']._serialized_end=2545
+  _globals['_TASKSPEC'].fields_by_name['arguments_json']._loaded_options = None
+  _globals['_TASKSPEC'].fields_by_name['arguments_json']._serialized_options = b'\260\273\030\001'
+  _globals['_TASKSPEC'].fields_by_name['output_schema_json']._loaded_options = None
+  _globals['_TASKSPEC'].fields_by_name['output_schema_json']._serialized_options = b'\260\273\030\001'
+  _globals['_FAILUREPOLICY']._serialized_start=2641
+  _globals['_FAILUREPOLICY']._serialized_end=2747
+  _globals['_DEPENDENCYSCOPE']._serialized_start=2749
+  _globals['_DEPENDENCYSCOPE']._serialized_end=2857
+  _globals['_JOINKIND']._serialized_start=2860
+  _globals['_JOINKIND']._serialized_end=3006
+  _globals['_JOINREST']._serialized_start=3008
+  _globals['_JOINREST']._serialized_end=3093
+  _globals['_ONFAILURE']._serialized_start=3096
+  _globals['_ONFAILURE']._serialized_end=3227
+  _globals['_TASKGRAPH']._serialized_start=149
+  _globals['_TASKGRAPH']._serialized_end=613
+  _globals['_TASKSPEC']._serialized_start=616
+  _globals['_TASKSPEC']._serialized_end=1497
+  _globals['_TASKSPEC_INPUTSENTRY']._serialized_start=1316
+  _globals['_TASKSPEC_INPUTSENTRY']._serialized_end=1386
+  _globals['_TASKSPEC_REQUIREDLABELSENTRY']._serialized_start=1388
+  _globals['_TASKSPEC_REQUIREDLABELSENTRY']._serialized_end=1441
+  _globals['_TASKSPEC_PREFERREDLABELSENTRY']._serialized_start=1443
+  _globals['_TASKSPEC_PREFERREDLABELSENTRY']._serialized_end=1497
+  _globals['_DEPENDENCY']._serialized_start=1499
+  _globals['_DEPENDENCY']._serialized_end=1573
+  _globals['_JOINRULE']._serialized_start=1575
+  _globals['_JOINRULE']._serialized_end=1680
+  _globals['_BINDING']._serialized_start=1683
+  _globals['_BINDING']._serialized_end=1969
+  _globals['_RUNINPUTREF']._serialized_start=1971
+  _globals['_RUNINPUTREF']._serialized_end=2001
+  _globals['_TASKOUTPUTREF']._serialized_start=2003
+  _globals['_TASKOUTPUTREF']._serialized_end=2049
+  _globals['_SUBTREEOUTPUTSREF']._serialized_start=2051
+  _globals['_SUBTREEOUTPUTSREF']._serialized_end=2101
+  _globals['_BOARDENTRYREF']._serialized_start=2103
+  _globals['_BOARDENTRYREF']._serialized_end=2172
+  _globals['_RETRYPOLICY']._serialized_start=2175
+  _globals['_RETRYPOLICY']._serialized_end=2396
+  _globals['_TIMEOUTS']._serialized_start=2399
+  _globals['_TIMEOUTS']._serialized_end=2582
+  _globals['_VERIFICATIONPOLICY']._serialized_start=2584
+  _globals['_VERIFICATIONPOLICY']._serialized_end=2639
 # @@protoc_insertion_point(module_scope)

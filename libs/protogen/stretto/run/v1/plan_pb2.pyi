@@ -177,6 +177,7 @@ class TaskGraph(_message.Message):
     TASK_COUNT_MAX_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
     growing: _builtins.bool
     """More slices will come by AddTasks; the run does not end before one of them seals the plan."""
     failure_policy: Global___FailurePolicy.ValueType
@@ -189,6 +190,8 @@ class TaskGraph(_message.Message):
     """
     fairness_key: _builtins.str
     """The fairness key of tasks that have none of their own, added and spawned ones included."""
+    encrypted: _builtins.bytes
+    """Only where facts are stored: the schema, encrypted as `Payload.encrypted` is. Refused in a request."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]:
         """The tasks of the first slice, in any order."""
@@ -231,10 +234,11 @@ class TaskGraph(_message.Message):
         task_count_max: _builtins.int = ...,
         output_schema_json: _builtins.str = ...,
         fairness_key: _builtins.str = ...,
+        encrypted: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "output", b"output", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "failure_policy", b"failure_policy", "fairness_key", b"fairness_key", "growing", b"growing", "output", b"output", "output_schema_json", b"output_schema_json", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "clean_up_timeout", b"clean_up_timeout", "encrypted", b"encrypted", "failure_policy", b"failure_policy", "fairness_key", b"fairness_key", "growing", b"growing", "output", b"output", "output_schema_json", b"output_schema_json", "run_timeout", b"run_timeout", "slice_timeout", b"slice_timeout", "task_count_max", b"task_count_max", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,6 +329,7 @@ class TaskSpec(_message.Message):
     VERIFICATION_FIELD_NUMBER: _builtins.int
     MAY_SPAWN_FIELD_NUMBER: _builtins.int
     FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in the run: 1-128 characters of [A-Za-z0-9._#-]. A spawned task is named
     `spawner/child` by the kernel; its spec gives the child part only.
@@ -360,6 +365,10 @@ class TaskSpec(_message.Message):
     """Within a queue keys with work waiting take turns, whoever has more: a tenant, a customer, a run.
     Order is priority, then the key whose turn it is, then age. Empty = the plan's; all tasks without
     any share one key. At most 64 characters of [A-Za-z0-9._-].
+    """
+    encrypted: _builtins.bytes
+    """Only where facts are stored: arguments and schema, encrypted as `Payload.encrypted` is. Refused in
+    a request.
     """
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]:
@@ -414,10 +423,11 @@ class TaskSpec(_message.Message):
         verification: Global___VerificationPolicy | None = ...,
         may_spawn: _builtins.bool = ...,
         fairness_key: _builtins.str = ...,
+        encrypted: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join", b"join", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "clean_up", b"clean_up", "dependencies", b"dependencies", "executor", b"executor", "fairness_key", b"fairness_key", "inputs", b"inputs", "join", b"join", "may_spawn", b"may_spawn", "name", b"name", "on_failure", b"on_failure", "output_schema_json", b"output_schema_json", "preferred_labels", b"preferred_labels", "priority", b"priority", "queue", b"queue", "required_labels", b"required_labels", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "clean_up", b"clean_up", "dependencies", b"dependencies", "encrypted", b"encrypted", "executor", b"executor", "fairness_key", b"fairness_key", "inputs", b"inputs", "join", b"join", "may_spawn", b"may_spawn", "name", b"name", "on_failure", b"on_failure", "output_schema_json", b"output_schema_json", "preferred_labels", b"preferred_labels", "priority", b"priority", "queue", b"queue", "required_labels", b"required_labels", "retry", b"retry", "timeouts", b"timeouts", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

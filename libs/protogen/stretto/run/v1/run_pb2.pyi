@@ -282,6 +282,9 @@ class Run(_message.Message):
     CREATOR_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     GROWING_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_FIELD_NUMBER: _builtins.int
+    SHRED_TIME_FIELD_NUMBER: _builtins.int
+    SHRED_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """namespaces/*/runs/*."""
     run_id: _builtins.str
@@ -296,6 +299,10 @@ class Run(_message.Message):
     """The version of its stream that this shows; changes with every event."""
     growing: _builtins.bool
     """The plan takes further slices."""
+    encrypted: _builtins.bool
+    """Its values are encrypted with a data key of its own."""
+    shred_reason: _builtins.str
+    """Why, for people."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The client's labels."""
@@ -336,6 +343,10 @@ class Run(_message.Message):
     def input(self) -> _payload_pb2.Payload:
         """Its input."""
 
+    @_builtins.property
+    def shred_time(self) -> _timestamp_pb2.Timestamp:
+        """When that key was destroyed: its values read as Payload.shredded. Unset = it was not."""
+
     def __init__(
         self,
         *,
@@ -356,10 +367,13 @@ class Run(_message.Message):
         creator: _principal_pb2.Principal | None = ...,
         input: _payload_pb2.Payload | None = ...,
         growing: _builtins.bool = ...,
+        encrypted: _builtins.bool = ...,
+        shred_time: _timestamp_pb2.Timestamp | None = ...,
+        shred_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "input", b"input", "output", b"output", "task_counts", b"task_counts", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "end_time", b"end_time", "failure", b"failure", "input", b"input", "output", b"output", "shred_time", b"shred_time", "task_counts", b"task_counts", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "display_name", b"display_name", "end_reason", b"end_reason", "end_time", b"end_time", "failure", b"failure", "growing", b"growing", "holds", b"holds", "input", b"input", "labels", b"labels", "name", b"name", "output", b"output", "run_id", b"run_id", "state", b"state", "task_counts", b"task_counts", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "display_name", b"display_name", "encrypted", b"encrypted", "end_reason", b"end_reason", "end_time", b"end_time", "failure", b"failure", "growing", b"growing", "holds", b"holds", "input", b"input", "labels", b"labels", "name", b"name", "output", b"output", "run_id", b"run_id", "shred_reason", b"shred_reason", "shred_time", b"shred_time", "state", b"state", "task_counts", b"task_counts", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

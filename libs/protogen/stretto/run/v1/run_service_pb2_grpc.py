@@ -114,6 +114,11 @@ class RunServiceStub:
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunRequest.SerializeToString,
                 response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunResponse.FromString,
                 _registered_method=True)
+        self.ShredRun = channel.unary_unary(
+                '/stretto.run.v1.RunService/ShredRun',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -351,6 +356,25 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShredRun(self, request, context):
+        """Forgets for good what an ended run carried: its data key is destroyed, and with it every value,
+        message, argument and task log of it becomes unreadable, in the record, views, mirrors and exports.
+        The facts stay, their chain stays whole, names, labels and states stay readable. When the answer
+        comes the key is gone. A backup taken before holds it still. See docs/encryption.md.
+
+        Idempotency: a shredded run stays shredded; any further call changes nothing and is answered once
+        the key is gone.
+
+        Codes: NOT_FOUND: unknown or not visible: stop. FAILED_PRECONDITION RUN_NOT_ENDED: the run goes
+        on: wait, or kill it first. FAILED_PRECONDITION RUN_NOT_ENCRYPTED: the run was started while its
+        namespace did not ask for encryption; it cannot be forgotten: stop.
+
+        Limits: a reason of at most 1,000 characters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -423,6 +447,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.RetryRun,
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunRequest.FromString,
                     response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunResponse.SerializeToString,
+            ),
+            'ShredRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShredRun,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -813,6 +842,33 @@ class RunService:
             '/stretto.run.v1.RunService/RetryRun',
             stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunRequest.SerializeToString,
             stretto_dot_run_dot_v1_dot_run__service__pb2.RetryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShredRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/ShredRun',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ShredRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -209,6 +209,21 @@ class RunServiceStub:
 
     Limits: 1,000 names; a large run is re-opened in steps while others are served.
     """
+    ShredRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ShredRunRequest, _run_service_pb2.ShredRunResponse]
+    """Forgets for good what an ended run carried: its data key is destroyed, and with it every value,
+    message, argument and task log of it becomes unreadable, in the record, views, mirrors and exports.
+    The facts stay, their chain stays whole, names, labels and states stay readable. When the answer
+    comes the key is gone. A backup taken before holds it still. See docs/encryption.md.
+
+    Idempotency: a shredded run stays shredded; any further call changes nothing and is answered once
+    the key is gone.
+
+    Codes: NOT_FOUND: unknown or not visible: stop. FAILED_PRECONDITION RUN_NOT_ENDED: the run goes
+    on: wait, or kill it first. FAILED_PRECONDITION RUN_NOT_ENCRYPTED: the run was started while its
+    namespace did not ask for encryption; it cannot be forgotten: stop.
+
+    Limits: a reason of at most 1,000 characters.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -390,6 +405,21 @@ class RunServiceAsyncStub(RunServiceStub):
     TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
     Limits: 1,000 names; a large run is re-opened in steps while others are served.
+    """
+    ShredRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ShredRunRequest, _run_service_pb2.ShredRunResponse]  # type: ignore[assignment]
+    """Forgets for good what an ended run carried: its data key is destroyed, and with it every value,
+    message, argument and task log of it becomes unreadable, in the record, views, mirrors and exports.
+    The facts stay, their chain stays whole, names, labels and states stay readable. When the answer
+    comes the key is gone. A backup taken before holds it still. See docs/encryption.md.
+
+    Idempotency: a shredded run stays shredded; any further call changes nothing and is answered once
+    the key is gone.
+
+    Codes: NOT_FOUND: unknown or not visible: stop. FAILED_PRECONDITION RUN_NOT_ENDED: the run goes
+    on: wait, or kill it first. FAILED_PRECONDITION RUN_NOT_ENCRYPTED: the run was started while its
+    namespace did not ask for encryption; it cannot be forgotten: stop.
+
+    Limits: a reason of at most 1,000 characters.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -653,6 +683,27 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         TASK_NOT_RETRIABLE: a task named neither failed nor was cancelled: name others.
 
         Limits: 1,000 names; a large run is re-opened in steps while others are served.
+        """
+
+    @_abc_1.abstractmethod
+    def ShredRun(
+        self,
+        request: _run_service_pb2.ShredRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ShredRunResponse, _abc.Awaitable[_run_service_pb2.ShredRunResponse]]:
+        """Forgets for good what an ended run carried: its data key is destroyed, and with it every value,
+        message, argument and task log of it becomes unreadable, in the record, views, mirrors and exports.
+        The facts stay, their chain stays whole, names, labels and states stay readable. When the answer
+        comes the key is gone. A backup taken before holds it still. See docs/encryption.md.
+
+        Idempotency: a shredded run stays shredded; any further call changes nothing and is answered once
+        the key is gone.
+
+        Codes: NOT_FOUND: unknown or not visible: stop. FAILED_PRECONDITION RUN_NOT_ENDED: the run goes
+        on: wait, or kill it first. FAILED_PRECONDITION RUN_NOT_ENCRYPTED: the run was started while its
+        namespace did not ask for encryption; it cannot be forgotten: stop.
+
+        Limits: a reason of at most 1,000 characters.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

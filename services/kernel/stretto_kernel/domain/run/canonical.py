@@ -83,6 +83,8 @@ def _payload(value: Payload) -> bytes:
     # Only when it is one: an inline value has the bytes it always had.
     if kind == "blob":
         said += (value.blob,)
+    elif kind == "encrypted":
+        said += (value.encrypted,)
     elif kind == "composed":
         parts = tuple((part.value, part.pointer) for part in value.composed.parts)
         said += (value.composed.list, parts)

@@ -90,6 +90,13 @@ class Kill(Requested):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shred(Requested):
+    """Forget what an ended run carried."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry(Requested):
     """Re-open an ended run: all that failed or was cancelled, or only `tasks`.
 

@@ -1,11 +1,11 @@
-"""Deciding what a client may do to a run as a whole: hold it, cancel it, kill it, retry it."""
+"""Deciding what a client may do to a run as a whole: hold, cancel, kill, retry or shred it."""
 
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
 from stretto.run.v1 import events_pb2 as ev
 
-from stretto_kernel.domain.run.commands import Cancel, Kill, LiftHold, PlaceHold, Retry
+from stretto_kernel.domain.run.commands import Cancel, Kill, LiftHold, PlaceHold, Retry, Shred
 from stretto_kernel.domain.run.findings import Findings
 from stretto_kernel.domain.run.holders import find
 from stretto_kernel.domain.run.holds import HOLDS_MAX
@@ -14,6 +14,7 @@ from stretto_kernel.domain.run.refusals import (
     HoldLimit,
     NothingToRetry,
     RunClosed,
+    RunNotEncrypted,
     RunNotEnded,
     TaskNotRetriable,
 )
@@ -68,6 +69,18 @@ def kill(state: RunState, command: Kill) -> tuple[RunEvent, ...]:
         return ()
     refuse_ended(state)
     return (ev.RunKilled(reason=command.reason),)
+
+
+def shred(state: RunState, command: Shred) -> tuple[RunEvent, ...]:
+    """Forget what an ended run carried; a shredded one stands as it is."""
+    _check_reason(command.reason)
+    if state.shredding is not None:
+        return ()
+    if not state.key_id:
+        raise RunNotEncrypted("the run was started without a data key: it cannot be forgotten")
+    if state.end is None:
+        raise RunNotEnded("the run goes on; only an ended one can be shredded: kill it first")
+    return (ev.RunShredded(reason=command.reason),)
 
 
 def retry(state: RunState, command: Retry) -> tuple[RunEvent, ...]:

@@ -26,12 +26,13 @@ from stretto_kernel.domain.run.commands import (
     Release,
     Requested,
     Retry,
+    Shred,
     Spawn,
     StartRun,
     TimerFired,
 )
 from stretto_kernel.domain.run.ending import with_end
-from stretto_kernel.domain.run.refusals import RunNotFound
+from stretto_kernel.domain.run.refusals import RunNotFound, RunShredded
 from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.timers import decide_timer
 
@@ -45,9 +46,18 @@ def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
     """
     if state.start is None and not isinstance(command, StartRun):
         raise RunNotFound("no such run", run_id=state.run_id)
+    if state.shredding is not None:
+        return _decide_shredded(command)
     if isinstance(command, Requested) and _was_done(state, command):
         return ()
     return with_end(state, _DECIDE[type(command)](state, command), command.now_ns)
+
+
+def _decide_shredded(command: Command) -> tuple[RunEvent, ...]:
+    """Nothing follows a shredding, and no digest can be compared any more."""
+    if isinstance(command, Shred | TimerFired):
+        return ()
+    raise RunShredded("the run was shredded: nothing can be done with it any more")
 
 
 def _was_done(state: RunState, command: Requested) -> bool:
@@ -56,13 +66,13 @@ def _was_done(state: RunState, command: Requested) -> bool:
         if state.start is None:
             return False
         known = (state.start.request_id, state.start.request_digest)
-        if known == (command.request_id, command.request_digest):
+        if known == (command.request_id, state.keyed(command.request_digest)):
             return True
         raise RequestIdReused(command.request_id)
     if state.start is not None and command.request_id == state.start.request_id:
         raise RequestIdReused(command.request_id)
     return state.requests.had_effect(
-        command.request_id, command.request_digest, now_ns=command.now_ns
+        command.request_id, state.keyed(command.request_digest), now_ns=command.now_ns
     )
 
 
@@ -86,6 +96,7 @@ _DECIDE: dict[type[Command], Callable[[RunState, Any], tuple[RunEvent, ...]]] = 
     Retry: control.retry,
     PutEntries: blackboard.put_entries,
     DeleteEntries: blackboard.delete_entries,
+    Shred: control.shred,
 }
 DECIDED = frozenset(_DECIDE)
 """Every command the decider knows."""

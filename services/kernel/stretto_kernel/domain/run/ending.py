@@ -33,6 +33,7 @@ _NEVER_END = (
     ev.RunFailed,
     ev.RunCancelled,
     ev.RunKilled,
+    ev.RunShredded,
 )
 _REVOKE_LEASES = ev.RunGraceEnded | ev.RunCleanUpTimedOut
 _REOPENS = ev.RunRetried | ev.TasksReopened  # What was named may wait for something that was not.

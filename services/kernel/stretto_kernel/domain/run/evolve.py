@@ -33,6 +33,7 @@ from stretto_kernel.domain.run.state import (
     RunEnd,
     RunEvent,
     RunState,
+    Shredding,
     Start,
 )
 from stretto_kernel.domain.run.stopping import (
@@ -74,6 +75,7 @@ def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[Ru
         labels=dict(event.labels),
         display_name=event.display_name,
     )
+    state.key_id = recorded.key_id
     state.opened_ns = recorded.time_ns
     state.run_touched = True
     _take_slice(state, sealed=not event.plan.growing)
@@ -248,6 +250,11 @@ def _board_changed(settling: Settling, event: BoardEvent) -> None:
     state.own_board().apply(changes_of(event, state.version, state.time_ns))
 
 
+def _run_shredded(settling: Settling, event: ev.RunShredded) -> None:
+    settling.state.shredding = Shredding(event.reason, settling.time_ns)
+    settling.state.run_touched = True
+
+
 def _begin_clean_up(settling: Settling) -> None:
     state = settling.state
     if not state.clean_up_tasks:
@@ -294,6 +301,7 @@ _EVOLVE: dict[type[RunEvent], Callable[[Settling, Any], None]] = {
     ev.TasksReopened: _tasks_reopened,
     ev.BoardEntriesWritten: _board_changed,
     ev.BoardEntriesDeleted: _board_changed,
+    ev.RunShredded: _run_shredded,
 }
 EVOLVED: frozenset[type[RunEvent]] = frozenset({ev.RunStarted, *_EVOLVE})
 """Every event type the fold knows."""

@@ -95,6 +95,8 @@ class Findings:
                 self.check_blob(f"{field}.blob", payload.blob)
             case "composed":
                 self.wrong(f"{field}.composed", "is made by the kernel only")
+            case "encrypted" | "shredded" as made:
+                self.wrong(f"{field}.{made}", "is made by the kernel only")
         if len(payload.content_type) > LABEL_VALUE_CHARS_MAX:
             self.wrong(f"{field}.content_type", "is longer than 255 characters")
 

@@ -49,7 +49,13 @@ def fingerprint(state: RunState, *, with_versions: bool = True) -> bytes:
         state.clean_up_failure,
         list(state.requests.items()),
         _board(state),
+        *_encryption(state),
     )
+
+
+def _encryption(state: RunState) -> tuple[object, ...]:
+    """Nothing for a clear run: its fingerprint is what it always was."""
+    return (state.key_id, state.shredding) if state.key_id else ()
 
 
 def _start(state: RunState) -> tuple[object, ...] | None:

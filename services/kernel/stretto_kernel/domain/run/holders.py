@@ -81,7 +81,7 @@ def lease(state: RunState, command: Lease) -> tuple[RunEvent, ...]:
         attempt=record.tries + 1,
         worker_id=command.worker_id,
         session_id=command.session_id,
-        manifest_digest=manifest.digest,
+        manifest_digest=state.keyed(manifest.digest),
         request_id=command.request_id,
     )
     leased.ttl.FromNanoseconds(ttl_ns)
@@ -94,7 +94,7 @@ def complete(state: RunState, command: Complete) -> tuple[RunEvent, ...]:
     result = result_or_null(command.result)
     specs = spawned_specs(state, record, command.spawned) if command.spawned else ()
     artifacts = by_name(command.artifacts)
-    digest = success_digest(result, specs, artifacts)
+    digest = state.keyed(success_digest(result, specs, artifacts))
     if _is_repeat(record, command.epoch, digest):
         return ()
     late = accepts_late(state, record, command.epoch)
@@ -132,7 +132,7 @@ def fail(state: RunState, command: Fail) -> tuple[RunEvent, ...]:
     """Accept the failure; whether the task is tried again follows from its policy."""
     record = find(state, command.task)
     failure = _cut(command.failure)
-    digest = failure_digest(failure)
+    digest = state.keyed(failure_digest(failure))
     if _is_repeat(record, command.epoch, digest):
         return ()
     fence(state, record, command)
@@ -293,11 +293,12 @@ def _check_details(findings: Findings, command: Fail | Release | CancelAttempt) 
 def _cut(failure: Failure) -> Failure:
     """Return the worker's failure with message and retry_after within their limits.
 
-    Its task is ours to say.
+    Its task is ours to say, and what is encrypted ours to make.
     """
     cut = Failure()
     cut.CopyFrom(failure)
     cut.task = ""
+    cut.encrypted = b""
     message = failure.message.encode()
     if len(message) > MESSAGE_BYTES_MAX:
         cut.message = message[:MESSAGE_BYTES_MAX].decode(errors="ignore")

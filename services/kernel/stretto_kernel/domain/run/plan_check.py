@@ -55,6 +55,8 @@ def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
         _check_binding(findings, f"{path}.output", graph.output)
     _check_fairness_key(findings, path, graph.fairness_key)
     check_schema(findings, f"{path}.output_schema_json", graph.output_schema_json)
+    if graph.encrypted:
+        findings.wrong(f"{path}.encrypted", "is made by the kernel only")
     if graph.output_schema_json and not graph.HasField("output"):
         findings.wrong(f"{path}.output_schema_json", "a run without an output has nothing to check")
     if not graph.tasks and not graph.growing:
@@ -106,6 +108,8 @@ def _check_task(findings: Findings, path: str, task: pb.TaskSpec) -> None:
         _check_timeouts(findings, f"{path}.timeouts", task.timeouts)
     _check_on_failure(findings, f"{path}.on_failure", task)
     check_schema(findings, f"{path}.output_schema_json", task.output_schema_json)
+    if task.encrypted:
+        findings.wrong(f"{path}.encrypted", "is made by the kernel only")
     if task.HasField("verification"):
         findings.unserved(f"{path}.verification", "verification")
 

@@ -83,6 +83,18 @@ class TaskConflict(AlreadyExists):
     reason = "TASK_CONFLICT"
 
 
+class RunShredded(FailedPrecondition):
+    """What the run carried was forgotten: nothing can be done with it any more."""
+
+    reason = "RUN_SHREDDED"
+
+
+class RunNotEncrypted(FailedPrecondition):
+    """The run has no data key whose end would make it unreadable."""
+
+    reason = "RUN_NOT_ENCRYPTED"
+
+
 class HoldLimit(Exhausted):
     """The run bears its most holds."""
 

@@ -49,7 +49,11 @@ def to_run(
         creator=creator,
         input=state.start.input if with_input else None,
         growing=not state.sealed,
+        encrypted=state.key_id != 0,
     )
+    if state.shredding is not None:
+        shown.shred_time.FromNanoseconds(state.shredding.since_ns)
+        shown.shred_reason = state.shredding.reason
     if state.end is not None:
         _show_end(shown, state)
     return shown

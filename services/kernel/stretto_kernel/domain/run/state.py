@@ -8,6 +8,7 @@ task record when they first change it. Instants are UTC nanoseconds.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
@@ -99,6 +100,14 @@ class RunEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Shredding:
+    """What the run carried is forgotten, and since when."""
+
+    reason: str
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Touched:
     """What changed since it was last asked: task names, and whether a run-wide fact came.
 
@@ -143,6 +152,8 @@ class RunState:
     failure: the first failure of an ordinary task, or of the run itself, that decides its end.
     requests: digest, time and version per request id, oldest first, of the last 24 h.
     board: the blackboard, once something was written on it.
+    key_id: the run's data key, 0 = none. digest_key: what its digests over values are made with;
+      b"" without a key, and where only ciphertext is folded: no digest is compared there.
     """
 
     run_id: RunId
@@ -173,6 +184,9 @@ class RunState:
     clean_up_failure: Failure | None = None
     requests: Requests = field(default_factory=Requests)
     board: Board | None = None
+    key_id: int = 0
+    digest_key: bytes = field(default=b"", repr=False)
+    shredding: Shredding | None = None
     touched_tasks: dict[TaskName, None] = field(default_factory=dict)
     run_touched: bool = False
     owner: object = field(default_factory=object)
@@ -182,6 +196,10 @@ class RunState:
         """The run-wide part of the plan; only of a started run."""
         assert self.start is not None, "the run has not started"
         return self.start.policies
+
+    def keyed(self, digest: bytes) -> bytes:
+        """Return what stands in facts for a digest over values: of a short one, no hint."""
+        return hmac.digest(self.digest_key, digest, "sha256") if self.digest_key else digest
 
     def edit(self, name: TaskName) -> TaskRecord:
         """Return the record to change, this state's own, and note that it was touched."""
