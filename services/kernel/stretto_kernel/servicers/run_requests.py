@@ -179,6 +179,20 @@ def parse_kill(request: pb.KillRunRequest, asked: Asked) -> Steer:
     return Steer(namespace, run_id, command, asked.caller(request_id, digest))
 
 
+def parse_shred(request: pb.ShredRunRequest, asked: Asked) -> Steer:
+    """Raises InvalidArgument with every violation."""
+    fields = Fields()
+    namespace, run_id = fields.run("name", request.name)
+    request_id = fields.request_id(request.request_id)
+    reason = fields.text("reason", request.reason, characters_max=REASON_CHARACTERS_MAX)
+    fields.refuse("the request")
+    digest = digest_of("ShredRun", run_id, reason)
+    command = commands.Shred(
+        now_ns=asked.now_ns, request_id=request_id, request_digest=digest, reason=reason
+    )
+    return Steer(namespace, run_id, command, asked.caller(request_id, digest))
+
+
 def parse_add_tasks(request: pb.AddTasksRequest, asked: Asked) -> Steer:
     """Raises InvalidArgument with every violation."""
     fields = Fields()

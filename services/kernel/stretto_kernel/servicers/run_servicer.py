@@ -155,6 +155,10 @@ class RunServicer(RunServiceServicer):
         """See the contract."""
         return await self._steer(parse.parse_kill(request, self._asked()), pb.KillRunResponse)
 
+    async def ShredRun(self, request: pb.ShredRunRequest, context: Any) -> pb.ShredRunResponse:
+        """See the contract."""
+        return await self._steer(parse.parse_shred(request, self._asked()), pb.ShredRunResponse)
+
     async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
         """See the contract."""
         slice_ = parse.parse_add_tasks(request, self._asked())
