@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
-from tests.bench import growth, kills, rest, speeds, views
+from tests.bench import growth, kills, past, rest, speeds, views
 from tests.bench.figures import Round, lines
 from tests.bench.scale import FULL, TOY, Scale
 from tests.bench.speeds import Measurement, say
@@ -29,6 +29,7 @@ GROUPS: Mapping[tuple[str, ...], Workload] = {
     tuple(f"size-{tasks}" for tasks in FULL.size_tasks): growth.sizes,
     tuple(f"queued-{tasks}" for tasks in FULL.queued_tasks): growth.queued,
     ("views", "rebuild"): views.views,
+    ("as-of",): past.past,
     ("idle",): rest.idle,
     ("startup",): rest.startup,
     ("loop",): rest.loop,

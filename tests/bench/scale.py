@@ -23,6 +23,8 @@ class Scale:
     fold_tasks: int = 20_000
     view_runs: int = 5_000
     view_tasks: int = 20_000
+    past_tasks: int = 50_000
+    past_reads: int = 200
     size_tasks: tuple[int, ...] = (1_000, 10_000, 100_000)
     queued_tasks: tuple[int, ...] = (1_000, 1_000_000)
     queued_tasks_per_run: int = 10_000
@@ -47,6 +49,8 @@ TOY = Scale(
     fold_tasks=100,
     view_runs=10,
     view_tasks=40,
+    past_tasks=20,
+    past_reads=5,
     size_tasks=(10, 20, 40),
     queued_tasks=(10, 40),
     queued_tasks_per_run=20,
