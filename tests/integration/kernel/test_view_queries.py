@@ -15,16 +15,19 @@ from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Namespace, RunId
 from stretto_kernel.adapters.attempt_table import AttemptTable
+from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.view_tables import ViewTables, view_statements
 from stretto_kernel.app.attempt_listing import AttemptFilter
 from stretto_kernel.app.run_listing import RunFilter
 from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.past_runs import TaskQuery
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_index import RUN_INDEX
-from stretto_kernel.projections.run_phases import RUN_PHASES
+from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.store import Target
+from stretto_kernel.projections.tasks import TASKS
 
 from tests.integration.kernel.serving import (
     IDS,
@@ -40,6 +43,7 @@ from tests.waiting import until
 RUN_COUNT = 100_000
 SUCCEEDED, RUNNING = run_pb2.RUN_STATE_SUCCEEDED, run_pb2.RUN_STATE_RUNNING
 MINE = RunFilter(namespace=Namespace("default"))
+PHASE = RunPhaseRow("", 1, RUNNING, 0, False, False, 0, 0, b"")
 
 
 @pytest.fixture
@@ -123,6 +127,45 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         assert "Index" in found, found
     page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
     assert [run.run_id for run in page.runs] == [a_run]
+    await log.close()
+
+
+def task_rows() -> Iterable[tuple[object, ...]]:
+    """Ten runs of 2,500 tasks, each of which was open, leased, ended."""
+    for number in range(RUN_COUNT // 4):
+        place, run_id = number % 2_500, f"p0-{number // 2_500:032x}"
+        for step, phase in enumerate((0, 1, 2, 3)):
+            version = place * 4 + step + 1
+            ends = None if step == 3 else version + 1
+            queue, executor = f"q{place % 7}", "process"
+            row = (run_id, f"t{place}", version, ends, place, phase, False, 0, queue, executor)
+            yield *row, b"x" * 200
+
+
+async def test_every_read_of_tasks_then_and_now_has_an_index(fresh_database: str) -> None:
+    log = await PostgresLog.open(fresh_database, PARTITION)
+    await ViewTables(PARTITION, log.tracking).prepare([Target(view) for view in VIEWS])
+    await copy_rows(fresh_database, TASKS.table, task_rows())
+    past = PastViewTables(PARTITION, log.tracking)
+    mine = TaskQuery(run_id=RunId(f"p0-{3:032x}"), judged_ns=1)
+    queries = [mine, replace(mine, queue="q3"), replace(mine, executor="x", clean_up=True)]
+    queries += [replace(mine, state=state) for state in run_pb2.TaskState.values() if state]
+    queries += [replace(each, newest_first=True, after=900) for each in queries]
+    statements = [
+        past.list_statement(query, 5_000, PHASE, 101, is_newest=is_newest)
+        for query in queries
+        for is_newest in (False, True)
+    ]
+    for statement in statements:
+        found = await plan(fresh_database, statement)
+        assert "Seq Scan" not in found and "Index" in found, found
+    counted = view_statements("stretto_p0", Target(TASKS))["kinds_as_of"]
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        text = counted.as_string(connection)
+        asked = {"run_id": mine.run_id, "version": 5_000, "judged_ns": 1}
+        rows = await connection.execute(f"EXPLAIN {text}".encode(), asked)
+        found = "\n".join(line for (line,) in await rows.fetchall())
+        assert "Seq Scan" not in found and "Index" in found, found
     await log.close()
 
 
