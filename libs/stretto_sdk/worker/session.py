@@ -101,7 +101,11 @@ class WorkSession:
         due_ns = stream.idle_due_ns()
         if stream.welcomed and not stream.goodbye_sent:
             due_ns = min(due_ns, stream.keepalive_due_ns())
-            for other_ns in (self._leases.next_renewal_ns(), self._leases.next_send_ns(now_ns)):
+            for other_ns in (
+                stream.acknowledge_due_ns(),
+                self._leases.next_renewal_ns(),
+                self._leases.next_send_ns(now_ns),
+            ):
                 if other_ns is not None:
                     due_ns = min(due_ns, other_ns)
         return max(due_ns, now_ns)
@@ -314,14 +318,14 @@ class WorkSession:
     ) -> list[Effect]:
         key = key_of(assignment.token)
         if self._leases.get(key) is not None:
-            stream.acknowledgements.append(key)  # Sent twice: it runs already.
+            stream.acknowledge(key, now_ns)  # Sent twice: it runs already.
             return []
         if self._leases.is_known(key):
             return []  # Ended here, or passed on to a later lease: acknowledging would be a lie.
         older = self._leases.held_of(key.work_item)
         effects = [] if older is None else lose(self._leases, older, "LEASE_LOST")
         stream.accepted_count += 1
-        stream.acknowledgements.append(key)
+        stream.acknowledge(key, now_ns)
         has_room = self._free_count(stream, with_backlog=False) > 0
         ttl_ns = assignment.ttl.ToNanoseconds() or TTL_NS_DEFAULT
         interval_ns = max(2, min(ttl_ns // RENEW_SHARE_OF_TTL, self._renew_interval_ns))

@@ -6,7 +6,6 @@ nanoseconds.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -22,11 +21,17 @@ FRAME_BYTES_MAX: Final = 3 * 1024 * 1024
 """Below the 4 MiB a message may have, with room for its small parts."""
 KEEPALIVE_SHARE_OF_IDLE: Final = 3
 """A stream carries a frame, if need be an empty one, so often within its idle timeout."""
+ACKNOWLEDGE_NS: Final = 1_000_000
+"""How long an acknowledgement waits for company: a short body's outcome says as much."""
 
 
 @dataclass(slots=True)
 class StreamState:
-    """What was said on the current stream. `accepted_count` counts distinct assignments."""
+    """What was said on the current stream.
+
+    accepted_count: distinct assignments. unacknowledged: when each is acknowledged at the latest,
+    in that order.
+    """
 
     received_ns: int
     idle_timeout_ns: int
@@ -39,7 +44,15 @@ class StreamState:
     drain_asked: bool = False
     accepted_count: int = 0
     credit_sent_count: int = 0
-    acknowledgements: deque[LeaseKey] = field(default_factory=deque)
+    unacknowledged: dict[LeaseKey, int] = field(default_factory=dict)
+
+    def acknowledge(self, key: LeaseKey, now_ns: int) -> None:
+        """Tell soon that the assignment came; its outcome tells it as well."""
+        self.unacknowledged.setdefault(key, now_ns + ACKNOWLEDGE_NS)
+
+    def acknowledge_due_ns(self) -> int | None:
+        """When the oldest assignment is acknowledged at the latest."""
+        return next(iter(self.unacknowledged.values()), None)
 
     def keepalive_due_ns(self) -> int:
         """When a frame is sent at the latest, so that the kernel sees that this end lives."""
@@ -51,19 +64,16 @@ class StreamState:
 
 
 def fill(frame: wire.WorkRequest, stream: StreamState, leases: HeldLeases, now_ns: int) -> bool:
-    """Add acknowledgements, kept spawns and outcomes, and renewals that are due, while they fit.
+    """Add kept spawns and outcomes, renewals that are due, and acknowledgements, while they fit.
 
     Return whether anything was added. What is added counts as sent.
     """
     room = FRAME_ITEM_COUNT_MAX
-    while stream.acknowledgements and room:
-        key = stream.acknowledgements.popleft()
-        frame.acknowledged.add(work_item=key.work_item, epoch=key.epoch)
-        room -= 1
-    kept_count, bytes_used = _add_kept(frame, leases, room, now_ns)
+    kept_count, bytes_used = _add_kept(frame, stream, leases, now_ns)
     room -= kept_count
     for _, held in islice(leases.take_renewals(now_ns), room):
         renewal = frame.renewals.add(token=held.token)
+        room -= 1
         if held.details is not None and held.outcome is None:
             renewal.details.CopyFrom(held.details)
             bytes_used += held.details.ByteSize()
@@ -71,15 +81,21 @@ def fill(frame: wire.WorkRequest, stream: StreamState, leases: HeldLeases, now_n
             held.details = None
         if bytes_used > FRAME_BYTES_MAX:
             break  # What is due as well goes with the next frame.
-    return room < FRAME_ITEM_COUNT_MAX or bool(frame.renewals)
+    due_ns = stream.acknowledge_due_ns()
+    if due_ns is not None and (due_ns <= now_ns or room < FRAME_ITEM_COUNT_MAX):
+        for key in list(islice(stream.unacknowledged, room)):
+            del stream.unacknowledged[key]
+            frame.acknowledged.add(work_item=key.work_item, epoch=key.epoch)
+            room -= 1
+    return room < FRAME_ITEM_COUNT_MAX
 
 
 def _add_kept(
-    frame: wire.WorkRequest, leases: HeldLeases, room: int, now_ns: int
+    frame: wire.WorkRequest, stream: StreamState, leases: HeldLeases, now_ns: int
 ) -> tuple[int, int]:
     """Add outcomes and spawns in order while they fit; return how many, and their bytes."""
     count = bytes_used = 0
-    while count < room and (taken := leases.take_sendable(now_ns)) is not None:
+    while count < FRAME_ITEM_COUNT_MAX and (taken := leases.take_sendable(now_ns)) is not None:
         key, request_id, kept = taken
         kept_bytes = kept.ByteSize()
         if bytes_used + kept_bytes > FRAME_BYTES_MAX and count:
@@ -90,5 +106,6 @@ def _add_kept(
             frame.spawns.append(kept)
         else:
             frame.outcomes.append(kept)
+            stream.unacknowledged.pop(key, None)
         count += 1
     return count, bytes_used

@@ -23,7 +23,7 @@ from stretto_sdk.worker.effects import (
     Succeeded,
 )
 from stretto_sdk.worker.session import WorkSession
-from stretto_sdk.worker.stream import FRAME_BYTES_MAX
+from stretto_sdk.worker.stream import ACKNOWLEDGE_NS, FRAME_BYTES_MAX
 
 RENEW_S = 5
 IDLE_S = 15
@@ -104,7 +104,7 @@ def greeted(session: WorkSession, now_ns: int = 0) -> WorkSession:
 def working(*keys: LeaseKey, slots: int = 2) -> WorkSession:
     session = greeted(a_session(slots))
     session.receive(assigning(*keys), 0)
-    session.take_frame(0)
+    session.take_frame(ACKNOWLEDGE_NS)
     return session
 
 
@@ -130,7 +130,8 @@ def test_assignments_are_acknowledged_and_ended_bodies_free_their_slot() -> None
     session = greeted(a_session())
     effects = session.receive(assigning(a_key("a"), a_key("b")), 0)
     assert [type(effect) for effect in effects] == [Start, Start]
-    frame = frame_of(session)
+    assert session.next_wake_ns(0) == ACKNOWLEDGE_NS
+    frame = frame_of(session, ACKNOWLEDGE_NS)
     assert [token.work_item for token in frame.acknowledged] == ["a", "b"]
     assert frame.credit_total_count == 2
     session.end(a_key("a"), Succeeded(payload_pb2.Payload(json="1")))
@@ -139,11 +140,22 @@ def test_assignments_are_acknowledged_and_ended_bodies_free_their_slot() -> None
     assert frame.credit_total_count == 3
 
 
+def test_a_body_that_ends_at_once_is_acknowledged_by_its_outcome() -> None:
+    session = greeted(a_session())
+    session.receive(assigning(a_key("a"), a_key("b")), 0)
+    assert session.take_frame(ACKNOWLEDGE_NS - 1) is None
+    session.end(a_key("a"), Succeeded())
+    frame = frame_of(session, ACKNOWLEDGE_NS - 1)
+    assert [outcome.token.work_item for outcome in frame.outcomes] == ["a"]
+    assert [token.work_item for token in frame.acknowledged] == ["b"], "it goes with the frame"
+    assert session.take_frame(ACKNOWLEDGE_NS) is None
+
+
 @pytest.mark.parametrize("again", [a_key("a", 2), a_key("a", 1)])
 def test_a_repeated_or_older_assignment_starts_nothing(again: LeaseKey) -> None:
     session = working(a_key("a", 2))
-    assert session.receive(assigning(again), 0) == []
-    frame = session.take_frame(0)
+    assert session.receive(assigning(again), ACKNOWLEDGE_NS) == []
+    frame = session.take_frame(2 * ACKNOWLEDGE_NS)
     acknowledged = [] if frame is None else [token.epoch for token in frame.acknowledged]
     assert acknowledged == ([2] if again.epoch == 2 else [])
 
@@ -205,7 +217,7 @@ def test_more_than_was_granted_is_given_back() -> None:
 def test_renewals_leave_before_a_third_of_the_ttl_and_together() -> None:
     session = working(a_key("a"))
     session.receive(assigning(a_key("b")), 2 * NS_PER_S)
-    session.take_frame(2 * NS_PER_S)
+    session.take_frame(2 * NS_PER_S + ACKNOWLEDGE_NS)
     assert session.next_wake_ns(2 * NS_PER_S) == RENEW_S * NS_PER_S
     frame = frame_of(session, RENEW_S * NS_PER_S)
     assert {renewal.token.work_item for renewal in frame.renewals} == {"a", "b"}

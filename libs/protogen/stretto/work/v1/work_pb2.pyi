@@ -214,8 +214,9 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Assignment(_message.Message):
-    """A work item leased to the worker. Acknowledge it at once; until then it is released when the
-    stream is lost. The same assignment may come twice: the token tells.
+    """A work item leased to the worker. Acknowledge it within milliseconds, or report its outcome, which says
+    as much; until then it is released when the stream is lost. The same assignment may come twice: the
+    token tells.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
