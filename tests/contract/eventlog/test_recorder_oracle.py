@@ -71,6 +71,7 @@ def test_the_same_groups_give_the_same_log(
     ours.create_table()
     session, _ = open_session(log_database, OPTIONS)
     with session:
+        ours.prepare_appends(session)
         session.execute(
             names.statement("TRUNCATE {events}, {schema}.oracle_events RESTART IDENTITY")
         )

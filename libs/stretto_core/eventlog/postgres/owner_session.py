@@ -162,6 +162,7 @@ class OwnerSession:
         if self._session is not None:
             self._session.close()
         self._session, self._backend = open_session(self._dsn, self.options)
+        self.recorder.prepare_appends(self._session)
         return self._session
 
     def _end_backend(self, session: WriterSession, lost: Backend) -> None:

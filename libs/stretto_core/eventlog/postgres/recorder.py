@@ -1,9 +1,9 @@
 """The library's application recorder with one faster way to insert and to select.
 
 The table, its EXCLUSIVE lock, the order of positions and the notification are the library's; an
-insert differs in taking one round trip (a function of ours, arrays in binary), in comparing the
-owner epoch under the lock, and in never being sent twice: it has no retry decorator. Selections
-differ in reading binary rows.
+insert differs in taking one round trip (a function of ours, arrays in binary; `append_call`), in
+comparing the owner epoch under the lock, and in never being sent twice: it has no retry decorator.
+Selections differ in reading binary rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from eventsourcing.utils import retry
 from psycopg.rows import TupleRow, tuple_row
 from psycopg.sql import Composed
 
+from stretto_core.eventlog.postgres.append_call import call_append, prepare_append
 from stretto_core.eventlog.postgres.connections import WriterSession
 from stretto_core.eventlog.postgres.schema import EVENTS_TABLE, PartitionSchema
 
@@ -41,7 +42,6 @@ class PartitionRecorder(PostgresApplicationRecorder):
         )
         # The library's channel is the table's name, which is the same in every partition.
         self.channel_name = names.channel
-        self._append = names.append()
         self._read_stream = names.read_stream()
         self._read_all = names.read_all()
         self._last_position = names.last_position()
@@ -55,21 +55,11 @@ class PartitionRecorder(PostgresApplicationRecorder):
         Raises psycopg's errors as they are: only their SQLSTATE tells what is stored.
         """
         session: WriterSession = kwargs["session"]
-        row = session.execute(
-            self._append,
-            (
-                kwargs["owner_epoch"],
-                [event.originator_id for event in stored_events],
-                [event.originator_version for event in stored_events],
-                [event.topic for event in stored_events],
-                [event.state for event in stored_events],
-            ),
-            prepare=True,
-            binary=True,
-        ).fetchone()
-        assert row is not None, "the append function returns one row"
-        positions: list[int] = row[0]
-        return positions
+        return call_append(session, kwargs["owner_epoch"], stored_events)
+
+    def prepare_appends(self, session: WriterSession) -> None:
+        """Make a new connection ready for `insert_events`. Raises psycopg's errors."""
+        prepare_append(session, self.names.append())
 
     def select_notifications(
         self,

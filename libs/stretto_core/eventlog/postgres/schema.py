@@ -160,9 +160,9 @@ class PartitionSchema:
         )
 
     def append(self) -> Composed:
-        """Call the append function; parameters in binary, returns the positions."""
+        """Call the append function, as a statement to prepare; returns the positions."""
         return self.statement(
-            "SELECT {append}(%b::bigint, %b::text[], %b::bigint[], %b::text[], %b::bytea[])"
+            "SELECT {append}($1::bigint, $2::text[], $3::bigint[], $4::text[], $5::bytea[])"
         )
 
     def lock_events(self) -> Composed:
