@@ -30,6 +30,7 @@ from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
+from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
@@ -38,10 +39,12 @@ from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.serving import (
+    Past,
     Readiness,
     add_metrics,
     add_servicers,
@@ -110,7 +113,10 @@ async def _run_kernel(settings: Settings) -> int:
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
     past_views = PastViewTables(settings.partition, event_log.tracking)
-    past = PastRuns(event_log, RUN_CODEC, past_views, clock)
+    past = Past(
+        PastRuns(event_log, RUN_CODEC, past_views, clock),
+        PastBoards(event_log, BoardTable(settings.partition, event_log.tracking), clock),
+    )
     beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))
     try:
         return await _serve(kernel, beside, settings, stopped)
@@ -130,7 +136,7 @@ class _Beside:
     """What is served beside the kernel, without its ownership."""
 
     listing: RunListing
-    past: PastRuns
+    past: Past
     task_logs: TaskLogs
     views: ViewCalls
 

@@ -23,6 +23,8 @@ from stretto_core.ids import IdSource
 
 from stretto_kernel.app.background_folds import BackgroundFolds
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.board_calls import BoardCalls
+from stretto_kernel.app.board_watching import BoardWatching
 from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.queue_calls import QueueCalls
@@ -31,6 +33,7 @@ from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.death_watch import WorkerDialer
 from stretto_kernel.dispatch.dispatcher import Dispatcher
+from stretto_kernel.dispatch.holder_fence import BoardFence
 from stretto_kernel.dispatch.holder_writes import HolderWriter
 from stretto_kernel.dispatch.lease_table import LeaseTable
 from stretto_kernel.dispatch.own_commands import OwnCommands
@@ -146,6 +149,8 @@ class OwnedPartition:
             blobs=ports.blobs,
             wait_reason=self.dispatcher.wait_reason,
         )
+        self.boards = BoardCalls(self.host, self.calls, ports.blobs, BoardFence(shared))
+        self.board_watching = BoardWatching(self.host, self.calls, ports.log)
         self._lease_ended = asyncio.Event()
         self.late_ns_max = 0
         """The longest that the alarm rang late: a stretch on the loop that let nobody else run."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import structlog
+from stretto.blackboard.v1.blackboard_service_pb2_grpc import (
+    add_BlackboardServiceServicer_to_server,
+)
 from stretto.blob.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
 from stretto.projection.v1.projection_service_pb2_grpc import (
@@ -33,11 +37,13 @@ from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_watch import ViewWatch
 from stretto_kernel.servicers.blob_servicer import BlobServicer
+from stretto_kernel.servicers.board_servicer import BoardServicer
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
 from stretto_kernel.servicers.projection_servicer import ProjectionServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
@@ -85,6 +91,10 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
             "Leases released under this ownership because their call was gone before its answer.",
             lambda owned: owned.polls.undelivered_count,
         ),
+        "board_writes": (
+            "Writes on blackboards accepted under this ownership, repeated ones included.",
+            lambda owned: owned.boards.write_count,
+        ),
         "writes_refused": (
             "Writes of lease holders refused under this ownership.",
             lambda owned: owned.refused_write_count,
@@ -106,6 +116,12 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
             label="queue",
             read=partial(_read_queues, kernel, index),
         )
+    registry.gauges(
+        "stretto_kernel_board_writes_refused",
+        "Writes on blackboards refused under this ownership.",
+        label="reason",
+        read=lambda: dict(kernel.partition.boards.refused_counts) if kernel.is_owner else {},
+    )
     blobs = kernel.ports.blobs
     registry.gauge(
         "stretto_kernel_blob_uploads_open",
@@ -146,14 +162,27 @@ def add_task_log_metrics(registry: Registry, task_logs: TaskLogs) -> None:
         registry.gauge(f"stretto_kernel_task_log_{name}", help_text, read=read)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was, read from views."""
+
+    runs: PastRuns
+    boards: PastBoards
+
+
 def add_servicers(
-    server: RpcServer, kernel: Kernel, listing: RunListing, past: PastRuns, task_logs: TaskLogs
+    server: RpcServer,
+    kernel: Kernel,
+    listing: RunListing,
+    past: Past,
+    task_logs: TaskLogs,
 ) -> None:
     """Serve every service of the kernel."""
-    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing, past))
+    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing, past.runs))
     server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
+    server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
     server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))

@@ -27,6 +27,7 @@ from stretto_core.rpc.status import from_rpc_error, to_status
 from stretto_core.telemetry.metrics import Registry
 from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
+from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
@@ -35,10 +36,11 @@ from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.servicers.run_listing import RunListing
-from stretto_kernel.serving import Readiness, add_servicers, add_views
+from stretto_kernel.serving import Past, Readiness, add_servicers, add_views
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
@@ -101,7 +103,10 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
         server,
         kernel,
         RunListing(index, AttemptTable(PARTITION, log.tracking), PARTITION),
-        PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
+        Past(
+            PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
+            PastBoards(log, BoardTable(PARTITION, log.tracking), clock),
+        ),
         task_logs,
     )
     views = FreshFoldTable(dsn, PARTITION, log.tracking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field
 
 from stretto.common.v1.principal_pb2 import Principal
@@ -11,6 +12,10 @@ from stretto_core.ids import Namespace, RunId, StreamId, TaskName
 
 from stretto_kernel.app.hosted_stream import HostedStream, succeed
 from stretto_kernel.domain.run import RunState, Touched, new_run
+from stretto_kernel.domain.run.blackboard_state import BoardEntry
+
+WAITING_WRITES_MAX = 1_000
+"""So many writes wait for one who follows a blackboard; then it is cut off."""
 
 
 class RunWatch:
@@ -46,6 +51,32 @@ class RunWatch:
         return touched
 
 
+class BoardWatch:
+    """What changed on a run's blackboard since it was last taken, for one who follows it."""
+
+    def __init__(self) -> None:
+        self._writes: deque[tuple[BoardEntry, ...]] = deque()
+        self._changed = asyncio.Event()
+        self.too_slow = False
+        """More came than it keeps, and was left out."""
+
+    def note(self, changes: tuple[BoardEntry, ...]) -> None:
+        """A fact changed these entries; () = something else is to be looked at."""
+        if changes and not self.too_slow:
+            self.too_slow = len(self._writes) >= WAITING_WRITES_MAX
+            if not self.too_slow:
+                self._writes.append(changes)
+        self._changed.set()
+
+    async def take(self) -> list[tuple[BoardEntry, ...]]:
+        """Wait until there is something to look at; return the writes since, oldest first."""
+        await self._changed.wait()
+        self._changed.clear()
+        writes = list(self._writes)
+        self._writes.clear()
+        return writes
+
+
 @dataclass(slots=True, eq=False)
 class HostedRun(HostedStream[RunState]):
     """A run in memory.
@@ -56,6 +87,7 @@ class HostedRun(HostedStream[RunState]):
     creator: Principal | None = None
     watches: list[RunWatch] = field(default_factory=list)
     end_watchers: list[asyncio.Future[None]] = field(default_factory=list)
+    board_watches: tuple[BoardWatch, ...] = ()
 
     @property
     def run_id(self) -> RunId:
@@ -84,7 +116,19 @@ def void_watchers(run: HostedRun) -> None:
     """Tell everybody who follows the run that its memory is void."""
     for watch in run.watches:
         watch.void()
+    for board_watch in run.board_watches:
+        board_watch.note(())
     release(run.end_watchers)
+
+
+def tell_board(run: HostedRun, after_version: int) -> None:
+    """Tell those who follow the blackboard what facts after that version changed, or of the end."""
+    board = run.state.board
+    changes = () if board is None else board.newest
+    fresh = changes if changes and changes[0].revision > after_version else ()
+    if fresh or run.has_ended:
+        for watch in run.board_watches:
+            watch.note(fresh)
 
 
 def release(watchers: list[asyncio.Future[None]]) -> None:

@@ -152,7 +152,7 @@ class RunCalls:
         return find
 
     def _start(self, start: RunStart, run: HostedRun) -> Decided[run_pb2.Run]:
-        own_facts = self._host.take(run, start.command, self._cause(run, start.caller))
+        own_facts = self._host.take(run, start.command, self.cause(run, start.caller))
         self._presence.note_started(run.run_id)
         return Decided(self._show(run, with_input=False), own_facts)
 
@@ -203,7 +203,7 @@ class RunCalls:
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             return Decided(self._show(run, with_input=with_input), own_facts=False)
 
-        return await ask(self._host, self._finder(namespace, run_id), question)
+        return await ask(self._host, self.finder(namespace, run_id), question)
 
     async def steer_run(
         self, namespace: Namespace, run_id: RunId, command: Command, caller: Caller
@@ -216,10 +216,10 @@ class RunCalls:
             await self._blobs.require(namespace, frozenset(in_tasks(command.tasks)))
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
-            own_facts = self._host.take(run, command, self._cause(run, caller))
+            own_facts = self._host.take(run, command, self.cause(run, caller))
             return Decided(self._show(run, with_input=False), own_facts)
 
-        return await ask(self._host, self._finder(namespace, run_id), question)
+        return await ask(self._host, self.finder(namespace, run_id), question)
 
     async def list_tasks(
         self, namespace: Namespace, run_id: RunId, *, first_index: int, count_max: int
@@ -236,7 +236,7 @@ class RunCalls:
             next_index = end if end < task_count else None
             return Decided(TaskPage(tasks, next_index, run.decided), own_facts=False)
 
-        answered = await ask(self._host, self._finder(namespace, run_id), question)
+        answered = await ask(self._host, self.finder(namespace, run_id), question)
         return answered.answer
 
     async def find(self, namespace: Namespace, run_id: RunId) -> HostedRun:
@@ -253,14 +253,16 @@ class RunCalls:
             shown.wait_reason = self._wait_reason(run, task)
         return shown
 
-    def _finder(self, namespace: Namespace, run_id: RunId) -> Finder[HostedRun]:
+    def finder(self, namespace: Namespace, run_id: RunId) -> Finder[HostedRun]:
+        """Return what finds the run of a question."""
         return lambda _: self.find(namespace, run_id)
 
     def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:
         now_ns = run.instant_ns(self._clock.now_ns())
         return to_run(run.state, now_ns, creator=run.creator, with_input=with_input)
 
-    def _cause(self, run: HostedRun, caller: Caller) -> Cause:
+    def cause(self, run: HostedRun, caller: Caller) -> Cause:
+        """Return the cause of what a caller makes true."""
         return Cause(
             namespace=run.namespace,
             principal=caller.principal,

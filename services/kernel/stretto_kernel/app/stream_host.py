@@ -20,7 +20,7 @@ from stretto_core.ids import Namespace, RunId, StreamId
 
 from stretto_kernel.app.ended_runs import EndedRuns
 from stretto_kernel.app.fact_writer import Decider, FactWriter
-from stretto_kernel.app.hosted_run import HostedRun, release, unfolded, void_watchers
+from stretto_kernel.app.hosted_run import HostedRun, release, tell_board, unfolded, void_watchers
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.domain.run import Touched, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
@@ -137,11 +137,15 @@ class StreamHost:
 
     def take(self, run: HostedRun, command: Command, cause: Cause) -> bool:
         """Decide `command` on the run, and tell who follows it; see `FactWriter.take`."""
+        before = run.decided
         if not self.facts.take(self, run, command, cause):
             return False
         touched = run.state.take_touched()
-        for watch in run.watches:
-            watch.note(touched)
+        if touched.tasks or touched.run_wide:
+            for watch in run.watches:
+                watch.note(touched)
+        if run.board_watches:
+            tell_board(run, before)
         if run.has_ended:
             release(run.end_watchers)
         else:

@@ -36,6 +36,7 @@ BLOB_REFERENCES = View(
     key_count=2,
     of_event=blobs_named,
     reads=names_of(
-        ev.RunStarted, ev.TasksAdded, ev.TasksSpawned, ev.AttemptSucceeded, ev.RunSucceeded
+        *(ev.RunStarted, ev.TasksAdded, ev.TasksSpawned, ev.AttemptSucceeded, ev.RunSucceeded),
+        ev.BoardEntriesWritten,
     ),
 )

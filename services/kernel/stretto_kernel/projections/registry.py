@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stretto_kernel.projections.artifacts import ARTIFACTS
 from stretto_kernel.projections.attempts import ATTEMPTS
+from stretto_kernel.projections.blackboard import BLACKBOARD
 from stretto_kernel.projections.blob_references import BLOB_REFERENCES
 from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.run_phases import RUN_PHASES
@@ -19,5 +20,6 @@ VIEWS: tuple[View, ...] = (
     ARTIFACTS,
     USAGE,
     BLOB_REFERENCES,
+    BLACKBOARD,
 )
 BY_NAME = {view.name: view for view in VIEWS}

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from stretto.blackboard.v1 import blackboard_pb2 as stretto_dot_blackboard_dot_v1_dot_blackboard__pb2
+from stretto.common.v1 import as_of_pb2 as stretto_dot_common_dot_v1_dot_as__of__pb2
 from stretto.common.v1 import lease_pb2 as stretto_dot_common_dot_v1_dot_lease__pb2
 from stretto.common.v1 import payload_pb2 as stretto_dot_common_dot_v1_dot_payload__pb2
 from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_permission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.stretto/blackboard/v1/blackboard_service.proto\x12\x15stretto.blackboard.v1\x1a&stretto/blackboard/v1/blackboard.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\".\n\x11GetEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\"U\n\x12GetEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x95\x01\n\x11PutEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x31\n\x06writes\x18\x02 \x03(\x0b\x32!.stretto.blackboard.v1.EntryWrite\x12,\n\x05token\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"z\n\nEntryWrite\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"U\n\x12PutEntriesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x9e\x01\n\x14\x44\x65leteEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x37\n\tdeletions\x18\x02 \x03(\x0b\x32$.stretto.blackboard.v1.EntryDeletion\x12,\n\x05token\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"R\n\rEntryDeletion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"X\n\x15\x44\x65leteEntriesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"X\n\x12ListEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"o\n\x13ListEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"b\n\x13WatchEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x1b\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_revision\"f\n\x14WatchEntriesResponse\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x32\xb4\x04\n\x11\x42lackboardService\x12g\n\nGetEntries\x12(.stretto.blackboard.v1.GetEntriesRequest\x1a).stretto.blackboard.v1.GetEntriesResponse\"\x04\xa8\xbb\x18\x01\x12g\n\nPutEntries\x12(.stretto.blackboard.v1.PutEntriesRequest\x1a).stretto.blackboard.v1.PutEntriesResponse\"\x04\xa8\xbb\x18\x07\x12p\n\rDeleteEntries\x12+.stretto.blackboard.v1.DeleteEntriesRequest\x1a,.stretto.blackboard.v1.DeleteEntriesResponse\"\x04\xa8\xbb\x18\x07\x12j\n\x0bListEntries\x12).stretto.blackboard.v1.ListEntriesRequest\x1a*.stretto.blackboard.v1.ListEntriesResponse\"\x04\xa8\xbb\x18\x01\x12o\n\x0cWatchEntries\x12*.stretto.blackboard.v1.WatchEntriesRequest\x1a+.stretto.blackboard.v1.WatchEntriesResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.stretto/blackboard/v1/blackboard_service.proto\x12\x15stretto.blackboard.v1\x1a&stretto/blackboard/v1/blackboard.proto\x1a\x1dstretto/common/v1/as_of.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\x1fstretto/common/v1/payload.proto\x1a\"stretto/common/v1/permission.proto\"V\n\x11GetEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\t\x12&\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x17.stretto.common.v1.AsOf\"U\n\x12GetEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x95\x01\n\x11PutEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x31\n\x06writes\x18\x02 \x03(\x0b\x32!.stretto.blackboard.v1.EntryWrite\x12,\n\x05token\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"z\n\nEntryWrite\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.stretto.common.v1.Payload\x12\x1e\n\x11\x65xpected_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"U\n\x12PutEntriesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x9e\x01\n\x14\x44\x65leteEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x37\n\tdeletions\x18\x02 \x03(\x0b\x32$.stretto.blackboard.v1.EntryDeletion\x12,\n\x05token\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.LeaseToken\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"R\n\rEntryDeletion\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1e\n\x11\x65xpected_revision\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x14\n\x12_expected_revision\"X\n\x15\x44\x65leteEntriesResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x90\x01\n\x12ListEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\t\x12&\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x17.stretto.common.v1.AsOf\"o\n\x13ListEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"b\n\x13WatchEntriesRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x1b\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_revision\"f\n\x14WatchEntriesResponse\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.stretto.blackboard.v1.Entry\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x32\xb4\x04\n\x11\x42lackboardService\x12g\n\nGetEntries\x12(.stretto.blackboard.v1.GetEntriesRequest\x1a).stretto.blackboard.v1.GetEntriesResponse\"\x04\xa8\xbb\x18\x01\x12g\n\nPutEntries\x12(.stretto.blackboard.v1.PutEntriesRequest\x1a).stretto.blackboard.v1.PutEntriesResponse\"\x04\xa8\xbb\x18\x07\x12p\n\rDeleteEntries\x12+.stretto.blackboard.v1.DeleteEntriesRequest\x1a,.stretto.blackboard.v1.DeleteEntriesResponse\"\x04\xa8\xbb\x18\x07\x12j\n\x0bListEntries\x12).stretto.blackboard.v1.ListEntriesRequest\x1a*.stretto.blackboard.v1.ListEntriesResponse\"\x04\xa8\xbb\x18\x01\x12o\n\x0cWatchEntries\x12*.stretto.blackboard.v1.WatchEntriesRequest\x1a+.stretto.blackboard.v1.WatchEntriesResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,30 +46,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLACKBOARDSERVICE'].methods_by_name['ListEntries']._serialized_options = b'\250\273\030\001'
   _globals['_BLACKBOARDSERVICE'].methods_by_name['WatchEntries']._loaded_options = None
   _globals['_BLACKBOARDSERVICE'].methods_by_name['WatchEntries']._serialized_options = b'\250\273\030\001'
-  _globals['_GETENTRIESREQUEST']._serialized_start=213
-  _globals['_GETENTRIESREQUEST']._serialized_end=259
-  _globals['_GETENTRIESRESPONSE']._serialized_start=261
-  _globals['_GETENTRIESRESPONSE']._serialized_end=346
-  _globals['_PUTENTRIESREQUEST']._serialized_start=349
-  _globals['_PUTENTRIESREQUEST']._serialized_end=498
-  _globals['_ENTRYWRITE']._serialized_start=500
-  _globals['_ENTRYWRITE']._serialized_end=622
-  _globals['_PUTENTRIESRESPONSE']._serialized_start=624
-  _globals['_PUTENTRIESRESPONSE']._serialized_end=709
-  _globals['_DELETEENTRIESREQUEST']._serialized_start=712
-  _globals['_DELETEENTRIESREQUEST']._serialized_end=870
-  _globals['_ENTRYDELETION']._serialized_start=872
-  _globals['_ENTRYDELETION']._serialized_end=954
-  _globals['_DELETEENTRIESRESPONSE']._serialized_start=956
-  _globals['_DELETEENTRIESRESPONSE']._serialized_end=1044
-  _globals['_LISTENTRIESREQUEST']._serialized_start=1046
-  _globals['_LISTENTRIESREQUEST']._serialized_end=1134
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=1136
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=1247
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=1249
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=1347
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=1349
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=1451
-  _globals['_BLACKBOARDSERVICE']._serialized_start=1454
-  _globals['_BLACKBOARDSERVICE']._serialized_end=2018
+  _globals['_GETENTRIESREQUEST']._serialized_start=244
+  _globals['_GETENTRIESREQUEST']._serialized_end=330
+  _globals['_GETENTRIESRESPONSE']._serialized_start=332
+  _globals['_GETENTRIESRESPONSE']._serialized_end=417
+  _globals['_PUTENTRIESREQUEST']._serialized_start=420
+  _globals['_PUTENTRIESREQUEST']._serialized_end=569
+  _globals['_ENTRYWRITE']._serialized_start=571
+  _globals['_ENTRYWRITE']._serialized_end=693
+  _globals['_PUTENTRIESRESPONSE']._serialized_start=695
+  _globals['_PUTENTRIESRESPONSE']._serialized_end=780
+  _globals['_DELETEENTRIESREQUEST']._serialized_start=783
+  _globals['_DELETEENTRIESREQUEST']._serialized_end=941
+  _globals['_ENTRYDELETION']._serialized_start=943
+  _globals['_ENTRYDELETION']._serialized_end=1025
+  _globals['_DELETEENTRIESRESPONSE']._serialized_start=1027
+  _globals['_DELETEENTRIESRESPONSE']._serialized_end=1115
+  _globals['_LISTENTRIESREQUEST']._serialized_start=1118
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1262
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1264
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1375
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=1377
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=1475
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=1477
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=1579
+  _globals['_BLACKBOARDSERVICE']._serialized_start=1582
+  _globals['_BLACKBOARDSERVICE']._serialized_end=2146
 # @@protoc_insertion_point(module_scope)

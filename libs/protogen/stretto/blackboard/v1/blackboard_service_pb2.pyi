@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from stretto.blackboard.v1 import blackboard_pb2 as _blackboard_pb2
+from stretto.common.v1 import as_of_pb2 as _as_of_pb2
 from stretto.common.v1 import lease_pb2 as _lease_pb2
 from stretto.common.v1 import payload_pb2 as _payload_pb2
 import builtins as _builtins
@@ -29,21 +30,27 @@ class GetEntriesRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """namespaces/*/runs/*. Required."""
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The keys. Required."""
 
+    @_builtins.property
+    def as_of(self) -> _as_of_pb2.AsOf:
+        """As they were then; unset = as they are."""
+
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
+        as_of: _as_of_pb2.AsOf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "keys", b"keys", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -281,6 +288,8 @@ class ListEntriesRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """namespaces/*/runs/*. Required."""
     prefix: _builtins.str
@@ -288,7 +297,15 @@ class ListEntriesRequest(_message.Message):
     page_size: _builtins.int
     """At most so many; 0 = 100."""
     page_token: _builtins.str
-    """The token of the page before, with the same prefix; empty = the first page."""
+    """The token of the page before, with the same prefix, filter and moment; empty = the first page."""
+    filter: _builtins.str
+    """AIP-160, of it: terms joined by AND: namespace = NAME, task = "TEXT" (the scope), writer_kind =
+    NAME.
+    """
+    @_builtins.property
+    def as_of(self) -> _as_of_pb2.AsOf:
+        """As they were then; unset = as they are."""
+
     def __init__(
         self,
         *,
@@ -296,10 +313,12 @@ class ListEntriesRequest(_message.Message):
         prefix: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        as_of: _as_of_pb2.AsOf | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,7 +398,9 @@ class WatchEntriesResponse(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Resume from here: everything up to this revision was told."""
+    """Resume from here: everything up to this revision was told. 0 = not yet: the entries as they are
+    take several messages; who is cut off before the last of them watches anew.
+    """
     ended: _builtins.bool
     """The run has ended: this is the last message."""
     @_builtins.property

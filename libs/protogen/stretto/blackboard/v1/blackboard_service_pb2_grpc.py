@@ -73,15 +73,17 @@ class BlackboardServiceServicer:
     """
 
     def GetEntries(self, request, context):
-        """Reads some entries of one blackboard, all as of one version of the run.
+        """Reads some entries of one blackboard, all as of one version of the run: its newest, or that of an
+        earlier moment, from a view.
 
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop. A
-        key that is not there is no error: it is left out. UNAVAILABLE: retry after RetryInfo.
+        key that is not there is no error: it is left out. OUT_OF_RANGE: the run has no such version yet,
+        or had not begun then. RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE: ask for fewer. UNAVAILABLE: retry
+        after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
-        Limits: 1-100 keys, each once; an answer of 3 MiB: ask for fewer (RESOURCE_EXHAUSTED
-        MESSAGE_TOO_LARGE).
+        Limits: 1-100 keys; an answer of 4 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,12 +132,14 @@ class BlackboardServiceServicer:
 
     def ListEntries(self, request, context):
         """Lists the entries whose keys begin with a prefix, in the order of their keys. Each page is as of
-        the newest version of the run; an entry that is there all the time is listed once.
+        the newest version of the run; an entry that is there all the time is listed once. With as_of all
+        pages are as of that moment, from a view.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-        UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+        run, or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then.
+        UNAVAILABLE: retry after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """

@@ -38,15 +38,17 @@ class BlackboardServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BlackboardServiceAsyncStub: ...
     GetEntries: _grpc.UnaryUnaryMultiCallable[_blackboard_service_pb2.GetEntriesRequest, _blackboard_service_pb2.GetEntriesResponse]
-    """Reads some entries of one blackboard, all as of one version of the run.
+    """Reads some entries of one blackboard, all as of one version of the run: its newest, or that of an
+    earlier moment, from a view.
 
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop. A
-    key that is not there is no error: it is left out. UNAVAILABLE: retry after RetryInfo.
+    key that is not there is no error: it is left out. OUT_OF_RANGE: the run has no such version yet,
+    or had not begun then. RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE: ask for fewer. UNAVAILABLE: retry
+    after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
-    Limits: 1-100 keys, each once; an answer of 3 MiB: ask for fewer (RESOURCE_EXHAUSTED
-    MESSAGE_TOO_LARGE).
+    Limits: 1-100 keys; an answer of 4 MiB.
     """
     PutEntries: _grpc.UnaryUnaryMultiCallable[_blackboard_service_pb2.PutEntriesRequest, _blackboard_service_pb2.PutEntriesResponse]
     """Writes some entries, all or nothing. An entry's `expected_revision` makes it a compare-and-set;
@@ -83,12 +85,14 @@ class BlackboardServiceStub:
     """
     ListEntries: _grpc.UnaryUnaryMultiCallable[_blackboard_service_pb2.ListEntriesRequest, _blackboard_service_pb2.ListEntriesResponse]
     """Lists the entries whose keys begin with a prefix, in the order of their keys. Each page is as of
-    the newest version of the run; an entry that is there all the time is listed once.
+    the newest version of the run; an entry that is there all the time is listed once. With as_of all
+    pages are as of that moment, from a view.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+    run, or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then.
+    UNAVAILABLE: retry after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -118,15 +122,17 @@ class BlackboardServiceAsyncStub(BlackboardServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEntries: _aio.UnaryUnaryMultiCallable[_blackboard_service_pb2.GetEntriesRequest, _blackboard_service_pb2.GetEntriesResponse]  # type: ignore[assignment]
-    """Reads some entries of one blackboard, all as of one version of the run.
+    """Reads some entries of one blackboard, all as of one version of the run: its newest, or that of an
+    earlier moment, from a view.
 
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop. A
-    key that is not there is no error: it is left out. UNAVAILABLE: retry after RetryInfo.
+    key that is not there is no error: it is left out. OUT_OF_RANGE: the run has no such version yet,
+    or had not begun then. RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE: ask for fewer. UNAVAILABLE: retry
+    after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
-    Limits: 1-100 keys, each once; an answer of 3 MiB: ask for fewer (RESOURCE_EXHAUSTED
-    MESSAGE_TOO_LARGE).
+    Limits: 1-100 keys; an answer of 4 MiB.
     """
     PutEntries: _aio.UnaryUnaryMultiCallable[_blackboard_service_pb2.PutEntriesRequest, _blackboard_service_pb2.PutEntriesResponse]  # type: ignore[assignment]
     """Writes some entries, all or nothing. An entry's `expected_revision` makes it a compare-and-set;
@@ -163,12 +169,14 @@ class BlackboardServiceAsyncStub(BlackboardServiceStub):
     """
     ListEntries: _aio.UnaryUnaryMultiCallable[_blackboard_service_pb2.ListEntriesRequest, _blackboard_service_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Lists the entries whose keys begin with a prefix, in the order of their keys. Each page is as of
-    the newest version of the run; an entry that is there all the time is listed once.
+    the newest version of the run; an entry that is there all the time is listed once. With as_of all
+    pages are as of that moment, from a view.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+    run, or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then.
+    UNAVAILABLE: retry after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -201,15 +209,17 @@ class BlackboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blackboard_service_pb2.GetEntriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_blackboard_service_pb2.GetEntriesResponse, _abc.Awaitable[_blackboard_service_pb2.GetEntriesResponse]]:
-        """Reads some entries of one blackboard, all as of one version of the run.
+        """Reads some entries of one blackboard, all as of one version of the run: its newest, or that of an
+        earlier moment, from a view.
 
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop. A
-        key that is not there is no error: it is left out. UNAVAILABLE: retry after RetryInfo.
+        key that is not there is no error: it is left out. OUT_OF_RANGE: the run has no such version yet,
+        or had not begun then. RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE: ask for fewer. UNAVAILABLE: retry
+        after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
-        Limits: 1-100 keys, each once; an answer of 3 MiB: ask for fewer (RESOURCE_EXHAUSTED
-        MESSAGE_TOO_LARGE).
+        Limits: 1-100 keys; an answer of 4 MiB.
         """
 
     @_abc_1.abstractmethod
@@ -264,12 +274,14 @@ class BlackboardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_blackboard_service_pb2.ListEntriesResponse, _abc.Awaitable[_blackboard_service_pb2.ListEntriesResponse]]:
         """Lists the entries whose keys begin with a prefix, in the order of their keys. Each page is as of
-        the newest version of the run; an entry that is there all the time is listed once.
+        the newest version of the run; an entry that is there all the time is listed once. With as_of all
+        pages are as of that moment, from a view.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-        UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+        run, or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then.
+        UNAVAILABLE: retry after RetryInfo; VIEW_BEHIND: the view has not reached as_of within 1 s.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """

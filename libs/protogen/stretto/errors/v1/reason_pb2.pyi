@@ -138,6 +138,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
     REASON_BOARD_LIMIT: _Reason.ValueType  # 101
     """RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
+    REASON_COMPACTED: _Reason.ValueType  # 102
+    """OUT_OF_RANGE: too much has happened since the revision to tell every change: begin anew."""
     REASON_RUN_SHREDDED: _Reason.ValueType  # 110
     """FAILED_PRECONDITION: the run's data key was destroyed: nothing can be done with it any more."""
     REASON_RUN_NOT_ENCRYPTED: _Reason.ValueType  # 111
@@ -270,6 +272,8 @@ REASON_FOREIGN_SCOPE: Reason.ValueType  # 100
 """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
 REASON_BOARD_LIMIT: Reason.ValueType  # 101
 """RESOURCE_EXHAUSTED: the blackboard holds its most entries or bytes; metadata has the limits."""
+REASON_COMPACTED: Reason.ValueType  # 102
+"""OUT_OF_RANGE: too much has happened since the revision to tell every change: begin anew."""
 REASON_RUN_SHREDDED: Reason.ValueType  # 110
 """FAILED_PRECONDITION: the run's data key was destroyed: nothing can be done with it any more."""
 REASON_RUN_NOT_ENCRYPTED: Reason.ValueType  # 111

@@ -1,0 +1,106 @@
+"""The view `blackboard` in PostgreSQL: as of any version of a run, and its newest rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from psycopg import Cursor
+from psycopg.rows import DictRow
+from psycopg.sql import SQL, Composable, Composed, Literal
+from stretto_core.eventlog.postgres.tracking import TrackingRecorder
+from stretto_core.ids import Namespace, Partition, RunId
+
+from stretto_kernel.adapters.view_reader import ViewReader
+from stretto_kernel.app.board_calls import EntryQuery
+from stretto_kernel.projections.blackboard import BLACKBOARD, BoardRow
+from stretto_kernel.projections.past_boards import BoardRows
+
+
+class BoardTable:
+    """Implements PastBoardView and BoardSource over the connections that `tracking` uses."""
+
+    def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
+        self._reader = ViewReader(partition, tracking, BLACKBOARD)
+
+    async def keys_as_of(self, run_id: RunId, version: int, keys: Collection[str]) -> BoardRows:
+        """See `PastBoardView`."""
+        named = SQL("key = ANY({}::text[])").format(Literal(list(keys)))
+        return await self._read(self.statement(run_id, version, [named], len(keys)), len(keys))
+
+    async def entries_as_of(
+        self, run_id: RunId, version: int, query: EntryQuery, count_max: int
+    ) -> BoardRows:
+        """See `PastBoardView`."""
+        asked = self.statement(run_id, version, self.terms(query), count_max + 1)
+        return await self._read(asked, count_max)
+
+    def terms(self, query: EntryQuery) -> list[Composable]:
+        """Return what narrows a list: only the terms asked for."""
+        terms: list[Composable] = [SQL("key > {}").format(Literal(query.after_key))]
+        if query.prefix:
+            terms.append(SQL("starts_with(key, {})").format(Literal(query.prefix)))
+        if query.task:
+            terms.append(SQL("task = {}").format(Literal(query.task)))
+        if query.board_namespace:
+            terms.append(SQL("board_namespace = {}").format(Literal(query.board_namespace)))
+        if query.writer_kind:
+            terms.append(SQL("writer_kind = {}").format(Literal(query.writer_kind)))
+        return terms
+
+    def statement(
+        self, run_id: RunId, version: int, terms: Sequence[Composable], count: int
+    ) -> Composed:
+        """Return what lists entries as of a version, in the order of their keys."""
+        return SQL(
+            "SELECT * FROM {table} WHERE run_id = {run_id} AND from_version <= {version}"
+            " AND (to_version IS NULL OR to_version > {version}) AND NOT deleted AND {terms}"
+            " ORDER BY key LIMIT {count}"
+        ).format(
+            table=self._reader.table,
+            run_id=Literal(run_id),
+            version=Literal(version),
+            terms=SQL(" AND ").join(terms),
+            count=Literal(count),
+        )
+
+    async def namespaces(self) -> Sequence[Namespace]:
+        """See `BoardSource`."""
+
+        def read(cursor: Cursor[DictRow], _: int) -> list[Namespace]:
+            rows = cursor.execute(self._reader.statements["namespaces"]).fetchall()
+            return [Namespace(row["namespace"]) for row in rows]
+
+        return await self._reader.read(read, [])
+
+    async def newest(
+        self, namespace: Namespace, after: tuple[str, str], count_max: int
+    ) -> BoardRows:
+        """See `BoardSource`."""
+        asked = {
+            "namespace": namespace,
+            "run_id": after[0],
+            "key": after[1],
+            "count": count_max + 1,
+        }
+
+        def read(cursor: Cursor[DictRow], position: int) -> BoardRows:
+            rows = cursor.execute(self._reader.statements["newest"], asked).fetchall()
+            return _rows(position, rows, count_max)
+
+        return await self._reader.read(read, BoardRows(0))
+
+    async def _read(self, statement: Composed, count_max: int) -> BoardRows:
+        def read(cursor: Cursor[DictRow], position: int) -> BoardRows:
+            return _rows(position, cursor.execute(statement).fetchall(), count_max)
+
+        return await self._reader.read(read, BoardRows(0))
+
+
+def _rows(position: int, rows: Sequence[DictRow], count_max: int) -> BoardRows:
+    found = [_row(row) for row in rows[:count_max]]
+    return BoardRows(position, found, more=len(rows) > count_max)
+
+
+def _row(row: DictRow) -> BoardRow:
+    said = {name: row[name] for name in BoardRow._fields}
+    return BoardRow(**{**said, "writer": bytes(row["writer"]), "value": bytes(row["value"])})
