@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def settings_tables() -> dict[str, str]:
 def _table(variables: Sequence[Variable], defaults: object) -> str:
     rows = ["| variable | meaning | default |", "| --- | --- | --- |"]
     for each in variables:
-        default = each.default or _text(getattr(defaults, each.field))
+        default = each.default or _text(attrgetter(each.field)(defaults))
         rows.append(f"| `{each.name}` | {each.meaning} | {default} |")
     return "\n".join(rows)
 

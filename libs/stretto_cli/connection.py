@@ -26,6 +26,8 @@ PATIENCE_S = 1.5
 """After so long without a connection a person is told what the command waits for."""
 RETRY_BUDGET = timedelta(seconds=15)
 """How long a command waits for a suite that is restarting before it calls it unreachable."""
+RESTART_BUDGET = timedelta(seconds=60)
+"""How long one that follows waits for a kernel that is gone before it gives up."""
 _TRANSPORT = re.compile(r"(?:failed to connect|errors resolving).*: ([^:\]]+)\]?", re.DOTALL)
 """How gRPC tells that there is no connection; a person needs the last of it only."""
 

@@ -13,7 +13,7 @@ from stretto_sdk.runs import ChainCheck, Event
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.completion import complete_run
-from stretto_cli.connection import Suite
+from stretto_cli.connection import RESTART_BUDGET, RETRY_BUDGET, Suite
 from stretto_cli.event_line import facts_text
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
@@ -31,7 +31,15 @@ OptionalRun = Annotated[
         autocompletion=complete_run,
     ),
 ]
-
+Types = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="NAME",
+        help="Only facts of this type, like AttemptLeased; may be repeated.",
+        show_default=False,
+    ),
+]
 
 _PIPED_WIDTH = 200
 
@@ -47,15 +55,7 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")
     ] = False,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--type",
-            metavar="NAME",
-            help="Only facts of this type, like AttemptLeased; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    kind: Types = None,
     since: Annotated[
         int, typer.Option(metavar="VERSION", help="Of a run: only what came after.", min=0)
     ] = 0,
@@ -75,7 +75,8 @@ def events(
         stretto events --json | jq -r .type | sort | uniq -c
 
     They are read page after page and written as they come. A reader that stopped goes on from the
-    cursor of the last event it has seen, or of one run from its version.
+    cursor of the last event it has seen, or of one run from its version. With --follow it goes on
+    over a restart of the kernel, each event once.
 
     --json: one object a line: stream, version, type, time, principal, request_id, position, body,
     cursor.
@@ -89,7 +90,14 @@ def events(
 
     async def read(client: Client) -> None:
         of_run = None if run is None else await find_run(client, run)
-        found = client.events(of_run, follow=follow, cursor=cursor, after_version=since)
+        # What is recorded is read whole, to tell which types there are when none is of these.
+        found = client.events(
+            of_run,
+            follow=follow,
+            cursor=cursor,
+            after_version=since,
+            types=(kind or ()) if follow else (),
+        )
         count = 0
         other: set[str] = set()
         async with aclosing(found):
@@ -105,7 +113,7 @@ def events(
         if not count and other:
             printing.note(f"none of that type; there are {', '.join(sorted(other))}")
 
-    suite.ask(read)
+    suite.ask(read, retry_budget=RESTART_BUDGET if follow else RETRY_BUDGET)
 
 
 def _write(event: Event, *, as_json: bool, with_stream: bool) -> None:

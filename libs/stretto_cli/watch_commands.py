@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,7 +12,7 @@ from stretto_sdk.runs import Run, RunChange, RunState
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
-from stretto_cli.connection import Suite
+from stretto_cli.connection import RESTART_BUDGET, Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.run_board import RunBoard
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from stretto_sdk.client import Client
 
 _REDRAW_S = 0.25
-_RESTART_BUDGET = timedelta(seconds=60)
-"""So long a watch waits for a kernel that is gone before it gives up."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +57,7 @@ def watch(suite: Suite, run: RunArgument, as_json: AsJson = False) -> None:
             return await _draw(client, run_id)
         return await _write_lines(client, run_id)
 
-    ended = suite.ask(follow, retry_budget=_RESTART_BUDGET)
+    ended = suite.ask(follow, retry_budget=RESTART_BUDGET)
     if ended.state is RunState.SUCCEEDED:
         return
     if not as_json:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable. field: of the settings, where its value goes; meaning: for people.
+    """One variable. field: of the settings, where its value goes, `outer.inner` for one inside.
 
+    meaning: for people.
     default: what stands for the field's own default, where that says little.
     """
 

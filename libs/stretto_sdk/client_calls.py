@@ -129,6 +129,8 @@ class Calls:
         retries = 0
         give_up_s: float | None = None
         while True:
+            if self._closed:
+                raise Unavailable("the client was closed")
             call = method(request, metadata=self._caller.metadata)
             try:
                 with refusals(), self._told_of_close():

@@ -7,8 +7,9 @@ leads to the message's first event: who stops in the middle reads some events ag
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
 
@@ -19,45 +20,77 @@ _PAGE_SIZE = 1_000
 _FORM = pb.EventForm(body_json=True)
 
 
-async def recorded_events(
-    calls: Calls, *, stream: str, cursor: str, after_version: int = 0
-) -> AsyncGenerator[Event, None]:
-    """Yield what is recorded now, of one stream after a version ("" = all, after `cursor`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events are read: all that it says; what is empty says nothing.
+
+    stream: one only, after a version. cursor: of the whole log. types: full names or their last
+    parts, whatever the case. namespace: without the collection, "default".
+    """
+
+    stream: str = ""
+    after_version: int = 0
+    cursor: str = ""
+    types: Collection[str] = ()
+    namespace: str = ""
+
+    def takes(self, event: pb.LoggedEvent) -> bool:
+        """Whether an event that was read is of the types and the namespace."""
+        full = event.event.type.lower()
+        words = {word.lower() for word in self.types}
+        return (not words or not words.isdisjoint((full, full.rpartition(".")[2]))) and (
+            not self.namespace or event.event.namespace == self.namespace
+        )
+
+
+async def recorded_events(calls: Calls, wanted: Wanted) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded now."""
     more = True
-    if stream:
+    if wanted.stream:
         of_one = pb.ReadStreamRequest(
-            stream=stream, after_version=after_version, page_size=_PAGE_SIZE, form=_FORM
+            stream=wanted.stream,
+            after_version=wanted.after_version,
+            page_size=_PAGE_SIZE,
+            form=_FORM,
         )
         while more:
             page = await calls.unary(calls.log.ReadStream, of_one)
-            for each in page.events:
+            for each in filter(wanted.takes, page.events):
                 yield event_of(each)
-                of_one.after_version = each.event.version
+            if page.events:
+                of_one.after_version = page.events[-1].event.version
             more = page.more
         return
-    of_all = pb.ReadAllRequest(cursor=cursor, page_size=_PAGE_SIZE, form=_FORM)
+    of_all = pb.ReadAllRequest(cursor=wanted.cursor, page_size=_PAGE_SIZE, form=_FORM)
     while more:
         answer = await calls.unary(calls.log.ReadAll, of_all)
-        for event in _events_of(answer.events, before=of_all.cursor, after=answer.cursor):
+        found = list(filter(wanted.takes, answer.events))
+        for event in _events_of(found, before=of_all.cursor, after=answer.cursor):
             yield event
         of_all.cursor = answer.cursor
         more = answer.more
 
 
-async def follow_events(
-    calls: Calls, *, stream: str, cursor: str, after_version: int = 0
-) -> AsyncGenerator[Event, None]:
-    """Yield what is recorded after `cursor` and then what comes, without end.
+async def follow_events(calls: Calls, wanted: Wanted) -> AsyncGenerator[Event, None]:
+    """Yield what is recorded and then what comes, without end, each event once.
 
-    after_version: of one stream, those up to it are passed over.
+    After a break, or when this reader was cut off for being slow, it goes on where it was.
     """
-    request = pb.SubscribeRequest(stream=stream, cursor=cursor, form=_FORM)
+    request = pb.SubscribeRequest(
+        stream=wanted.stream,
+        after_version=wanted.after_version,
+        cursor=wanted.cursor,
+        types=wanted.types,
+        namespace=wanted.namespace,
+        form=_FORM,
+    )
     async with aclosing(calls.stream(calls.log.Subscribe, request)) as answers:
         async for answer in answers:
             for event in _events_of(answer.events, before=request.cursor, after=answer.cursor):
-                if not stream or event.version > after_version:
-                    yield event
+                yield event
             request.cursor = answer.cursor
+            if wanted.stream and answer.events:
+                request.after_version = answer.events[-1].event.version
 
 
 def _events_of(events: Sequence[pb.LoggedEvent], *, before: str, after: str) -> Iterator[Event]:

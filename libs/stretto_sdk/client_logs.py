@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 from stretto.tasklog.v1.task_log_service_pb2 import ReadTaskLogsRequest
 from stretto_core.ids import RunId, partition_of
 
 from stretto_sdk.client_calls import Calls
-from stretto_sdk.client_log import follow_events, recorded_events, verify_chain
+from stretto_sdk.client_log import Wanted, follow_events, recorded_events, verify_chain
 from stretto_sdk.errors import InvalidArgument
 from stretto_sdk.runs import ChainCheck, Event, Run
 from stretto_sdk.task_log import LogEntry, read_task_log
@@ -31,21 +31,29 @@ class LogReading:
         follow: bool = False,
         cursor: str = "",
         after_version: int = 0,
+        types: Collection[str] = (),
+        namespace: str = "",
     ) -> AsyncGenerator[Event, None]:
         """Yield the recorded facts of one run, or of all, oldest first.
 
-        >>> async for event in client.events(run):
+        >>> async for event in client.events(run, types=["AttemptFailed", "AttemptLost"]):
         ...     print(event.version, event.type, event.body)
 
-        follow: go on with what comes, without end; store `event.cursor` with your work and resume
-        from it. after_version: of one run, only those after it. Raises NotFound, InvalidArgument
-        (a cursor that is not ours).
+        follow: go on with what comes, without end, over broken connections and restarts; store
+        `event.cursor` with your work and resume from it. after_version: of one run, only those
+        after it. types: only these, by full name or its last part. namespace: only of this one.
+        Raises NotFound, InvalidArgument (a cursor that is not ours), OutOfRange (one beyond the end
+        of the log), FailedPrecondition (UNREADABLE_EVENT: a damaged one; all before it was given).
         """
+        wanted = Wanted(
+            stream="" if run is None else id_of(run),
+            after_version=after_version,
+            cursor=cursor,
+            types=types,
+            namespace=namespace,
+        )
         read = follow_events if follow else recorded_events
-        stream = "" if run is None else id_of(run)
-        async with aclosing(
-            read(self._calls, stream=stream, cursor=cursor, after_version=after_version)
-        ) as found:
+        async with aclosing(read(self._calls, wanted)) as found:
             async for event in found:
                 yield event
 

@@ -6,7 +6,7 @@ thread of its own, which starts with the first call and ends with `close`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -270,18 +270,28 @@ class SyncClient:
         follow: bool = False,
         cursor: str = "",
         after_version: int = 0,
+        types: Collection[str] = (),
+        namespace: str = "",
     ) -> Generator[Event, None, None]:
         """Yield the recorded facts of one run, or of all, oldest first.
 
-        >>> for event in client.events(run):
+        >>> for event in client.events(run, types=["AttemptFailed", "AttemptLost"]):
         ...     print(event.version, event.type, event.body)
 
-        follow: go on with what comes, without end; store `event.cursor` with your work and resume
-        from it. after_version: of one run, only those after it. Raises NotFound, InvalidArgument
-        (a cursor that is not ours).
+        follow: go on with what comes, without end, over broken connections and restarts; store
+        `event.cursor` with your work and resume from it. after_version: of one run, only those
+        after it. types: only these, by full name or its last part. namespace: only of this one.
+        Raises NotFound, InvalidArgument (a cursor that is not ours), OutOfRange (one beyond the end
+        of the log), FailedPrecondition (UNREADABLE_EVENT: a damaged one; all before it was given).
         """
         return self._loop.stream(
-            self._client.events, run, follow=follow, cursor=cursor, after_version=after_version
+            self._client.events,
+            run,
+            follow=follow,
+            cursor=cursor,
+            after_version=after_version,
+            types=types,
+            namespace=namespace,
         )
 
     def logs(

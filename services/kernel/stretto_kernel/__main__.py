@@ -37,6 +37,7 @@ from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.followers import Followers, add_follower_metrics
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
@@ -152,7 +153,11 @@ async def _serve(
         tokens=_tokens(settings),
         registry=registry,
     )
-    add_servicers(server, kernel, beside.listing, beside.past, beside.task_logs)
+    followers = Followers.of(kernel, settings.follow)
+    add_follower_metrics(registry, followers)
+    add_servicers(
+        server, kernel, beside.listing, beside.past, beside.task_logs, followers=followers
+    )
     watch = add_views(server, registry, beside.views, settings.partition)
     # Owned before the port opens: a caller that reaches the kernel finds its runs.
     await kernel.start()

@@ -35,6 +35,8 @@ from stretto_core.ids import Partition
 from stretto_core.rpc.server import RpcServer
 from stretto_core.telemetry.metrics import Registry
 
+from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.projections.past_boards import PastBoards
@@ -176,16 +178,22 @@ def add_servicers(
     listing: RunListing,
     past: Past,
     task_logs: TaskLogs,
+    *,
+    followers: Followers | None = None,
 ) -> None:
     """Serve every service of the kernel."""
-    server.add(add_RunServiceServicer_to_server, RunServicer(kernel, listing, past.runs))
+    followers = followers or Followers.of(kernel, FollowLimits())
+    runs = RunServicer(kernel, listing, past.runs, watchers=followers.watchers)
+    server.add(add_RunServiceServicer_to_server, runs)
     server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
     server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
-    server.add(add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log))
+    server.add(
+        add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log, followers.feed)
+    )
 
 
 def add_views(

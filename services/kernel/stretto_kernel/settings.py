@@ -14,9 +14,12 @@ from typing import Final
 from stretto_core.ids import Partition
 from stretto_core.variables import Variable
 
+from stretto_kernel.app.follow_limits import FollowLimits
+
 ROLES: Final = ("kernel", "projector")
 LOG_FORMATS: Final = ("json", "console")
 MIB: Final = 1024 * 1024
+COUNT_MAX: Final = 1_000_000
 DEFAULT_PARTITION: Final = Partition("p0")
 
 
@@ -39,6 +42,7 @@ class Settings:
     task_log_bytes_max: how much of what one attempt writes is kept.
     task_log_keep_days, task_log_ended_keep_days: what attempts wrote is swept when it is that old,
         and all that a run wrote once it has ended and its newest is that old.
+    follow: how many follow runs and the log, and what is kept for one who does not take it.
     """
 
     postgres_dsn: str = field(repr=False)
@@ -54,6 +58,7 @@ class Settings:
     task_log_bytes_max: int = 16 * MIB
     task_log_keep_days: float = 30.0
     task_log_ended_keep_days: float = 7.0
+    follow: FollowLimits = field(default_factory=FollowLimits)
     ended_runs_max: int = 2_000
     sessions_max: int = 1_000
 
@@ -76,6 +81,7 @@ class Settings:
             task_log_ended_keep_days=_days(
                 environ, "STRETTO_TASK_LOG_ENDED_KEEP_DAYS", default=7.0
             ),
+            follow=_follow(environ),
         )
 
 
@@ -102,6 +108,18 @@ VARIABLES: Final = (
         "STRETTO_TASK_LOG_ENDED_KEEP_DAYS",
         "task_log_ended_keep_days",
         "How long the output of an ended run is kept.",
+    ),
+    Variable("STRETTO_WATCHERS_MAX", "follow.watchers_max", "Most watchers of runs."),
+    Variable("STRETTO_SUBSCRIBERS_MAX", "follow.subscribers_max", "Most subscribers of the log."),
+    Variable(
+        "STRETTO_SUBSCRIBER_BUFFER_EVENTS_MAX",
+        "follow.buffer_events_max",
+        "What waits for one subscriber until it is cut off.",
+    ),
+    Variable(
+        "STRETTO_SUBSCRIBER_BUFFER_BYTES_MAX",
+        "follow.buffer_bytes_max",
+        "The same in bytes.",
     ),
 )
 """What the environment may say, for docs/settings.md."""
@@ -169,6 +187,27 @@ def _number(
     if not 0 <= value <= largest:
         raise SettingsError(f"{name}: {text!r} is not a number of {unit}, 0-{largest}")
     return value
+
+
+def _follow(environ: Mapping[str, str]) -> FollowLimits:
+    default = FollowLimits()
+    return FollowLimits(
+        watchers_max=_count(environ, "STRETTO_WATCHERS_MAX", default=default.watchers_max),
+        subscribers_max=_count(environ, "STRETTO_SUBSCRIBERS_MAX", default=default.subscribers_max),
+        buffer_events_max=_count(
+            environ, "STRETTO_SUBSCRIBER_BUFFER_EVENTS_MAX", default=default.buffer_events_max
+        ),
+        buffer_bytes_max=_bytes(
+            environ, "STRETTO_SUBSCRIBER_BUFFER_BYTES_MAX", default=default.buffer_bytes_max
+        ),
+    )
+
+
+def _count(environ: Mapping[str, str], name: str, *, default: int) -> int:
+    text = environ.get(name, "") or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= COUNT_MAX:
+        raise SettingsError(f"{name}: {text!r} is not a number from 1 to {COUNT_MAX}")
+    return int(text)
 
 
 def _bytes(environ: Mapping[str, str], name: str, *, default: int) -> int:

@@ -34,6 +34,8 @@ from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
@@ -80,7 +82,9 @@ def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
 
 
 @asynccontextmanager
-async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
+async def served(
+    dsn: str, follow: FollowLimits | None = None, **limits: Any
+) -> AsyncIterator[Served]:
     """Serve a kernel on a free port; on the way out it stops in order."""
     log = await PostgresLog.open(dsn, PARTITION)
     index = RunIndexTable(PARTITION, log.tracking)
@@ -108,6 +112,7 @@ async def served(dsn: str, **limits: Any) -> AsyncIterator[Served]:
             PastBoards(log, BoardTable(PARTITION, log.tracking), clock),
         ),
         task_logs,
+        followers=Followers.of(kernel, follow or FollowLimits()),
     )
     views = FreshFoldTable(dsn, PARTITION, log.tracking)
     watch = add_views(server, Registry(), ViewCalls(views, IDS), PARTITION)

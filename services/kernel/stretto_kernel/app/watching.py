@@ -1,18 +1,20 @@
 """Following a run: what it is, then each change, until it has ended.
 
 Changes are coalesced: a follower hears at most ten times a second, but of the end at once, and
-nothing that is not committed.
+nothing that is not committed. A commit costs the followers of its own run and nobody else; one who
+does not listen keeps no more than the names of what changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
 from stretto_core.clock import Clock
+from stretto_core.errors import Exhausted, OutOfRange
 from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.hosted_run import HostedRun, RunWatch
@@ -20,13 +22,41 @@ from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
-from stretto_kernel.domain.run import Touched
 from stretto_kernel.domain.run.resource import to_run
 
 INTERVAL_S = 0.1
 TASKS_PER_CHANGE_MAX = 500
 TASKS_PER_STRETCH = 200
 """Others run after so many tasks were shown: a stretch on the loop is bounded."""
+
+
+class BeyondTheRun(OutOfRange):
+    """The run has no such version: it was seen elsewhere, or the log was restored since."""
+
+
+class TooManyWatchers(Exhausted):
+    """The kernel serves its most watchers of runs."""
+
+    reason = "OVERLOADED"
+
+
+class WatcherGate:
+    """Counts who follows runs. watchers_max: more are refused."""
+
+    def __init__(self, watchers_max: int) -> None:
+        self._watchers_max = watchers_max
+        self.watcher_count = 0
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Count one while it follows. Raises TooManyWatchers."""
+        if self.watcher_count >= self._watchers_max:
+            raise TooManyWatchers("too many watchers", watchers_max=str(self._watchers_max))
+        self.watcher_count += 1
+        try:
+            yield
+        finally:
+            self.watcher_count -= 1
 
 
 class RunChange(NamedTuple):
@@ -50,23 +80,34 @@ async def watch_run(
 ) -> AsyncGenerator[RunChange]:
     """Yield the run as it is, with every task, then its changes; the last has `ended`.
 
-    after_version: the follower has seen the run up to here; every task is given again unless
-    nothing has changed since. Raises RunNotFound.
+    after_version: the follower has seen the run up to here; what changed since is given, and
+    nothing else. Raises RunNotFound, BeyondTheRun.
     """
     watch = RunWatch()
     run = await calls.find(namespace, run_id)
-    unseen = after_version < run.decided
-    watch.note(Touched((), run_wide=unseen))
+    if after_version > run.decided:
+        raise BeyondTheRun(
+            f"the run is at version {run.decided}",
+            version=str(run.decided),
+            after_version=str(after_version),
+        )
+    if after_version < run.decided or run.has_ended:
+        watch.void()
     run.watches.append(watch)
+    told_any = False
     try:
         while True:
             touched = await watch.changed()
+            if host.facts.closed_by is not None:
+                raise host.facts.closed_by
             if run.dropped or host.find(run_id) is not run:
                 run = await calls.find(namespace, run_id)
                 run.watches.append(watch)
             names: list[TaskName] = []
-            if with_tasks:
-                names = list(run.state.tasks if touched.run_wide else touched.tasks)
+            if with_tasks and touched.run_wide:
+                names = run.state.changed_after(after_version)
+            elif with_tasks:
+                names = list(touched.tasks)
             tasks = []
             for index, name in enumerate(names, start=1):
                 tasks.append(calls.show_task(run, name))
@@ -74,12 +115,17 @@ async def watch_run(
                     await asyncio.sleep(0)
             # A task that changed meanwhile is noted, and comes again with the next message.
             version, ended = run.decided, run.has_ended and not watch.is_noted
+            if version == after_version and not ended:
+                continue  # Its memory was void for a moment, and nothing is new.
             shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
             try:
-                await host.facts.answered(run, version, own_facts=False)
+                # The first is a read of now. The others tell of commits: no need to ask the store
+                # whether there is a newer owner, whose facts the follower would only hear later.
+                await host.facts.answered(run, version, own_facts=told_any)
             except DecidedAgain:
                 watch.void()
                 continue
+            told_any = True
             for change in _in_parts(shown, tasks, (after_version, version), ended=ended):
                 yield change
             after_version = version

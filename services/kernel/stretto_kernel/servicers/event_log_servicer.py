@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.message import DecodeError
 from stretto.common.v1.lease_pb2 import Position
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceServicer
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
-from stretto_core.errors import Exhausted, NotFound
+from stretto_core.bus import SubscriberTooSlow
+from stretto_core.errors import FailedPrecondition, NotFound
 from stretto_core.eventlog.chain import ChainVerifier
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import Page, StoredEvent
-from stretto_core.ids import StreamId
+from stretto_core.ids import Namespace, StreamId
 
+from stretto_kernel.app.feed_index import Wanted
+from stretto_kernel.app.log_feed import BeyondTheLog, LogFeed, Part
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_cursor, encode_cursor, not_ours
 
@@ -24,23 +29,25 @@ PAGE_DEFAULT = 100
 PAGE_MAX = 1_000
 PAGE_BYTES_MAX = 3 * 1024 * 1024
 SUBSCRIBE_EVENTS_MAX = 500
-SUBSCRIBERS_MAX = 256
+TYPES_MAX = 32
 STREAM_CHARACTERS_MAX = 200
 VERIFY_PAGE_EVENTS = 5_000
+_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}")
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
-class TooManySubscribers(Exhausted):
-    """The kernel serves its most subscribers."""
+class DamagedEvent(FailedPrecondition):
+    """What is stored there cannot be shown: nothing after it is given in its stead."""
 
-    reason = "OVERLOADED"
+    reason = "UNREADABLE_EVENT"
 
 
 class EventLogServicer(EventLogServiceServicer):
     """Serves one partition's log; needs no ownership of it."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, feed: LogFeed) -> None:
         self._log = log
-        self._subscriber_count = 0
+        self._feed = feed
 
     async def ReadStream(
         self, request: pb.ReadStreamRequest, context: Any
@@ -56,7 +63,8 @@ class EventLogServicer(EventLogServiceServicer):
         )
         if not page.events and not await self._log.existing_streams([stream]):
             raise NotFound("no such stream", stream=stream)
-        return pb.ReadStreamResponse(events=self._show(page.events, request.form), more=page.more)
+        shown = self._show_some(page.events, request.form)
+        return pb.ReadStreamResponse(events=shown, more=page.more or len(shown) < len(page.events))
 
     async def ReadAll(self, request: pb.ReadAllRequest, context: Any) -> pb.ReadAllResponse:
         """See the contract."""
@@ -67,11 +75,13 @@ class EventLogServicer(EventLogServiceServicer):
         page = await self._log.read_all(
             after_position=after, limit=size, bytes_max=_bytes_max(request.form)
         )
-        reached = page.events[-1].position if page.events else after
+        if after and not page.events and after > (head := await self._log.position()):
+            raise BeyondTheLog(f"the log ends at {head}", position=str(head))
+        shown = self._show_some(page.events, request.form)
         return pb.ReadAllResponse(
-            events=self._show(page.events, request.form),
-            cursor=self._cursor(reached),
-            more=page.more,
+            events=shown,
+            cursor=self._cursor(page.events[len(shown) - 1].position if shown else after),
+            more=page.more or len(shown) < len(page.events),
         )
 
     async def Subscribe(
@@ -79,20 +89,25 @@ class EventLogServicer(EventLogServiceServicer):
     ) -> AsyncIterator[pb.SubscribeResponse]:
         """See the contract."""
         fields = Fields()
-        stream = _stream(fields, request.stream, required=False)
+        wanted = _wanted(fields, request)
+        after_version = fields.count("after_version", request.after_version)
+        if after_version and not wanted.stream:
+            fields.wrong("after_version", "needs a stream")
         fields.refuse("the request")
-        after = self._after(request.cursor)
-        if self._subscriber_count >= SUBSCRIBERS_MAX:
-            raise TooManySubscribers("too many subscribers", subscribers_max=str(SUBSCRIBERS_MAX))
-        self._subscriber_count += 1
-        try:
-            async with aclosing(self._log.subscribe(after_position=after)) as batches:
-                async for batch in batches:
-                    for events, reached in _parts(batch, stream, _bytes_max(request.form)):
+        reached = self._after(request.cursor)
+        parts = self._feed.follow(wanted, after_position=reached, after_version=after_version)
+        async with aclosing(parts):
+            try:
+                async for part in parts:
+                    for events, until in _messages(part, _bytes_max(request.form)):
+                        reached = until
                         shown = self._show(events, request.form)
-                        yield pb.SubscribeResponse(events=shown, cursor=self._cursor(reached))
-        finally:
-            self._subscriber_count -= 1
+                        yield pb.SubscribeResponse(events=shown, cursor=self._cursor(until))
+                        if len(shown) < len(events):
+                            raise self._damaged(events[len(shown)])
+            except SubscriberTooSlow as slow:
+                cursor = self._cursor(reached)
+                raise SubscriberTooSlow(slow.message, cursor=cursor) from None
 
     async def VerifyChain(
         self, request: pb.VerifyChainRequest, context: Any
@@ -132,7 +147,28 @@ class EventLogServicer(EventLogServiceServicer):
             yield page
 
     def _show(self, events: Sequence[StoredEvent], form: pb.EventForm) -> list[pb.LoggedEvent]:
-        return [_logged(self._log.partition, event, form) for event in events]
+        """Return the events up to the first that is damaged."""
+        shown: list[pb.LoggedEvent] = []
+        with suppress(DecodeError, KeyError):
+            for event in events:
+                shown.append(_logged(self._log.partition, event, form))
+        return shown
+
+    def _show_some(self, events: Sequence[StoredEvent], form: pb.EventForm) -> list[pb.LoggedEvent]:
+        """Return the events up to the first that is damaged. Raises DamagedEvent for the first."""
+        shown = self._show(events, form)
+        if events and not shown:
+            raise self._damaged(events[0])
+        return shown
+
+    def _damaged(self, event: StoredEvent) -> DamagedEvent:
+        return DamagedEvent(
+            f"the event at {event.position} cannot be read",
+            position=str(event.position),
+            partition=self._log.partition,
+            stream=event.stream,
+            version=str(event.version),
+        )
 
     def _after(self, cursor: str) -> int:
         positions = decode_cursor("cursor", cursor)
@@ -155,28 +191,40 @@ def _bytes_max(form: pb.EventForm) -> int:
     return PAGE_BYTES_MAX // (1 + form.stored_bytes + 2 * form.body_json)
 
 
-def _parts(
-    batch: Sequence[StoredEvent], stream: StreamId, bytes_max: int
-) -> list[tuple[list[StoredEvent], int]]:
-    """Cut a batch to the size of a message; the cursor moves on though nothing matches."""
-    parts: list[tuple[list[StoredEvent], int]] = []
+def _wanted(fields: Fields, request: pb.SubscribeRequest) -> Wanted:
+    if len(request.types) > TYPES_MAX:
+        fields.wrong("types", f"has more than {TYPES_MAX}")
+    for index, word in enumerate(request.types):
+        if not _TYPE.fullmatch(word):
+            fields.wrong(f"types[{index}]", "must be the name of a type of events")
+    if request.namespace and not _NAMESPACE.fullmatch(request.namespace):
+        fields.wrong("namespace", "must be 1-63 characters of [a-z0-9-]")
+    return Wanted(
+        stream=_stream(fields, request.stream, required=False),
+        types=frozenset(word.lower() for word in request.types),
+        namespace=Namespace(request.namespace),
+    )
+
+
+def _messages(part: Part, bytes_max: int) -> list[tuple[list[StoredEvent], int]]:
+    """Cut a part to the size of messages; the cursor moves on though nothing matches."""
+    messages: list[tuple[list[StoredEvent], int]] = []
     events: list[StoredEvent] = []
     bytes_count = 0
-    for event in batch:
-        if stream and event.stream != stream:
-            continue
+    for event in part.events:
         if events and (
             len(events) >= SUBSCRIBE_EVENTS_MAX or bytes_count + len(event.stored_bytes) > bytes_max
         ):
-            parts.append((events, events[-1].position))
+            messages.append((events, events[-1].position))
             events, bytes_count = [], 0
         events.append(event)
         bytes_count += len(event.stored_bytes)
-    parts.append((events, batch[-1].position))
-    return parts
+    messages.append((events, part.reached))
+    return messages
 
 
 def _logged(partition: str, event: StoredEvent, form: pb.EventForm) -> pb.LoggedEvent:
+    """Raises DecodeError, KeyError (of a type unknown here) for what cannot be shown."""
     recorded = RecordedEvent.FromString(event.stored_bytes)
     logged = pb.LoggedEvent(
         position=Position(partition=partition, number=event.position), event=recorded

@@ -13,9 +13,10 @@ from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
 from stretto_core.clock import NS_PER_S
 from stretto_core.rpc.call import current_call
 
+from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.run_ends import RunEnds
 from stretto_kernel.app.start_batch import start_runs
-from stretto_kernel.app.watching import watch_run
+from stretto_kernel.app.watching import WatcherGate, watch_run
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.projections.past_runs import PastRuns
@@ -38,6 +39,7 @@ class RunServicer(RunServiceServicer):
     """Serves runs of the partition a kernel owns.
 
     retry_step_count: how much of a large run is re-opened by one fact.
+    watchers: counts who watches.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class RunServicer(RunServiceServicer):
         past: PastRuns,
         *,
         retry_step_count: int = RETRY_STEP_COUNT,
+        watchers: WatcherGate | None = None,
     ) -> None:
+        self._watchers = watchers or WatcherGate(FollowLimits().watchers_max)
         self._retry_step_count = retry_step_count
         self._kernel = kernel
         self._listing = listing
@@ -135,9 +139,10 @@ class RunServicer(RunServiceServicer):
             with_tasks=request.tasks,
             after_version=after_version,
         )
-        async with aclosing(changes):
-            async for run, tasks, version, ended in changes:
-                yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)
+        with self._watchers.admit():
+            async with aclosing(changes):
+                async for run, tasks, version, ended in changes:
+                    yield pb.WatchRunResponse(run=run, tasks=tasks, version=version, ended=ended)
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
         """See the contract."""

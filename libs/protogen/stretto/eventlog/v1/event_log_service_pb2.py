@@ -29,7 +29,7 @@ from stretto.eventlog.v1 import recorded_event_pb2 as stretto_dot_eventlog_dot_v
 from stretto.eventlog.v1 import seal_pb2 as stretto_dot_eventlog_dot_v1_dot_seal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+stretto/eventlog/v1/event_log_service.proto\x12\x13stretto.eventlog.v1\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a\x1fstretto/eventlog/v1/proof.proto\x1a(stretto/eventlog/v1/recorded_event.proto\x1a\x1estretto/eventlog/v1/seal.proto\"\x98\x01\n\x0bLoggedEvent\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".stretto.eventlog.v1.RecordedEvent\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x0c\x12\x11\n\tbody_json\x18\x04 \x01(\t\"4\n\tEventForm\x12\x14\n\x0cstored_bytes\x18\x01 \x01(\x08\x12\x11\n\tbody_json\x18\x02 \x01(\x08\"{\n\x11ReadStreamRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x15\n\rafter_version\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12,\n\x04\x66orm\x18\x04 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\"T\n\x12ReadStreamResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"a\n\x0eReadAllRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12,\n\x04\x66orm\x18\x03 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\"a\n\x0fReadAllResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\"`\n\x10SubscribeRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12,\n\x04\x66orm\x18\x03 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\"U\n\x11SubscribeResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"$\n\x12VerifyChainRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"\x80\x01\n\x13VerifyChainResponse\x12\x13\n\x0b\x65vent_count\x18\x01 \x01(\x03\x12\x14\n\x0cstream_count\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\x12/\n\x06\x62roken\x18\x04 \x01(\x0b\x32\x1f.stretto.eventlog.v1.BrokenLink\"B\n\nBrokenLink\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"2\n\rExportRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"}\n\x0e\x45xportResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_count\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x33\n\x07summary\x18\x04 \x01(\x0b\x32\".stretto.eventlog.v1.ExportSummary\"\x80\x01\n\rExportSummary\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x12\x30\n\x08\x65nd_seal\x18\x02 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x15\n\rend_seal_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"D\n\x0fGetProofRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\"B\n\x10GetProofResponse\x12.\n\x05proof\x18\x01 \x01(\x0b\x32\x1f.stretto.eventlog.v1.EventProof\"\x16\n\x14GetNewestSealRequest\"\xb5\x01\n\x15GetNewestSealResponse\x12,\n\x04seal\x18\x01 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x11\n\tseal_hash\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x1c\n\x14unsealed_event_count\x18\x04 \x01(\x03\x12\x13\n\x0bstop_reason\x18\x05 \x01(\t\x12\x14\n\x0cstop_message\x18\x06 \x01(\t2\xc8\x05\n\x0f\x45ventLogService\x12\x63\n\nReadStream\x12&.stretto.eventlog.v1.ReadStreamRequest\x1a\'.stretto.eventlog.v1.ReadStreamResponse\"\x04\xa8\xbb\x18\x01\x12Z\n\x07ReadAll\x12#.stretto.eventlog.v1.ReadAllRequest\x1a$.stretto.eventlog.v1.ReadAllResponse\"\x04\xa8\xbb\x18\x01\x12\x62\n\tSubscribe\x12%.stretto.eventlog.v1.SubscribeRequest\x1a&.stretto.eventlog.v1.SubscribeResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12h\n\x0bVerifyChain\x12\'.stretto.eventlog.v1.VerifyChainRequest\x1a(.stretto.eventlog.v1.VerifyChainResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12Y\n\x06\x45xport\x12\".stretto.eventlog.v1.ExportRequest\x1a#.stretto.eventlog.v1.ExportResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12]\n\x08GetProof\x12$.stretto.eventlog.v1.GetProofRequest\x1a%.stretto.eventlog.v1.GetProofResponse\"\x04\xa8\xbb\x18\x01\x12l\n\rGetNewestSeal\x12).stretto.eventlog.v1.GetNewestSealRequest\x1a*.stretto.eventlog.v1.GetNewestSealResponse\"\x04\xa8\xbb\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+stretto/eventlog/v1/event_log_service.proto\x12\x13stretto.eventlog.v1\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a\x1fstretto/eventlog/v1/proof.proto\x1a(stretto/eventlog/v1/recorded_event.proto\x1a\x1estretto/eventlog/v1/seal.proto\"\x98\x01\n\x0bLoggedEvent\x12-\n\x08position\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Position\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32\".stretto.eventlog.v1.RecordedEvent\x12\x14\n\x0cstored_bytes\x18\x03 \x01(\x0c\x12\x11\n\tbody_json\x18\x04 \x01(\t\"4\n\tEventForm\x12\x14\n\x0cstored_bytes\x18\x01 \x01(\x08\x12\x11\n\tbody_json\x18\x02 \x01(\x08\"{\n\x11ReadStreamRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x15\n\rafter_version\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12,\n\x04\x66orm\x18\x04 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\"T\n\x12ReadStreamResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0c\n\x04more\x18\x02 \x01(\x08\"a\n\x0eReadAllRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12,\n\x04\x66orm\x18\x03 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\"a\n\x0fReadAllResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\x99\x01\n\x10SubscribeRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x0e\n\x06stream\x18\x02 \x01(\t\x12,\n\x04\x66orm\x18\x03 \x01(\x0b\x32\x1e.stretto.eventlog.v1.EventForm\x12\x15\n\rafter_version\x18\x04 \x01(\x03\x12\r\n\x05types\x18\x05 \x03(\t\x12\x11\n\tnamespace\x18\x06 \x01(\t\"U\n\x11SubscribeResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .stretto.eventlog.v1.LoggedEvent\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"$\n\x12VerifyChainRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\"\x80\x01\n\x13VerifyChainResponse\x12\x13\n\x0b\x65vent_count\x18\x01 \x01(\x03\x12\x14\n\x0cstream_count\x18\x02 \x01(\x03\x12\r\n\x05whole\x18\x03 \x01(\x08\x12/\n\x06\x62roken\x18\x04 \x01(\x0b\x32\x1f.stretto.eventlog.v1.BrokenLink\"B\n\nBrokenLink\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"2\n\rExportRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\"}\n\x0e\x45xportResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_count\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x33\n\x07summary\x18\x04 \x01(\x0b\x32\".stretto.eventlog.v1.ExportSummary\"\x80\x01\n\rExportSummary\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\x12\x30\n\x08\x65nd_seal\x18\x02 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x15\n\rend_seal_hash\x18\x03 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"D\n\x0fGetProofRequest\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08position\x18\x03 \x01(\x03\"B\n\x10GetProofResponse\x12.\n\x05proof\x18\x01 \x01(\x0b\x32\x1f.stretto.eventlog.v1.EventProof\"\x16\n\x14GetNewestSealRequest\"\xb5\x01\n\x15GetNewestSealResponse\x12,\n\x04seal\x18\x01 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x11\n\tseal_hash\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\x12\x1c\n\x14unsealed_event_count\x18\x04 \x01(\x03\x12\x13\n\x0bstop_reason\x18\x05 \x01(\t\x12\x14\n\x0cstop_message\x18\x06 \x01(\t2\xc8\x05\n\x0f\x45ventLogService\x12\x63\n\nReadStream\x12&.stretto.eventlog.v1.ReadStreamRequest\x1a\'.stretto.eventlog.v1.ReadStreamResponse\"\x04\xa8\xbb\x18\x01\x12Z\n\x07ReadAll\x12#.stretto.eventlog.v1.ReadAllRequest\x1a$.stretto.eventlog.v1.ReadAllResponse\"\x04\xa8\xbb\x18\x01\x12\x62\n\tSubscribe\x12%.stretto.eventlog.v1.SubscribeRequest\x1a&.stretto.eventlog.v1.SubscribeResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12h\n\x0bVerifyChain\x12\'.stretto.eventlog.v1.VerifyChainRequest\x1a(.stretto.eventlog.v1.VerifyChainResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12Y\n\x06\x45xport\x12\".stretto.eventlog.v1.ExportRequest\x1a#.stretto.eventlog.v1.ExportResponse\"\x04\xa8\xbb\x18\x01\x30\x01\x12]\n\x08GetProof\x12$.stretto.eventlog.v1.GetProofRequest\x1a%.stretto.eventlog.v1.GetProofResponse\"\x04\xa8\xbb\x18\x01\x12l\n\rGetNewestSeal\x12).stretto.eventlog.v1.GetNewestSealRequest\x1a*.stretto.eventlog.v1.GetNewestSealResponse\"\x04\xa8\xbb\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,30 +62,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READALLREQUEST']._serialized_end=759
   _globals['_READALLRESPONSE']._serialized_start=761
   _globals['_READALLRESPONSE']._serialized_end=858
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=860
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=956
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=958
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=1043
-  _globals['_VERIFYCHAINREQUEST']._serialized_start=1045
-  _globals['_VERIFYCHAINREQUEST']._serialized_end=1081
-  _globals['_VERIFYCHAINRESPONSE']._serialized_start=1084
-  _globals['_VERIFYCHAINRESPONSE']._serialized_end=1212
-  _globals['_BROKENLINK']._serialized_start=1214
-  _globals['_BROKENLINK']._serialized_end=1280
-  _globals['_EXPORTREQUEST']._serialized_start=1282
-  _globals['_EXPORTREQUEST']._serialized_end=1332
-  _globals['_EXPORTRESPONSE']._serialized_start=1334
-  _globals['_EXPORTRESPONSE']._serialized_end=1459
-  _globals['_EXPORTSUMMARY']._serialized_start=1462
-  _globals['_EXPORTSUMMARY']._serialized_end=1590
-  _globals['_GETPROOFREQUEST']._serialized_start=1592
-  _globals['_GETPROOFREQUEST']._serialized_end=1660
-  _globals['_GETPROOFRESPONSE']._serialized_start=1662
-  _globals['_GETPROOFRESPONSE']._serialized_end=1728
-  _globals['_GETNEWESTSEALREQUEST']._serialized_start=1730
-  _globals['_GETNEWESTSEALREQUEST']._serialized_end=1752
-  _globals['_GETNEWESTSEALRESPONSE']._serialized_start=1755
-  _globals['_GETNEWESTSEALRESPONSE']._serialized_end=1936
-  _globals['_EVENTLOGSERVICE']._serialized_start=1939
-  _globals['_EVENTLOGSERVICE']._serialized_end=2651
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=861
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1014
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=1016
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=1101
+  _globals['_VERIFYCHAINREQUEST']._serialized_start=1103
+  _globals['_VERIFYCHAINREQUEST']._serialized_end=1139
+  _globals['_VERIFYCHAINRESPONSE']._serialized_start=1142
+  _globals['_VERIFYCHAINRESPONSE']._serialized_end=1270
+  _globals['_BROKENLINK']._serialized_start=1272
+  _globals['_BROKENLINK']._serialized_end=1338
+  _globals['_EXPORTREQUEST']._serialized_start=1340
+  _globals['_EXPORTREQUEST']._serialized_end=1390
+  _globals['_EXPORTRESPONSE']._serialized_start=1392
+  _globals['_EXPORTRESPONSE']._serialized_end=1517
+  _globals['_EXPORTSUMMARY']._serialized_start=1520
+  _globals['_EXPORTSUMMARY']._serialized_end=1648
+  _globals['_GETPROOFREQUEST']._serialized_start=1650
+  _globals['_GETPROOFREQUEST']._serialized_end=1718
+  _globals['_GETPROOFRESPONSE']._serialized_start=1720
+  _globals['_GETPROOFRESPONSE']._serialized_end=1786
+  _globals['_GETNEWESTSEALREQUEST']._serialized_start=1788
+  _globals['_GETNEWESTSEALREQUEST']._serialized_end=1810
+  _globals['_GETNEWESTSEALRESPONSE']._serialized_start=1813
+  _globals['_GETNEWESTSEALRESPONSE']._serialized_end=1994
+  _globals['_EVENTLOGSERVICE']._serialized_start=1997
+  _globals['_EVENTLOGSERVICE']._serialized_end=2709
 # @@protoc_insertion_point(module_scope)

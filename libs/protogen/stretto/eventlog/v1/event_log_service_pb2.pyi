@@ -226,13 +226,26 @@ class SubscribeRequest(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Start after this cursor; empty starts from the first event."""
     stream: _builtins.str
     """Only events of this stream; empty = all."""
+    after_version: _builtins.int
+    """Only events of `stream` with a version above this: what is before it is not read again."""
+    namespace: _builtins.str
+    """Only events of this namespace; empty = all."""
     @_builtins.property
     def form(self) -> Global___EventForm:
         """What else to give of each event."""
+
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of these types, by full name or its last part ("AttemptFailed"), whatever the case;
+        empty = all.
+        """
 
     def __init__(
         self,
@@ -240,10 +253,13 @@ class SubscribeRequest(_message.Message):
         cursor: _builtins.str = ...,
         stream: _builtins.str = ...,
         form: Global___EventForm | None = ...,
+        after_version: _builtins.int = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "form", b"form", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "cursor", b"cursor", "form", b"form", "namespace", b"namespace", "stream", b"stream", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -86,7 +86,8 @@ class EventLogServiceServicer:
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, or not visible to you:
-        stop. UNAVAILABLE: retry after RetryInfo.
+        stop. FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop.
+        UNAVAILABLE: retry after RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """
@@ -100,7 +101,9 @@ class EventLogServiceServicer:
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
-        UNAVAILABLE: retry after RetryInfo.
+        OUT_OF_RANGE: the cursor is beyond the end of the log: begin from another. FAILED_PRECONDITION
+        UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop. UNAVAILABLE: retry after
+        RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """
@@ -112,12 +115,19 @@ class EventLogServiceServicer:
         """Streams events from a cursor: what is recorded, then what comes, with no gap and no repeat at
         the seam. Ends when the caller cancels, or with UNAVAILABLE when the kernel drains.
 
-        Idempotency: a read; resume with the last cursor received.
+        Idempotency: a read; resume with the last cursor received, or, of one stream, after the last
+        version.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you fell
-        behind by more than the buffer; resume from your last cursor. UNAVAILABLE: resume after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the cursor is beyond the end of the
+        log (it is of another suite, or the log was restored): begin from another. RESOURCE_EXHAUSTED
+        SUBSCRIBER_TOO_SLOW: more came than the kernel keeps for you; resume from the cursor in the
+        metadata. RESOURCE_EXHAUSTED OVERLOADED: too many subscribers: retry after RetryInfo.
+        FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged; everything
+        before it was given: stop. UNAVAILABLE: resume after RetryInfo.
 
-        Limits: 256 subscribers a kernel; 500 events or 3 MiB a message, whichever comes first.
+        Limits: 1,024 subscribers a kernel and 10,000 events or 4 MiB kept for one that does not take
+        them, unless set otherwise; 500 events or 3 MiB a message, whichever comes first; 32 types.
+        With a filter the cursor moves on without events now and then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

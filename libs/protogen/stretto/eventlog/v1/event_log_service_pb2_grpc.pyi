@@ -42,7 +42,8 @@ class EventLogServiceStub:
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, or not visible to you:
-    stop. UNAVAILABLE: retry after RetryInfo.
+    stop. FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop.
+    UNAVAILABLE: retry after RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -52,7 +53,9 @@ class EventLogServiceStub:
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
-    UNAVAILABLE: retry after RetryInfo.
+    OUT_OF_RANGE: the cursor is beyond the end of the log: begin from another. FAILED_PRECONDITION
+    UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop. UNAVAILABLE: retry after
+    RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -60,12 +63,19 @@ class EventLogServiceStub:
     """Streams events from a cursor: what is recorded, then what comes, with no gap and no repeat at
     the seam. Ends when the caller cancels, or with UNAVAILABLE when the kernel drains.
 
-    Idempotency: a read; resume with the last cursor received.
+    Idempotency: a read; resume with the last cursor received, or, of one stream, after the last
+    version.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you fell
-    behind by more than the buffer; resume from your last cursor. UNAVAILABLE: resume after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the cursor is beyond the end of the
+    log (it is of another suite, or the log was restored): begin from another. RESOURCE_EXHAUSTED
+    SUBSCRIBER_TOO_SLOW: more came than the kernel keeps for you; resume from the cursor in the
+    metadata. RESOURCE_EXHAUSTED OVERLOADED: too many subscribers: retry after RetryInfo.
+    FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged; everything
+    before it was given: stop. UNAVAILABLE: resume after RetryInfo.
 
-    Limits: 256 subscribers a kernel; 500 events or 3 MiB a message, whichever comes first.
+    Limits: 1,024 subscribers a kernel and 10,000 events or 4 MiB kept for one that does not take
+    them, unless set otherwise; 500 events or 3 MiB a message, whichever comes first; 32 types.
+    With a filter the cursor moves on without events now and then.
     """
     VerifyChain: _grpc.UnaryStreamMultiCallable[_event_log_service_pb2.VerifyChainRequest, _event_log_service_pb2.VerifyChainResponse]
     """Checks the hash chain of one stream or of all: recomputes every hash from the stored bytes.
@@ -134,7 +144,8 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, or not visible to you:
-    stop. UNAVAILABLE: retry after RetryInfo.
+    stop. FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop.
+    UNAVAILABLE: retry after RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -144,7 +155,9 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
-    UNAVAILABLE: retry after RetryInfo.
+    OUT_OF_RANGE: the cursor is beyond the end of the log: begin from another. FAILED_PRECONDITION
+    UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop. UNAVAILABLE: retry after
+    RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
     """
@@ -152,12 +165,19 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
     """Streams events from a cursor: what is recorded, then what comes, with no gap and no repeat at
     the seam. Ends when the caller cancels, or with UNAVAILABLE when the kernel drains.
 
-    Idempotency: a read; resume with the last cursor received.
+    Idempotency: a read; resume with the last cursor received, or, of one stream, after the last
+    version.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you fell
-    behind by more than the buffer; resume from your last cursor. UNAVAILABLE: resume after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the cursor is beyond the end of the
+    log (it is of another suite, or the log was restored): begin from another. RESOURCE_EXHAUSTED
+    SUBSCRIBER_TOO_SLOW: more came than the kernel keeps for you; resume from the cursor in the
+    metadata. RESOURCE_EXHAUSTED OVERLOADED: too many subscribers: retry after RetryInfo.
+    FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged; everything
+    before it was given: stop. UNAVAILABLE: resume after RetryInfo.
 
-    Limits: 256 subscribers a kernel; 500 events or 3 MiB a message, whichever comes first.
+    Limits: 1,024 subscribers a kernel and 10,000 events or 4 MiB kept for one that does not take
+    them, unless set otherwise; 500 events or 3 MiB a message, whichever comes first; 32 types.
+    With a filter the cursor moves on without events now and then.
     """
     VerifyChain: _aio.UnaryStreamMultiCallable[_event_log_service_pb2.VerifyChainRequest, _event_log_service_pb2.VerifyChainResponse]  # type: ignore[assignment]
     """Checks the hash chain of one stream or of all: recomputes every hash from the stored bytes.
@@ -229,7 +249,8 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, or not visible to you:
-        stop. UNAVAILABLE: retry after RetryInfo.
+        stop. FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop.
+        UNAVAILABLE: retry after RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """
@@ -245,7 +266,9 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
-        UNAVAILABLE: retry after RetryInfo.
+        OUT_OF_RANGE: the cursor is beyond the end of the log: begin from another. FAILED_PRECONDITION
+        UNREADABLE_EVENT: the event at `position` (metadata) is damaged: stop. UNAVAILABLE: retry after
+        RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped); a page ends early at 3 MiB.
         """
@@ -259,12 +282,19 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams events from a cursor: what is recorded, then what comes, with no gap and no repeat at
         the seam. Ends when the caller cancels, or with UNAVAILABLE when the kernel drains.
 
-        Idempotency: a read; resume with the last cursor received.
+        Idempotency: a read; resume with the last cursor received, or, of one stream, after the last
+        version.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you fell
-        behind by more than the buffer; resume from your last cursor. UNAVAILABLE: resume after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the cursor is beyond the end of the
+        log (it is of another suite, or the log was restored): begin from another. RESOURCE_EXHAUSTED
+        SUBSCRIBER_TOO_SLOW: more came than the kernel keeps for you; resume from the cursor in the
+        metadata. RESOURCE_EXHAUSTED OVERLOADED: too many subscribers: retry after RetryInfo.
+        FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged; everything
+        before it was given: stop. UNAVAILABLE: resume after RetryInfo.
 
-        Limits: 256 subscribers a kernel; 500 events or 3 MiB a message, whichever comes first.
+        Limits: 1,024 subscribers a kernel and 10,000 events or 4 MiB kept for one that does not take
+        them, unless set otherwise; 500 events or 3 MiB a message, whichever comes first; 32 types.
+        With a filter the cursor moves on without events now and then.
         """
 
     @_abc_1.abstractmethod

@@ -660,7 +660,9 @@ class WatchRunRequest(_message.Message):
     tasks: _builtins.bool
     """Also give the tasks that changed."""
     after_version: _builtins.int
-    """Give tasks changed after this version; 0 gives every task first. Read with `tasks`."""
+    """The run was seen up to this version: only tasks changed after it are given, and nothing until
+    there is a newer one or the run has ended; 0 gives every task first.
+    """
     def __init__(
         self,
         *,

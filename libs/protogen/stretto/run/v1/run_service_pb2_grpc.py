@@ -256,12 +256,15 @@ class RunServiceServicer:
         """Streams a run's changes: first the run as it is, then each change, until it ends (the last
         message has `ended`) or the caller cancels.
 
-        Idempotency: a read; resume with the last version received.
+        Idempotency: a read; resume with the last version received: what changed since is given, and
+        nothing else.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+        OUT_OF_RANGE: after_version is beyond the run's newest: watch from 0. RESOURCE_EXHAUSTED
+        OVERLOADED: too many watchers: retry after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
-        Limits: changes are coalesced to at most 10 messages a second, fewer for a slow reader; the end
-        is told at once.
+        Limits: 4,096 watchers a kernel unless set otherwise. Changes are coalesced to at most 10
+        messages a second, fewer for a slow reader, who costs nothing meanwhile; the end is told at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,14 +77,14 @@ def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[Ru
     )
     state.key_id = recorded.key_id
     state.opened_ns = recorded.time_ns
-    state.run_touched = True
+    state.touch_all()
     _take_slice(state, sealed=not event.plan.growing)
     add_slice(settling, tasks)
 
 
 def _tasks_added(settling: Settling, event: ev.TasksAdded) -> None:
     _take_slice(settling.state, sealed=event.sealed)
-    settling.state.run_touched = True
+    settling.state.touch_all()
     add_slice(settling, read_tasks(event.tasks))
 
 
@@ -188,13 +188,13 @@ def _write_refused(settling: Settling, event: ev.WriteRefused) -> None:
 def _hold_placed(settling: Settling, event: ev.HoldPlaced) -> None:
     state = settling.state
     state.holds = state.holds.place(Hold(event.hold_id, event.reason, settling.time_ns))
-    state.run_touched = True
+    state.touch_all()
 
 
 def _hold_lifted(settling: Settling, event: ev.HoldLifted) -> None:
     state = settling.state
     state.holds = state.holds.lift(event.hold_id, settling.time_ns)
-    state.run_touched = True
+    state.touch_all()
 
 
 def _cancel_requested(settling: Settling, event: ev.RunCancelRequested) -> None:
@@ -227,13 +227,13 @@ def _clean_up_timed_out(settling: Settling, event: ev.RunCleanUpTimedOut) -> Non
         state.clean_up_failure = timeout_failure(
             "CLEAN_UP_TIMEOUT", state.policies.clean_up_timeout_ns
         )
-    state.run_touched = True
+    state.touch_all()
 
 
 def _run_ended(settling: Settling, event: RunEvent) -> None:
     settling.state.end = RunEnd(event, settling.time_ns)
     settling.state.reopening = None
-    settling.state.run_touched = True
+    settling.state.touch_all()
 
 
 def _run_retried(settling: Settling, event: ev.RunRetried) -> None:
@@ -260,7 +260,7 @@ def _begin_clean_up(settling: Settling) -> None:
     if not state.clean_up_tasks:
         return  # Nothing to run: the end comes in the same append.
     state.cleaning_up = CleaningUp(settling.time_ns)
-    state.run_touched = True
+    state.touch_all()
     settling.open_clean_up()
     settling.run()
 

@@ -92,7 +92,7 @@ def go_on_reopening(settling: Settling) -> None:
         _open(settling, state.reopening, steps_left)
     if state.reopening is not None:
         state.reopening = replace(state.reopening, slice_count=slice_count)
-    state.run_touched = True
+    state.touch_all()
 
 
 class _Resetting:

@@ -154,6 +154,7 @@ class RunState:
     board: the blackboard, once something was written on it.
     key_id: the run's data key, 0 = none. digest_key: what its digests over values are made with;
       b"" without a key, and where only ciphertext is folded: no digest is compared there.
+    wide_version: the version of the newest run-wide fact.
     """
 
     run_id: RunId
@@ -189,6 +190,7 @@ class RunState:
     shredding: Shredding | None = None
     touched_tasks: dict[TaskName, None] = field(default_factory=dict)
     run_touched: bool = False
+    wide_version: int = 0
     owner: object = field(default_factory=object)
 
     @property
@@ -203,8 +205,9 @@ class RunState:
 
     def edit(self, name: TaskName) -> TaskRecord:
         """Return the record to change, this state's own, and note that it was touched."""
-        self.touched_tasks[name] = None
-        return self.own(name)
+        record = self.own(name)
+        self._touch(record)
+        return record
 
     def own(self, name: TaskName) -> TaskRecord:
         """Return the record to change in a way that no reader sees."""
@@ -226,7 +229,7 @@ class RunState:
     def add(self, record: TaskRecord) -> None:
         """Add a new, blocked task."""
         self.tasks[record.name] = record
-        self.touched_tasks[record.name] = None
+        self._touch(record)
         self.task_count += 1
         if record.spec.clean_up:
             self.clean_up_counts[record.phase.number] += 1
@@ -258,7 +261,12 @@ class RunState:
                 self.backing_off[name] = None
         elif record.left_alone:
             self.left_alone_count += not spec.clean_up
-        self.touched_tasks[name] = None
+        self._touch(record)
+
+    def touch_all(self) -> None:
+        """Note a run-wide fact."""
+        self.run_touched = True
+        self.wide_version = self.version
 
     def take_touched(self) -> Touched:
         """Return what `evolve` touched since the last call, and forget it."""
@@ -266,6 +274,16 @@ class RunState:
         self.touched_tasks = {}
         self.run_touched = False
         return touched
+
+    def changed_after(self, version: int) -> list[TaskName]:
+        """Return the tasks whose own or run-wide facts came after a version, in their order."""
+        if self.wide_version > version:
+            return list(self.tasks)
+        return [record.name for record in self.tasks.values() if record.changed_version > version]
+
+    def _touch(self, record: TaskRecord) -> None:
+        self.touched_tasks[record.name] = None
+        record.changed_version = self.version
 
     def branch(self) -> RunState:
         """Return a state to look ahead on, at a cost that does not depend on the run's size.

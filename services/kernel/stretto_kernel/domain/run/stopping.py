@@ -26,7 +26,7 @@ def begin_cancel(state: RunState, reason: str, grace_ns: int) -> None:
         grace_ns=grace_ns,
         grace_over=before is not None and before.grace_over,
     )
-    state.run_touched = True
+    state.touch_all()
 
 
 def begin_failing(state: RunState, failure: Failure) -> None:
@@ -42,7 +42,7 @@ def begin_failing(state: RunState, failure: Failure) -> None:
         since_ns=state.time_ns,
         grace_ns=state.policies.cancel_grace_ns,
     )
-    state.run_touched = True
+    state.touch_all()
 
 
 def end_grace(state: RunState) -> None:
@@ -52,7 +52,7 @@ def end_grace(state: RunState) -> None:
     state.stopping = Stopping(
         before.stamp, before.cancelled, before.reason, before.since_ns, before.grace_ns, True
     )
-    state.run_touched = True
+    state.touch_all()
 
 
 def ordinary_over(state: RunState) -> bool:

@@ -114,6 +114,7 @@ class TaskRecord:
     refused_epochs: granted epochs with a recorded refused write.
     waiting_count, succeeded_count, broken_count: of what the join counts: not ended; ended well;
       ended so that ALL_SUCCEEDED cannot hold. Kept while Blocked.
+    changed_version: of the newest fact that touched it.
     """
 
     spec: TaskSpec
@@ -132,6 +133,7 @@ class TaskRecord:
     waiting_count: int = 0
     succeeded_count: int = 0
     broken_count: int = 0
+    changed_version: int = 0
     outcomes: dict[int, bytes] = field(default_factory=dict)
     refused_epochs: set[int] = field(default_factory=set)
     dependents: list[TaskName] = field(default_factory=list)
@@ -175,6 +177,7 @@ class TaskRecord:
             waiting_count=self.waiting_count,
             succeeded_count=self.succeeded_count,
             broken_count=self.broken_count,
+            changed_version=self.changed_version,
             outcomes=dict(self.outcomes),
             refused_epochs=set(self.refused_epochs),
             dependents=list(self.dependents),
