@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
-from tests.bench import growth, kills, past, rest, speeds, views
+from tests.bench import growth, kills, overload, past, rest, speeds, views
 from tests.bench.figures import Round, lines
 from tests.bench.scale import FULL, TOY, Scale
 from tests.bench.speeds import Measurement, say
@@ -23,6 +23,7 @@ Workload = Callable[[Scale, list[str]], AsyncIterator[Measurement]]
 
 GROUPS: Mapping[tuple[str, ...], Workload] = {
     ("W1-unary", "W1-coalesced", "W2", "W3-fan", "W3-chain"): speeds.independent_runs,
+    ("overload-1x", "overload-2x"): overload.overload,
     ("append",): speeds.append,
     ("fold",): rest.fold,
     ("W4-worker", "W4-kernel", "W4-postgres"): kills.kills,

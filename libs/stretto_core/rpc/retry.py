@@ -37,17 +37,21 @@ class RetryPolicy:
         """Return how long to wait before sending again, or None when it must not be sent again.
 
         retries: how often it was sent again before; jitter: 0 to 1. What the service asked for is
-        the least; the back-off, spread over its whole range, comes on top.
+        the least; the back-off, spread over its whole range, comes on top. Callers that a limit
+        refused together spread over as long again, or they would come back together.
         """
         told_ms = refusal.retry_delay_ms
+        backoff_ms = min(self.backoff_ms_max, self.backoff_ms_min << min(retries, 16))
         match refusal:
             case Unavailable():
                 least_ms = told_ms or 0
-            case Exhausted() | Conflict() if told_ms is not None:
+            case Exhausted() if told_ms is not None:
+                least_ms = told_ms
+                backoff_ms = max(backoff_ms, told_ms)
+            case Conflict() if told_ms is not None:
                 least_ms = told_ms
             case _:
                 return None
-        backoff_ms = min(self.backoff_ms_max, self.backoff_ms_min << min(retries, 16))
         return least_ms + jitter * backoff_ms
 
 

@@ -166,6 +166,10 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_send_message_length", settings.message_bytes_max),
         ("grpc.max_concurrent_streams", settings.streams_per_connection_max),
+        # By default gRPC kills calls at random, without a word, once 1,000 wait for their handlers;
+        # its callers could not tell that they may try again. Ours refuse, and say when.
+        ("grpc.server.max_pending_requests", settings.calls_max),
+        ("grpc.server.max_pending_requests_hard_limit", settings.calls_max),
         ("grpc.keepalive_time_ms", settings.keepalive_ms),
         ("grpc.keepalive_timeout_ms", settings.keepalive_timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -16,6 +16,7 @@ from stretto.work.v1.work_service_pb2 import WorkRequest
 from stretto_core.errors import Unavailable
 from stretto_core.eventlog.port import PartitionHeld, PartitionMoved
 
+from stretto_kernel.app.admission import Admission
 from stretto_kernel.dispatch.work_stream import EndStream, SendFrame, WorkStream
 from stretto_kernel.owned_partition import KernelLimits, KernelPorts, OwnedPartition
 
@@ -52,6 +53,7 @@ class Kernel:
 
     def __init__(self, ports: KernelPorts, limits: KernelLimits) -> None:
         self.ports = ports
+        self.admission = Admission(limits.begun_weight_max)
         self._limits = limits
         self._partition: OwnedPartition | None = None
         self._keeper: asyncio.Task[None] | None = None

@@ -80,9 +80,11 @@ class KernelLimits:
     """Bounds of one kernel.
 
     queue_limits: most open leases of a queue at once, by its name, unless a fact says another.
+    begun_weight_max: how much that clients begin is under way at once; see `Admission`.
     """
 
     queue_limits: dict[str, int] = field(default_factory=dict)
+    begun_weight_max: int = 128
     ended_runs_max: int = 2_000
     streams_max: int = 1_000
     polls_max: int = 1_000

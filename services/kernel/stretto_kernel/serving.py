@@ -108,6 +108,16 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
     }
     for name, (help_text, read) in gauges.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
+    registry.gauge(
+        "stretto_kernel_begun_weight",
+        "What clients begin and is not answered yet; beyond its limit starts are refused.",
+        read=lambda: kernel.admission.weight,
+    )
+    registry.gauge(
+        "stretto_kernel_begun_refused",
+        "Calls refused for that since the start.",
+        read=lambda: kernel.admission.refused_count,
+    )
     for name, help_text, index in (
         ("queue_tasks_ready", "Ready tasks of a queue, those of held runs included.", 0),
         ("queue_leases_open", "Open leases of a queue.", 1),

@@ -97,6 +97,12 @@ async def test_the_wait_is_what_was_told_and_a_growing_back_off() -> None:
     assert waits == pytest.approx([0.110, 0.120, 0.130, 0.130])
 
 
+async def test_those_a_limit_refused_together_do_not_come_back_together() -> None:
+    refusal = Exhausted("x", retry_delay_ms=100)
+    waits = await called(Server([refusal] * 2), backoff_ms_min=10, backoff_ms_max=30)
+    assert waits == pytest.approx([0.200, 0.200])
+
+
 async def test_a_wait_past_the_deadline_is_not_begun() -> None:
     server = Server([Unavailable("x", retry_delay_ms=60_000)])
     with pytest.raises(Unavailable):

@@ -62,12 +62,13 @@ class RunServicer(RunServiceServicer):
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """See the contract."""
-        start = parse.parse_start(request, self._asked())
-        calls = self._kernel.partition.calls
-        if start.validate_only:
-            run = await calls.validate_start(start.namespace, start.command, start.caller)
-            return pb.StartRunResponse(run=run)
-        run, number = await calls.start_run(start.namespace, start.command, start.caller)
+        with self._kernel.admission.admit(request.ByteSize()):
+            start = parse.parse_start(request, self._asked())
+            calls = self._kernel.partition.calls
+            if start.validate_only:
+                run = await calls.validate_start(start.namespace, start.command, start.caller)
+                return pb.StartRunResponse(run=run)
+            run, number = await calls.start_run(start.namespace, start.command, start.caller)
         if start.wait_ns:
             run_id = calls.run_id_of(start.namespace, start.command.request_id)
             calls = self._kernel.partition.calls
@@ -79,7 +80,8 @@ class RunServicer(RunServiceServicer):
     async def StartRuns(self, request: pb.StartRunsRequest, context: Any) -> pb.StartRunsResponse:
         """See the contract."""
         starts = batches.parse_starts(request, self._asked())
-        outcomes = await start_runs(self._kernel.partition.calls, starts)
+        with self._kernel.admission.admit(request.ByteSize()):
+            outcomes = await start_runs(self._kernel.partition.calls, starts)
         return batches.to_results(outcomes, self._partition_name)
 
     async def AwaitRuns(
@@ -166,14 +168,18 @@ class RunServicer(RunServiceServicer):
 
     async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
         """See the contract."""
-        slice_ = parse.parse_add_tasks(request, self._asked())
-        await asyncio.sleep(0)  # A large slice is parsed in one stretch, and decided in another.
-        return await self._steer(slice_, pb.AddTasksResponse)
+        with self._kernel.admission.admit(request.ByteSize()):
+            slice_ = parse.parse_add_tasks(request, self._asked())
+            await asyncio.sleep(
+                0
+            )  # A large slice is parsed in one stretch, and decided in another.
+            return await self._steer(slice_, pb.AddTasksResponse)
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
         """See the contract."""
-        steer = parse.parse_retry(request, self._asked(), step_count=self._retry_step_count)
-        return await self._steer(steer, pb.RetryRunResponse)
+        with self._kernel.admission.admit(request.ByteSize()):
+            steer = parse.parse_retry(request, self._asked(), step_count=self._retry_step_count)
+            return await self._steer(steer, pb.RetryRunResponse)
 
     async def _steer(self, steer: parse.Steer, response: Callable[..., Response]) -> Response:
         run, number = await self._kernel.partition.calls.steer_run(

@@ -24,7 +24,9 @@ from stretto_kernel.servicers.work_requests import (
 )
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
-FRAMES_MAX = 1_000
+WAITING_BYTES_MAX = 16 * 1024 * 1024
+LAST_WORD_S = 1.0
+"""So long a worker that was cut off has to read why; then its stream is dropped."""
 
 
 class WorkServicer(WorkServiceServicer):
@@ -39,7 +41,7 @@ class WorkServicer(WorkServiceServicer):
     ) -> AsyncIterator[pb.WorkResponse]:
         """See the contract."""
         call = current_call()
-        outgoing = _Outgoing()
+        outgoing = _Outgoing(asyncio.current_task())
         session = self._kernel.open_session(
             outgoing.send, outgoing.end, call.principal, call.traceparent
         )
@@ -107,20 +109,30 @@ class WorkServicer(WorkServiceServicer):
 
 
 class _Outgoing:
-    """The frames on their way to one worker, and how the stream ends; bounded."""
+    """The frames on their way to one worker, and how the stream ends; bounded in bytes.
 
-    def __init__(self) -> None:
+    writer: the task that writes them. One that does not come back from a write is cancelled.
+    """
+
+    def __init__(self, writer: asyncio.Task[Any] | None) -> None:
         self._queue: asyncio.Queue[pb.WorkResponse | Exception | None] = asyncio.Queue()
+        self._writer = writer
+        self._waiting_bytes = 0
+        self._over = False
 
     def send(self, frame: pb.WorkResponse) -> None:
         """Queue a frame; a worker that does not read is cut off."""
-        if self._queue.qsize() >= FRAMES_MAX:
-            self.end(WorkerTooSlow("the worker does not read its stream"))
-        else:
-            self._queue.put_nowait(frame)
+        if self._over:
+            return
+        self._queue.put_nowait(frame)
+        if self._queue.qsize() > 1:  # Else it goes out at once.
+            self._waiting_bytes += frame.ByteSize()
+            if self._waiting_bytes > WAITING_BYTES_MAX:
+                self._cut_off()
 
     def end(self, cause: Exception | None) -> None:
         """End the stream after what is queued: with a refusal or our bug, or in order."""
+        self._over = True
         self._queue.put_nowait(cause)
 
     async def frames(self) -> AsyncIterator[pb.WorkResponse]:
@@ -128,7 +140,17 @@ class _Outgoing:
         while (said := await self._queue.get()) is not None:
             if isinstance(said, Exception):
                 raise said
+            if self._queue.empty():
+                self._waiting_bytes = 0
             yield said
+
+    def _cut_off(self) -> None:
+        """Nobody reads: what waits is dropped, and the write that waits for a reader as well."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self.end(WorkerTooSlow("the worker does not read its stream"))
+        if self._writer is not None:
+            asyncio.get_running_loop().call_later(LAST_WORD_S, self._writer.cancel)
 
 
 async def _read(
