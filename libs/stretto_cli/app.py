@@ -101,6 +101,15 @@ MODULES = (
     ),
     CommandModule(
         "Event log",
+        "audit_commands",
+        {
+            "export": "Write the record to a file that proves itself: `stretto-verify` checks it "
+            "anywhere.",
+            "proof": "Write the proof that one event lies in the log under a seal.",
+        },
+    ),
+    CommandModule(
+        "Event log",
         "view_commands",
         {
             "views": "List the views of the log: how far each has followed it, and why one stands "

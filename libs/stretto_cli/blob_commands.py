@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -19,7 +16,7 @@ from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.options import AsJson, RunArgument
-from stretto_cli.output_file import Output
+from stretto_cli.output_file import Output, replacing
 from stretto_cli.run_reference import find_run
 
 if TYPE_CHECKING:
@@ -118,7 +115,7 @@ def cat(
         digest = await _digest_of(client, what)
         async with aclosing(client.read_blob(digest)) as parts:
             if output is not None:
-                with _replacing(output) as file:
+                with replacing(output) as file:
                     await _write(file, parts, refuses_bytes=False)
             else:
                 await _write(sys.stdout.buffer, parts, refuses_bytes=not force)
@@ -149,20 +146,6 @@ async def _write(stream: BinaryIO, parts: AsyncIterator[bytes], *, refuses_bytes
         first = False
         stream.write(part)
     stream.flush()
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the path's place once all is in it, and is gone if not."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            yield file
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _is_binary(part: bytes) -> bool:

@@ -22,6 +22,7 @@ from stretto_cli.suite.host import all_ready
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
+    from stretto_sdk.client_audit import Seal
 
 COUNTED_MAX = 1_000
 _ANSWER_BUDGET = timedelta(seconds=2)
@@ -31,7 +32,7 @@ _ANSWER_BUDGET = timedelta(seconds=2)
 class Status:
     """A suite as it is. None: not known from here. trouble: why the kernel did not answer.
 
-    stopped_views: views that stand still, with the reason.
+    stopped_views: views that stand still, with the reason. seal: the newest seal of the log.
     """
 
     address: str
@@ -44,6 +45,7 @@ class Status:
     open_runs: Mapping[str, int] | None = None
     view_position: Position | None = None
     stopped_views: Mapping[str, str] | None = None
+    seal: Seal | None = None
     trouble: str = ""
 
 
@@ -84,6 +86,7 @@ def print_status(status: Status) -> None:
                 (f"view {name}", f"[red]stopped[/] {printing.escape(why)}")
                 for name, why in (status.stopped_views or {}).items()
             ),
+            *(_seal_pairs(status.seal) if status.seal else ()),
             ("trouble", f"[red]{printing.escape(status.trouble)}[/]" if status.trouble else ""),
         )
     )
@@ -91,6 +94,15 @@ def print_status(status: Status) -> None:
         printing.print_table(
             ("PROCESS", "STATE", "PID", "RESTARTS", "FOR"), map(_process_row, status.processes)
         )
+
+
+def _seal_pairs(seal: Seal) -> list[tuple[str, str]]:
+    if seal.stop_reason:
+        return [("sealed", f"[red]stopped[/] {printing.escape(seal.stop_message)}")]
+    if not seal.seal_hash:
+        return []
+    place = f"{seal.partition}:{seal.position:,}, {seal.unsealed_event_count:,} events since"
+    return [("sealed to", place), ("seal", seal.seal_hash), ("seal key", seal.public_key)]
 
 
 def _bare(settings: Settings) -> Status:
@@ -136,9 +148,11 @@ async def _with_work(client: Client, found: Status) -> Status:
         for view in views
         if view.stop_reason
     }
+    seal = await client.newest_seal()
     return replace(
         found,
-        ready=found.ready and not stopped,
+        ready=found.ready and not stopped and not seal.stop_reason,
+        seal=seal,
         open_runs=counts,
         view_position=position,
         stopped_views=stopped,

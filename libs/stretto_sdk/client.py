@@ -19,6 +19,7 @@ from typing import Final, Self
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.ids.system import SystemIds
 
+from stretto_sdk.client_audit import AuditCalls
 from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_logs import AnyRun, LogReading, id_of
@@ -47,7 +48,7 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls):
+class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditCalls):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:

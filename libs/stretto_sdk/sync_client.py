@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
+from stretto_sdk.client_audit import ExportPart, Proof, Seal
 from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
 from stretto_sdk.client_views import FreshFold, Views
@@ -437,3 +438,33 @@ class SyncClient:
         As `rebuild_views`, and nothing is put in place of anything.
         """
         return self._loop.stream(self._client.compare_views, *views)
+
+    def newest_seal(self) -> Seal:
+        """Return the newest seal, and how far the log has gone on since."""
+        return self._loop.call(self._client.newest_seal)
+
+    def export(
+        self, *, since: str = "", namespace: str | None = None
+    ) -> Generator[ExportPart, None, None]:
+        """Yield a file of everything recorded, sealed up to this call, part by part.
+
+        >>> for part in client.export(since=cursor):
+        ...     file.write(part.content)
+
+        since: begin after the newest seal at or before this cursor, the one of an earlier export.
+        namespace: whose events are given whole, of others only hashes; None = all. Raises
+        InvalidArgument, OutOfRange (a cursor of another log), FailedPrecondition (nothing is
+        recorded yet, or sealing has stopped), Unavailable (it broke off: begin again).
+        """
+        return self._loop.stream(self._client.export, since=since, namespace=namespace)
+
+    def proof(self, run: AnyRun | None = None, version: int = 0, *, position: int = 0) -> Proof:
+        """Return the proof of an event, by its run (or another stream) and version, or position.
+
+        >>> proof = client.proof(run, 1)
+        >>> Path("first.proof").write_bytes(proof.content)
+
+        Raises NotFound, InvalidArgument, FailedPrecondition (it is the newest seal, or the record
+        was changed).
+        """
+        return self._loop.call(self._client.proof, run, version, position=position)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks an export file of Stretto's event log, on its own: copy this file anywhere and run it.
+"""Checks an export file or a proof of Stretto's log, on its own: copy it anywhere and run it.
 
     python verify.py FILE [--key PUBLIC_KEY] [--seal SEAL_HASH] [--json]
 
@@ -10,6 +10,9 @@ file, and the signature over the whole file. Without --key the file vouches for 
 the fingerprint printed with one you have from elsewhere. Without --seal an older, shorter export of
 the same log passes for the whole: give the hash of the newest seal you know.
 
+Of a proof checked are the event's hash, the way from it to the root of a seal, and the seal's
+signature; --seal then names that very seal.
+
 Exit status: 0 whole, 1 not whole (the first bad place is named), 2 wrong use.
 """
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +33,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 MAGIC = b"STRETTO-EXPORT\x00\x01"
+PROOF_MAGIC = b"STRETTO-PROOF\x00\x00\x01"
+PROOF_BYTES_MAX = 16 << 20
 FRAME_BYTES_MAX = 64 << 20
 HASH_BYTES = 32
 GENESIS = bytes(HASH_BYTES)
@@ -37,50 +43,21 @@ EXPORT_PURPOSE = b"stretto.export.v1\x00"
 SEAL_TYPE = "stretto.eventlog.v1.LogSealed"
 
 # The few messages this reads, by number: whatever a file says of itself cannot change them.
-_INT, _TEXT, _BYTES, _MESSAGE, _ENUM = 3, 9, 12, 11, 14
-_MESSAGES: dict[str, list[tuple[str, int, int, str]]] = {
-    "Time": [("seconds", 1, _INT, ""), ("nanos", 2, 5, "")],
-    "Seal": [
-        ("partition", 1, _TEXT, ""),
-        ("after_position", 2, _INT, ""),
-        ("position", 3, _INT, ""),
-        ("event_count", 4, _INT, ""),
-        ("root", 5, _BYTES, ""),
-        ("previous_seal_hash", 6, _BYTES, ""),
-        ("public_key", 7, _BYTES, ""),
-        ("signature", 8, _BYTES, ""),
-    ],
-    "Header": [
-        ("partition", 1, _TEXT, ""),
-        ("export_time", 2, _MESSAGE, "Time"),
-        ("namespace", 3, _TEXT, ""),
-        ("start_seal", 4, _MESSAGE, "Seal"),
-        ("end_seal", 5, _MESSAGE, "Seal"),
-        ("public_key", 6, _BYTES, ""),
-    ],
-    "Exported": [
-        ("position", 1, _INT, ""),
-        ("stored_bytes", 2, _BYTES, "?"),
-        ("event_hash", 3, _BYTES, "?"),
-    ],
-    "Events": [("events", 1, _MESSAGE, "Exported*")],
-    "Trailer": [("event_count", 1, _INT, ""), ("signature", 2, _BYTES, "")],
-    "Frame": [
-        ("header", 1, _MESSAGE, "Header"),
-        ("events", 2, _MESSAGE, "Events"),
-        ("trailer", 3, _MESSAGE, "Trailer"),
-    ],
-    "Recorded": [
-        ("stream", 1, _TEXT, ""),
-        ("version", 2, _INT, ""),
-        ("type", 4, _TEXT, ""),
-        ("time", 5, _MESSAGE, "Time"),
-        ("namespace", 6, _TEXT, ""),
-        ("digest_alg", 14, 5, ""),
-        ("previous_hash", 15, _BYTES, ""),
-        ("body", 16, _BYTES, ""),
-    ],
+_MESSAGES = {
+    "Time": "seconds=1:int nanos=2:int",
+    "Seal": "partition=1:text after_position=2:int position=3:int event_count=4:int root=5:bytes"
+    " previous_seal_hash=6:bytes public_key=7:bytes signature=8:bytes",
+    "Header": "partition=1:text namespace=3:text start_seal=4:Seal end_seal=5:Seal"
+    " public_key=6:bytes",
+    "Exported": "position=1:int stored_bytes=2:bytes? event_hash=3:bytes?",
+    "Events": "events=1:Exported*",
+    "Trailer": "event_count=1:int signature=2:bytes",
+    "Frame": "header=1:Header events=2:Events trailer=3:Trailer",
+    "Recorded": "stream=1:text version=2:int type=4:text time=5:Time digest_alg=14:int"
+    " previous_hash=15:bytes body=16:bytes",
+    "Proof": "position=1:int stored_bytes=2:bytes leaf_index=3:int path=4:bytes* seal=5:Seal",
 }
+_KINDS: dict[str, Any] = {"int": 3, "text": 9, "bytes": 12}
 
 
 def _classes() -> dict[str, Any]:
@@ -89,13 +66,13 @@ def _classes() -> dict[str, Any]:
     )
     for message_name, fields in _MESSAGES.items():
         message = file.message_type.add(name=message_name)
-        for name, number, kind, of in fields:
-            field = message.field.add(name=name, number=number, type=kind, label=1)
-            if kind == _MESSAGE:
-                field.type_name = f".verify.{of.rstrip('*')}"
-            if of.endswith("*"):
-                field.label = field.LABEL_REPEATED
-            if of == "?":
+        for name, number, kind, mark in re.findall(r"(\w+)=(\d+):(\w+)([*?]?)", fields):
+            field = message.field.add(name=name, number=int(number), label=3 if mark == "*" else 1)
+            if kind in _KINDS:
+                field.type = _KINDS[kind]
+            else:
+                field.type_name = f".verify.{kind}"
+            if mark == "?":
                 field.proto3_optional = True
                 field.oneof_index = len(message.oneof_decl)
                 message.oneof_decl.add(name=f"_{name}")
@@ -141,13 +118,15 @@ class Report:
     seal_pinned: bool
 
 
-def verify(file: BinaryIO, *, key: bytes | None = None, seal: bytes | None = None) -> Report:
+def verify(
+    file: BinaryIO, *, key: bytes | None = None, seal: bytes | None = None, magic: bytes = b""
+) -> Report:
     """Return what the file holds. Raises NotWhole with the first place that does not hold.
 
     key: the public key to trust, 32 bytes; None trusts the file's own. seal: the hash of a seal
-    that the file must contain, 32 bytes.
+    that the file must contain, 32 bytes. magic: the file's first 16 bytes if they were read.
     """
-    frames = _Frames(file)
+    frames = _Frames(file, magic or file.read(len(MAGIC)))
     header = frames.next()
     if not header.HasField("header"):
         raise NotWhole("the file does not begin with a header")
@@ -156,6 +135,34 @@ def verify(file: BinaryIO, *, key: bytes | None = None, seal: bytes | None = Non
         return _checked(frames, check)
     except NotWhole as fault:
         raise check.first_fault(fault) from None
+
+
+def verify_proof(
+    content: bytes, *, key: bytes | None = None, seal: bytes | None = None
+) -> dict[str, Any]:
+    """Return what the proof in a file, after its magic, shows. Raises NotWhole; see `verify`."""
+    try:
+        proof = _CLASSES["Proof"].FromString(content)
+        recorded = _RECORDED.FromString(proof.stored_bytes)
+    except DecodeError:
+        raise NotWhole("the proof does not decode") from None
+    sealed, position, previous_hash = proof.seal, proof.position, recorded.previous_hash
+    key_trusted = key or sealed.public_key
+    _signed(sealed, _verifier(key_trusted), key_trusted, "the seal of the proof")
+    node = _leaf(max(position, 0), _hash(previous_hash, proof.stored_bytes))
+    root = _up(node, proof.leaf_index, sealed.event_count, list(proof.path))
+    if root != sealed.root or not sealed.after_position < position <= sealed.position:
+        raise NotWhole(f"position {position}: not the event that was sealed there", position)
+    if seal not in (None, _seal_hash(sealed)):
+        raise NotWhole(f"it lies under another seal than yours: {_seal_hash(sealed).hex()}")
+    event = f"{recorded.type} at {_place(position, recorded.stream, recorded.version)}"
+    shown = {"event": event, "partition": sealed.partition, "seal_hash": _seal_hash(sealed).hex()}
+    return shown | _of_key(key_trusted, key, seal)
+
+
+def _of_key(trusted: bytes, key: bytes | None, seal: bytes | None) -> dict[str, Any]:
+    pinned = {"key_pinned": key is not None, "seal_pinned": seal is not None}
+    return {"key": trusted.hex(), "fingerprint": _fingerprint(trusted), **pinned}
 
 
 def _checked(frames: _Frames, check: _Check) -> Report:
@@ -177,10 +184,10 @@ def _checked(frames: _Frames, check: _Check) -> Report:
 class _Frames:
     """Reads frame after frame, and digests what it has read."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, magic: bytes) -> None:
         self._file = file
-        self._digest = hashlib.sha256()
-        if self._take(len(MAGIC)) != MAGIC:
+        self._digest = hashlib.sha256(magic)
+        if magic != MAGIC:
             raise NotWhole("this is no export file of Stretto, or one of another version")
         self.offset = len(MAGIC)
 
@@ -216,15 +223,9 @@ class _Check:
         self._header = header
         self._key = key or header.public_key
         if header.public_key != self._key:
-            raise NotWhole(
-                f"signed by another key: the file's is {_fingerprint(header.public_key)}, "
-                f"yours is {_fingerprint(self._key)}"
-            )
-        try:
-            self._verifier = Ed25519PublicKey.from_public_bytes(self._key)
-        except ValueError:
-            raise NotWhole("the header's public key is none") from None
-        self._pinned_key, self._wanted_seal = key is not None, seal
+            raise NotWhole(f"signed by another key, {_fingerprint(header.public_key)}")
+        self._verifier = _verifier(self._key)
+        self._pinned_key, self._wanted_seal = key, seal
         self._seal_seen = seal is None
         self._heads: dict[str, tuple[int, bytes, int, int]] = {}
         # A seal that does not hold says where to look; a stream may yet say which event it is.
@@ -258,8 +259,7 @@ class _Check:
             event_hash = exported.event_hash
         else:
             raise NotWhole(f"the event at position {position} is missing", position)
-        leaf = hashlib.sha256(b"\x00" + position.to_bytes(8, "big") + event_hash).digest()
-        self._pending.append((position, leaf))
+        self._pending.append((position, _leaf(position, event_hash)))
 
     def first_fault(self, fault: NotWhole) -> NotWhole:
         """Return the fault of the earliest place: the one given, or a seal that did not hold."""
@@ -298,10 +298,7 @@ class _Check:
             after_position=self._start_position,
             position=end.position,
             seal_hash=self._last_seal_hash.hex(),
-            key=self._key.hex(),
-            fingerprint=_fingerprint(self._key),
-            key_pinned=self._pinned_key,
-            seal_pinned=self._wanted_seal is not None,
+            **_of_key(self._key, self._pinned_key, self._wanted_seal),
         )
 
     def _stored(self, position: int, stored_bytes: bytes) -> bytes:
@@ -329,7 +326,7 @@ class _Check:
         if time_ns < head[2] or recorded.digest_alg != 1:
             place = _place(position, stream, version)
             raise NotWhole(f"{place}: its time goes back, or its digest is unknown", position)
-        event_hash = hashlib.sha256(b"\x00" + previous_hash + stored_bytes).digest()
+        event_hash = _hash(previous_hash, stored_bytes)
         self._heads[stream] = (version, event_hash, time_ns, position)
         if recorded.type == SEAL_TYPE and stream == f"{self._header.partition}-seals":
             self._sealed_by(recorded.body, _place(position, stream, version))
@@ -372,15 +369,49 @@ class _Check:
     def _signed(self, seal: Any, place: str) -> None:
         if seal.partition != self._header.partition:
             raise NotWhole(f"{place}: of another partition")
-        if seal.public_key != self._key:
-            raise NotWhole(f"{place}: signed by another key, {_fingerprint(seal.public_key)}")
-        try:
-            self._verifier.verify(seal.signature, _seal_bytes(seal))
-        except InvalidSignature:
-            raise NotWhole(f"{place}: its signature does not hold") from None
+        _signed(seal, self._verifier, self._key, place)
 
     def _note(self, seal_hash: bytes) -> None:
         self._seal_seen = self._seal_seen or seal_hash == self._wanted_seal
+
+
+def _verifier(key: bytes) -> Ed25519PublicKey:
+    try:
+        return Ed25519PublicKey.from_public_bytes(key)
+    except ValueError:
+        raise NotWhole("the public key is none") from None
+
+
+def _signed(seal: Any, verifier: Ed25519PublicKey, key: bytes, place: str) -> None:
+    if seal.public_key != key:
+        raise NotWhole(f"{place}: signed by another key, {_fingerprint(seal.public_key)}")
+    try:
+        verifier.verify(seal.signature, _seal_bytes(seal))
+    except InvalidSignature:
+        raise NotWhole(f"{place}: its signature does not hold") from None
+
+
+def _hash(previous_hash: bytes, stored_bytes: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + previous_hash + stored_bytes).digest()
+
+
+def _leaf(position: int, event_hash: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + position.to_bytes(8, "big") + event_hash).digest()
+
+
+def _up(node: bytes, index: int, width: int, path: list[bytes]) -> bytes:
+    """Return the root that a path leads to; b"" when such a tree has no such path."""
+    if not 0 <= index < width:
+        return b""
+    while width > 1:
+        if index ^ 1 < width:
+            if not path:
+                return b""
+            beside = path.pop(0)
+            pair = beside + node if index % 2 else node + beside
+            node = hashlib.sha256(b"\x01" + pair).digest()
+        index, width = index // 2, (width + 1) // 2
+    return b"" if path else node
 
 
 def _place(position: int, stream: str, version: int) -> str:
@@ -388,21 +419,13 @@ def _place(position: int, stream: str, version: int) -> str:
 
 
 def _seal_bytes(seal: Any) -> bytes:
-    partition = seal.partition.encode()
+    partition: bytes = seal.partition.encode()
     numbers = (seal.after_position, seal.position, seal.event_count)
-    if min(numbers) < 0:
-        raise NotWhole("a seal with a negative number")
-    return b"".join(
-        (
-            SEAL_PURPOSE,
-            len(partition).to_bytes(2, "big"),
-            partition,
-            *(number.to_bytes(8, "big") for number in numbers),
-            seal.root,
-            seal.previous_seal_hash,
-            seal.public_key,
-        )
-    )
+    if min(numbers) < 0 or len(partition) > 255:
+        raise NotWhole("a seal with a negative number, or of no partition")
+    place = b"".join(number.to_bytes(8, "big") for number in numbers)
+    end: bytes = seal.root + seal.previous_seal_hash + seal.public_key
+    return SEAL_PURPOSE + len(partition).to_bytes(2, "big") + partition + place + end
 
 
 def _seal_hash(seal: Any) -> bytes:
@@ -424,13 +447,9 @@ def _fingerprint(key: bytes) -> str:
 
 
 def _hexadecimal(text: str) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if len(value) != HASH_BYTES:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError("64 hexadecimal digits are needed")
-    return value
+    return bytes.fromhex(text)
 
 
 def main() -> int:
@@ -440,38 +459,41 @@ def main() -> int:
         description=(__doc__ or "").partition("\n")[0],
         epilog="Exit status: 0 whole, 1 not whole, 2 wrong use.",
     )
-    parser.add_argument("file", help="an export file; - reads standard input")
+    parser.add_argument("file", help="an export file or a proof; - reads standard input")
     parser.add_argument("--key", type=_hexadecimal, help="the public key to trust, in hexadecimal")
     parser.add_argument("--seal", type=_hexadecimal, help="hash of a seal the file must contain")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args()
     try:
         with sys.stdin.buffer if asked.file == "-" else Path(asked.file).open("rb") as source:
-            report = verify(source, key=asked.key, seal=asked.seal)
+            magic = source.read(len(MAGIC))
+            pinned = {"key": asked.key, "seal": asked.seal}
+            if magic == PROOF_MAGIC:
+                report = verify_proof(source.read(PROOF_BYTES_MAX), **pinned)
+            else:
+                report = vars(verify(source, **pinned, magic=magic))
     except OSError as error:
         parser.error(f"{asked.file}: {error.strerror}")
     except NotWhole as fault:
         shown = {"whole": False, "fault": str(fault)}
         print(json.dumps(shown) if asked.json else f"NOT WHOLE: {fault}")
         return 1
-    print(json.dumps({"whole": True, **vars(report)}) if asked.json else _shown(report))
+    print(json.dumps({"whole": True, **report}) if asked.json else _shown(**report))
     return 0
 
 
-def _shown(report: Report) -> str:
-    after = f"after position {report.after_position}" if report.after_position else "the first"
-    lines = [
-        f"whole: {report.event_count:,} events of {report.stream_count:,} streams, "
-        f"partition {report.partition}, from {after} to position {report.position}",
-        f"seals: {report.seal_count:,} checked; the last is {report.seal_hash}",
-        f"key:   fingerprint {report.fingerprint}"
-        + ("" if report.key_pinned else " (NOT PINNED: give --key)"),
-    ]
-    if report.omitted_count:
-        lines.insert(
-            1, f"       {report.omitted_count:,} of them of other namespaces, by their hashes alone"
-        )
-    return "\n".join(lines)
+def _shown(fingerprint: str, seal_hash: str, partition: str, *, key_pinned: bool, **of: Any) -> str:
+    key = f"key:   fingerprint {fingerprint}" + ("" if key_pinned else " (NOT PINNED: give --key)")
+    if "event" in of:
+        return f"proven: {of['event']}\nseal:  {seal_hash}, partition {partition}\n{key}"
+    after = f"after position {of['after_position']}" if of["after_position"] else "the first"
+    omitted = f"       {of['omitted_count']:,} of them of other namespaces, by their hashes alone\n"
+    return (
+        f"whole: {of['event_count']:,} events of {of['stream_count']:,} streams, "
+        f"partition {partition}, from {after} to position {of['position']}\n"
+        f"{omitted if of['omitted_count'] else ''}"
+        f"seals: {of['seal_count']:,} checked; the last is {seal_hash}\n{key}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ async def check_end(world: World, owner: SimKernel) -> None:
     _results_are_what_bodies_reported(world.laws, world.ledger)
     _memory_is_the_fold(world, owner)
     await _views_are_the_fold(world)
+    await _everything_is_sealed(world)
 
 
 def _every_run_ended(laws: Laws) -> None:
@@ -76,3 +77,11 @@ async def _views_are_the_fold(world: World) -> None:
     for target, rows in expected.tables.items():
         if world.index.tables[target] != rows:
             raise InvariantBroken(f"2: the view {target.table} is not the fold of the log")
+
+
+async def _everything_is_sealed(world: World) -> None:
+    """Whatever was recorded lies under a seal, a moment after the last of it."""
+    async with asyncio.timeout(60.0):
+        while world.seal_laws.unsealed_count:
+            await asyncio.sleep(0.5)
+            world.watch.catch_up()

@@ -20,6 +20,7 @@ from stretto.run.v1.run_service_pb2 import (
 )
 from stretto.work.v1.work_service_pb2 import WorkRequest, WorkResponse
 from stretto.worker.v1.worker_control_service_pb2 import IdentifyRequest
+from stretto_core.clock import NS_PER_S
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.faults import AppendFaults
 from stretto_core.eventlog.memory import MemoryLog, MemoryOwnedLog, MemoryStore
@@ -32,6 +33,7 @@ from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
@@ -63,6 +65,8 @@ QUEUE_METHODS = ("UpdateQueue",)
 WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
 RETRY_STEP_COUNT = 5
 """So few that the small runs of a world are re-opened in several steps."""
+SEALS = SealLimits(events_max=25, interval_ns=3 * NS_PER_S)
+"""So few that storms strike while seals are on their way, too."""
 DIAL_TIMEOUT_S = 0.5
 DRAIN_GRACE_S = 3.0
 _USER = Principal(kind=PRINCIPAL_KIND_USER, name="user")
@@ -108,7 +112,7 @@ class SimKernel:
             blobs=BlobCalls(blobs, clock),
             to_status=to_status,
         )
-        self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits)))
+        self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits), seals=SEALS))
         self._run_servicer = RunServicer(
             self._kernel,
             RunListing(index, index, store.partition),

@@ -14,6 +14,7 @@ from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import SessionId, WorkerId
 from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.sealer import Sealer
 from stretto_kernel.dispatch.assignments import build_signal
 from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
@@ -151,3 +152,28 @@ def test_a_kernel_that_loses_its_timers(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(DurableTimers, "take_due", forget)
     assert "5: " in found()
+
+
+def test_a_sealer_that_goes_on_when_its_seals_were_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = Sealer._begin
+
+    def once(self: Sealer) -> None:
+        if self._reading is None:
+            begin(self)
+
+    monkeypatch.setattr(Sealer, "_begin", once)
+    found()
+
+
+def test_a_sealer_that_reads_nothing_of_the_owner_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def from_the_head(self: Sealer) -> None:
+        await self.key()
+        await self._stream.fold()
+        self._unsealed = self._nothing_after(await self._log.position())
+        self._told = None
+        self._following.set()
+
+    monkeypatch.setattr(Sealer, "_read", from_the_head)
+    found()

@@ -29,6 +29,7 @@ from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
+from tests.simulation.seal_laws import SealLaws
 from tests.simulation.sim_body import LARGE_BYTES, Ledger
 from tests.simulation.sim_client import SimClient
 from tests.simulation.sim_kernel import SimKernel
@@ -118,8 +119,10 @@ class World:
         self.blobs.keep(Namespace("default"), LARGE_BYTES)
         self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
+        self.seal_laws = SealLaws()
         secrets: set[bytes] = set()
-        self.watch = LogWatch(self.store, checks=[self.laws.check], secrets=secrets)
+        checks = [self.laws.check, self.seal_laws.check]
+        self.watch = LogWatch(self.store, checks=checks, secrets=secrets)
         self.fold = LogFold(self.store)
         self.witness = Witness(
             self.watch,

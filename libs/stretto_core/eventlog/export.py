@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.eventlog.v1 import recorded_event_pb2
 from stretto.eventlog.v1.export_pb2 import (
@@ -19,7 +20,7 @@ from stretto.eventlog.v1.export_pb2 import (
 )
 from stretto.eventlog.v1.seal_pb2 import LogSealed
 
-from stretto_core.eventlog.chain import chain_hash
+from stretto_core.eventlog.chain import GENESIS, HASH_BYTES, chain_hash
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey
 
@@ -71,15 +72,32 @@ class ExportWriter:
     def _exported(self, event: StoredEvent) -> ExportedEvent:
         assert event.position <= self._end_seal.position, "a file ends with its seal"
         if self._namespace:
-            envelope = recorded_event_pb2.RecordedEvent.FromString(event.stored_bytes)
-            if envelope.namespace not in (self._namespace, AUDIT_NAMESPACE):
-                event_hash = chain_hash(envelope.previous_hash, event.stored_bytes)
+            namespace = _envelope(event.stored_bytes).namespace
+            if namespace not in (self._namespace, AUDIT_NAMESPACE):
+                event_hash = claimed_hash(event.stored_bytes)
                 return ExportedEvent(position=event.position, event_hash=event_hash)
         return ExportedEvent(position=event.position, stored_bytes=event.stored_bytes)
 
     def _count(self, written: bytes) -> bytes:
         self._digest.update(written)
         return written
+
+
+def claimed_hash(stored_bytes: bytes) -> bytes:
+    """Return the chain hash of an event by what it says itself of the one before it.
+
+    Of bytes that are no event it is the hash they would have as a first one: under a seal nothing
+    has that, so that whoever checks the seal finds them.
+    """
+    previous_hash = _envelope(stored_bytes).previous_hash
+    return chain_hash(previous_hash if len(previous_hash) == HASH_BYTES else GENESIS, stored_bytes)
+
+
+def _envelope(stored_bytes: bytes) -> recorded_event_pb2.RecordedEvent:
+    try:
+        return recorded_event_pb2.RecordedEvent.FromString(stored_bytes)
+    except DecodeError:
+        return recorded_event_pb2.RecordedEvent()
 
 
 def _framed(frame: ExportFrame) -> bytes:

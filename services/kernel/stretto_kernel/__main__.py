@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import structlog
 import uvloop
 from stretto_core.atomic_file import write_atomically
+from stretto_core.clock import NS_PER_S
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.postgres.log import PostgresLog
@@ -37,6 +38,7 @@ from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.followers import Followers, add_follower_metrics
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
@@ -104,6 +106,10 @@ async def _run_kernel(settings: Settings) -> int:
     )
     limits = KernelLimits(
         queue_limits=dict(settings.queue_limits),
+        seals=SealLimits(
+            events_max=settings.seal_events_max,
+            interval_ns=round(settings.seal_interval_s * NS_PER_S),
+        ),
         ended_runs_max=settings.ended_runs_max,
         streams_max=settings.sessions_max,
     )

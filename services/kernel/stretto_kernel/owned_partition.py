@@ -30,6 +30,7 @@ from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.queue_calls import QueueCalls
 from stretto_kernel.app.recovery import RunIndex, find_active_runs
 from stretto_kernel.app.run_calls import RunCalls
+from stretto_kernel.app.sealer import Sealer, SealLimits
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.death_watch import WorkerDialer
 from stretto_kernel.dispatch.dispatcher import Dispatcher
@@ -85,6 +86,7 @@ class KernelLimits:
 
     queue_limits: dict[str, int] = field(default_factory=dict)
     begun_weight_max: int = 128
+    seals: SealLimits = field(default_factory=SealLimits)
     ended_runs_max: int = 2_000
     streams_max: int = 1_000
     polls_max: int = 1_000
@@ -156,6 +158,7 @@ class OwnedPartition:
         self._lease_ended = asyncio.Event()
         self.late_ns_max = 0
         """The longest that the alarm rang late: a stretch on the loop that let nobody else run."""
+        self.sealer = Sealer(ports, self.facts, limits.seals, armed=self._look)
         self._alarm = Alarm(clock, self._ring, self._next_due_mono_ns)
 
     @classmethod
@@ -236,6 +239,7 @@ class OwnedPartition:
         for run in active:
             self.folds.add(run.run_id, run.deadline_ns)
         self._alarm.start()
+        self.sealer.start()
         self._log.info(
             "partition.owned", owner_epoch=self._owned.owner_epoch, active_run_count=len(active)
         )
@@ -244,6 +248,7 @@ class OwnedPartition:
         self._alarm.stop()
         self.folds.close()
         self._settings.close()
+        self.sealer.close(cause)
         self.streams.close_all(cause)
         self.polls.close_all(cause)
         self.unary_writes.close_all(cause)
@@ -275,6 +280,7 @@ class OwnedPartition:
         self.streams.ring()
         self.polls.ring()
         self.dispatcher.ring()
+        self.sealer.ring()
 
     def _next_due_mono_ns(self) -> int | None:
         """When to ring next; wall-clock timers are looked at again each tick, since it may step."""
@@ -289,7 +295,11 @@ class OwnedPartition:
             dues.append(now_mono_ns + min(wait_ns, TICK_NS))
         dues += [
             due_mono_ns
-            for due_mono_ns in (self.polls.next_due_mono_ns(), self._queues.gates.next_due_ns())
+            for due_mono_ns in (
+                self.polls.next_due_mono_ns(),
+                self._queues.gates.next_due_ns(),
+                self.sealer.next_due_mono_ns(),
+            )
             if due_mono_ns is not None
         ]
         if self.streams.stream_count:

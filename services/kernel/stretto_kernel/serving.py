@@ -66,6 +66,22 @@ QUEUES_MEASURED_MAX = 100
 """Queues with metrics of their own; all others are one."""
 
 
+_SEAL_GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
+    "seal_position": (
+        "The last position under a seal.",
+        lambda owned: owned.sealer.newest.position if owned.sealer.newest else 0,
+    ),
+    "seal_lag_events": (
+        "Committed events under no seal.",
+        lambda owned: owned.sealer.unsealed_count,
+    ),
+    "sealing_stopped": (
+        "1 when an event could not be read, and nothing from it on is sealed.",
+        lambda owned: owned.sealer.stop is not None,
+    ),
+}
+
+
 def add_metrics(registry: Registry, kernel: Kernel) -> None:
     """Let the registry tell how the kernel stands, read when it is asked."""
     gauges: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
@@ -106,7 +122,7 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
             lambda owned: owned.late_ns_max / NS_PER_S,
         ),
     }
-    for name, (help_text, read) in gauges.items():
+    for name, (help_text, read) in {**gauges, **_SEAL_GAUGES}.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
     registry.gauge(
         "stretto_kernel_begun_weight",
@@ -202,7 +218,8 @@ def add_servicers(
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
     server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
     server.add(
-        add_EventLogServiceServicer_to_server, EventLogServicer(kernel.ports.log, followers.feed)
+        add_EventLogServiceServicer_to_server,
+        EventLogServicer(kernel.ports.log, followers.feed, kernel),
     )
 
 

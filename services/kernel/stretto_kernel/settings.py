@@ -40,6 +40,8 @@ class Settings:
     queue_limits: most open leases of a queue at once, until a fact says another.
     drain_grace_s: how long leases may go on after SIGTERM.
     task_log_bytes_max: how much of what one attempt writes is kept.
+    seal_events_max, seal_interval_s: the log is sealed after so many events, or so long after the
+        first event that is not.
     task_log_keep_days, task_log_ended_keep_days: what attempts wrote is swept when it is that old,
         and all that a run wrote once it has ended and its newest is that old.
     follow: how many follow runs and the log, and what is kept for one who does not take it.
@@ -56,6 +58,8 @@ class Settings:
     log_format: str = "json"
     drain_grace_s: float = 10.0
     task_log_bytes_max: int = 16 * MIB
+    seal_events_max: int = 1_000
+    seal_interval_s: float = 10.0
     task_log_keep_days: float = 30.0
     task_log_ended_keep_days: float = 7.0
     follow: FollowLimits = field(default_factory=FollowLimits)
@@ -77,6 +81,10 @@ class Settings:
             log_format=_choice(environ, "STRETTO_LOG_FORMAT", LOG_FORMATS),
             drain_grace_s=_seconds(environ, "STRETTO_DRAIN_GRACE_S", default=10.0),
             task_log_bytes_max=_bytes(environ, "STRETTO_TASK_LOG_BYTES_MAX", default=16 * MIB),
+            seal_events_max=_count(
+                environ, "STRETTO_SEAL_EVENTS_MAX", default=1_000, largest=10_000
+            ),
+            seal_interval_s=_seconds(environ, "STRETTO_SEAL_INTERVAL_S", default=10.0),
             task_log_keep_days=_days(environ, "STRETTO_TASK_LOG_KEEP_DAYS", default=30.0),
             task_log_ended_keep_days=_days(
                 environ, "STRETTO_TASK_LOG_ENDED_KEEP_DAYS", default=7.0
@@ -102,6 +110,16 @@ VARIABLES: Final = (
     Variable("STRETTO_DRAIN_GRACE_S", "drain_grace_s", "How long leases go on after SIGTERM."),
     Variable(
         "STRETTO_TASK_LOG_BYTES_MAX", "task_log_bytes_max", "What is kept of an attempt's output."
+    ),
+    Variable(
+        "STRETTO_SEAL_EVENTS_MAX",
+        "seal_events_max",
+        "The log is sealed after so many events, at most 10000; a proof reads as many.",
+    ),
+    Variable(
+        "STRETTO_SEAL_INTERVAL_S",
+        "seal_interval_s",
+        "The log is sealed so long after the first event that is not.",
     ),
     Variable("STRETTO_TASK_LOG_KEEP_DAYS", "task_log_keep_days", "How long output is kept."),
     Variable(
@@ -203,10 +221,10 @@ def _follow(environ: Mapping[str, str]) -> FollowLimits:
     )
 
 
-def _count(environ: Mapping[str, str], name: str, *, default: int) -> int:
+def _count(environ: Mapping[str, str], name: str, *, default: int, largest: int = COUNT_MAX) -> int:
     text = environ.get(name, "") or str(default)
-    if not text.isdecimal() or not 1 <= int(text) <= COUNT_MAX:
-        raise SettingsError(f"{name}: {text!r} is not a number from 1 to {COUNT_MAX}")
+    if not text.isdecimal() or not 1 <= int(text) <= largest:
+        raise SettingsError(f"{name}: {text!r} is not a number from 1 to {largest}")
     return int(text)
 
 

@@ -24,6 +24,7 @@ from stretto_kernel.app.asking import Answered
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.recovery import NoRunIndex
 from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
@@ -58,6 +59,7 @@ async def start_kernel(
     exclusive: bool = True,
     clock: Clock | None = None,
     blobs: MemoryBlobs | None = None,
+    seals: SealLimits | None = None,
 ) -> Kernel:
     clock = clock or SystemClock()
     ports = KernelPorts(
@@ -69,7 +71,8 @@ async def start_kernel(
         blobs=BlobCalls(blobs or MemoryBlobs(), clock),
         to_status=to_status,
     )
-    kernel = Kernel(ports, KernelLimits(queue_limits=queue_limits or {}))
+    limits = KernelLimits(queue_limits=queue_limits or {}, seals=seals or SealLimits())
+    kernel = Kernel(ports, limits)
     await kernel.start()
     return kernel
 

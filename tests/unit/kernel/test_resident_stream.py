@@ -10,9 +10,9 @@ from stretto_core.errors import Refusal
 from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryLog
-from stretto_core.eventlog.recorded import Recorded
+from stretto_core.eventlog.recorded import NewEvent, Recorded
 from stretto_core.ids import Namespace, RunId, StreamId
-from stretto_kernel.app.fact_writer import KERNEL_PRINCIPAL, CommittedEvent, Decider
+from stretto_kernel.app.fact_writer import KERNEL_PRINCIPAL, Decider
 from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.recovery import NoRunIndex, find_active_runs
 from stretto_kernel.app.resident_stream import ResidentStream
@@ -22,7 +22,7 @@ from tests.simulation.sim_views import rebuilt
 from tests.unit.kernel.harness import PlannedFaults, get, new_store, start, start_kernel
 from tests.waiting import until
 
-SEALS = StreamId("p0-seals")
+SEALS = StreamId("p0-others")
 AUDIT = Namespace("stretto-audit")
 
 
@@ -103,15 +103,15 @@ async def test_followers_hear_every_committed_event_in_order_with_its_hash() -> 
     store = new_store()
     kernel = await start_kernel(store)
     seals = Seals(kernel)
-    heard: list[CommittedEvent] = []
-    kernel.partition.facts.follow_commits(heard.extend)
+    heard: list[tuple[int, NewEvent]] = []
+    kernel.partition.facts.follow_commits(
+        lambda positions, events: heard.extend(zip(positions, events, strict=True))
+    )
     await asyncio.gather(start(kernel), seals.append(1), start(kernel), seals.append(2))
     await until(lambda: len(heard) == len(store.events) == 4)
-    assert [event.position for event in heard] == [event.position for event in store.events]
+    assert [position for position, _ in heard] == [event.position for event in store.events]
     heads = await MemoryLog(store).stream_heads([event.stream for event in store.events])
-    last_of = {
-        event.stream: place.chain_hash for event, place in zip(store.events, heard, strict=True)
-    }
+    last_of = {event.stream: event.chain_hash for _, event in heard}
     assert last_of == {stream: head.chain_hash for stream, head in heads.items()}
     await kernel.stop()
 

@@ -64,11 +64,15 @@ Command = TypeVar("Command")
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """The rules of one kind of stream: pure functions on a state that `evolve` changes in place."""
+    """The rules of one kind of stream: pure functions on a state that `evolve` changes in place.
+
+    newest_says_all: a state is the newest event's alone, so that only that one is read.
+    """
 
     codec: Codec
     decide: Callable[[Any, Any], Sequence[Message]]
     evolve: Callable[[Any, Recorded[Any]], None]
+    newest_says_all: bool = False
 
 
 class StreamKeeper(Protocol):
@@ -92,15 +96,8 @@ class StreamKeeper(Protocol):
         ...
 
 
-class CommittedEvent(NamedTuple):
-    """One event that is on disk: its place, and the hash it ends its stream's chain with."""
-
-    position: int
-    chain_hash: bytes
-
-
-CommitFollower = Callable[[Sequence[CommittedEvent]], None]
-"""Told of every event committed under this ownership, in the order of the log, once."""
+CommitFollower = Callable[[Sequence[int], Sequence[NewEvent]], None]
+"""Told of every event committed under this ownership, with its position, in order, once."""
 
 
 class _Batch(NamedTuple):
@@ -231,8 +228,7 @@ class FactWriter:
                 hosted.waiters.popleft().committed()
             batch.keeper.stream_committed(hosted)
             for follower in self._followers:
-                hashes = (event.chain_hash for event in batch.events)
-                follower([*map(CommittedEvent, commit.positions, hashes)])
+                follower(commit.positions, batch.events)
         self.commits_done()
 
     def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:

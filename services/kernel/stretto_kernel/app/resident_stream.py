@@ -122,18 +122,25 @@ class ResidentStream(Generic[State]):
 
     async def _fold(self) -> HostedStream[State]:
         hosted = HostedStream(self._stream, self._new_state(), self._namespace)
-        more = True
+        after_version, more = await self._passed_over(), True
         while more:
             page = await self._log.read_stream(
-                self._stream, after_version=hosted.decided, limit=FOLD_PAGE_EVENTS
+                self._stream, after_version=after_version, limit=FOLD_PAGE_EVENTS
             )
             for index, stored in enumerate(page.events, start=1):
                 decoded = self.decider.codec.decode(stored.stored_bytes)
                 advance(hosted, stored, decoded, self.decider.evolve)
                 if index % FOLD_SLICE_EVENTS == 0:
                     await asyncio.sleep(0)
-            more = page.more
+            after_version, more = hosted.decided, page.more
         hosted.committed = hosted.decided
         self._hosted = hosted
         self._changed(hosted.state)
         return hosted
+
+    async def _passed_over(self) -> int:
+        """Return the version after which to read."""
+        if not self.decider.newest_says_all:
+            return 0
+        head = (await self._log.stream_heads([self._stream])).get(self._stream)
+        return 0 if head is None else head.version - 1

@@ -22,6 +22,8 @@ from stretto_core.ids import Namespace, StreamId
 
 from stretto_kernel.app.feed_index import Wanted
 from stretto_kernel.app.log_feed import BeyondTheLog, LogFeed, Part
+from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers.audit_methods import AuditMethods
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_cursor, encode_cursor, not_ours
 
@@ -42,10 +44,11 @@ class DamagedEvent(FailedPrecondition):
     reason = "UNREADABLE_EVENT"
 
 
-class EventLogServicer(EventLogServiceServicer):
-    """Serves one partition's log; needs no ownership of it."""
+class EventLogServicer(AuditMethods, EventLogServiceServicer):
+    """Serves one partition's log; needs no ownership of it, but to seal."""
 
-    def __init__(self, log: EventLog, feed: LogFeed) -> None:
+    def __init__(self, log: EventLog, feed: LogFeed, kernel: Kernel) -> None:
+        super().__init__(kernel)
         self._log = log
         self._feed = feed
 

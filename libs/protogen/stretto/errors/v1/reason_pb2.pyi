@@ -134,6 +134,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
     be read.
     """
+    REASON_SEAL_BROKEN: _Reason.ValueType  # 92
+    """FAILED_PRECONDITION: events are not those that were sealed: the record was changed between the
+    metadata `after_position` and `position`.
+    """
     REASON_FOREIGN_SCOPE: _Reason.ValueType  # 100
     """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""
     REASON_BOARD_LIMIT: _Reason.ValueType  # 101
@@ -267,6 +271,10 @@ REASON_NOT_SEALED_YET: Reason.ValueType  # 90
 REASON_SEALING_STOPPED: Reason.ValueType  # 91
 """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
 be read.
+"""
+REASON_SEAL_BROKEN: Reason.ValueType  # 92
+"""FAILED_PRECONDITION: events are not those that were sealed: the record was changed between the
+metadata `after_position` and `position`.
 """
 REASON_FOREIGN_SCOPE: Reason.ValueType  # 100
 """PERMISSION_DENIED: the writer may not write that key of a blackboard; metadata `key`."""

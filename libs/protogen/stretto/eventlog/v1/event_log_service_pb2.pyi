@@ -392,7 +392,7 @@ class ExportRequest(_message.Message):
     cursor: _builtins.str
     """Begin after the newest seal at or before this cursor; empty begins with the first event."""
     namespace: _builtins.str
-    """The namespace whose events are given whole, of all others only hashes; empty = all are whole."""
+    """namespaces/*, whose events are given whole, of all others only hashes; empty = all are whole."""
     def __init__(
         self,
         *,
@@ -562,6 +562,7 @@ class GetNewestSealResponse(_message.Message):
     UNSEALED_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     STOP_REASON_FIELD_NUMBER: _builtins.int
     STOP_MESSAGE_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
     seal_hash: _builtins.bytes
     """Its hash, 32 bytes."""
     public_key: _builtins.bytes
@@ -572,6 +573,8 @@ class GetNewestSealResponse(_message.Message):
     """Why nothing is sealed any more; empty while seals are written."""
     stop_message: _builtins.str
     """Where and why, for people."""
+    partition: _builtins.str
+    """The partition, "p0"."""
     @_builtins.property
     def seal(self) -> _seal_pb2.LogSealed:
         """The seal; unset while there is none."""
@@ -585,10 +588,11 @@ class GetNewestSealResponse(_message.Message):
         unsealed_event_count: _builtins.int = ...,
         stop_reason: _builtins.str = ...,
         stop_message: _builtins.str = ...,
+        partition: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "seal", b"seal", "seal_hash", b"seal_hash", "stop_message", b"stop_message", "stop_reason", b"stop_reason", "unsealed_event_count", b"unsealed_event_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "public_key", b"public_key", "seal", b"seal", "seal_hash", b"seal_hash", "stop_message", b"stop_message", "stop_reason", b"stop_reason", "unsealed_event_count", b"unsealed_event_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -98,7 +98,8 @@ class EventLogServiceStub:
 
     Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
     OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
-    this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+    this one was restored from an older copy. FAILED_PRECONDITION NOT_SEALED_YET: nothing was ever
+    recorded. FAILED_PRECONDITION SEALING_STOPPED: an event could not
     be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
     many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
     is none.
@@ -114,10 +115,11 @@ class EventLogServiceStub:
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
     stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
-    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
-    after RetryInfo.
+    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. FAILED_PRECONDITION
+    SEAL_BROKEN: the record was changed, there is no proof: find the place with an export.
+    RESOURCE_EXHAUSTED OVERLOADED: as in Export. UNAVAILABLE: retry after RetryInfo.
 
-    Limits: reads the events under one seal, at most 100,000.
+    Limits: reads the events under one seal, about 10,000 at most; counts as an export meanwhile.
     """
     GetNewestSeal: _grpc.UnaryUnaryMultiCallable[_event_log_service_pb2.GetNewestSealRequest, _event_log_service_pb2.GetNewestSealResponse]
     """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
@@ -200,7 +202,8 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
 
     Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
     OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
-    this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+    this one was restored from an older copy. FAILED_PRECONDITION NOT_SEALED_YET: nothing was ever
+    recorded. FAILED_PRECONDITION SEALING_STOPPED: an event could not
     be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
     many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
     is none.
@@ -216,10 +219,11 @@ class EventLogServiceAsyncStub(EventLogServiceStub):
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
     stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
-    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
-    after RetryInfo.
+    has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. FAILED_PRECONDITION
+    SEAL_BROKEN: the record was changed, there is no proof: find the place with an export.
+    RESOURCE_EXHAUSTED OVERLOADED: as in Export. UNAVAILABLE: retry after RetryInfo.
 
-    Limits: reads the events under one seal, at most 100,000.
+    Limits: reads the events under one seal, about 10,000 at most; counts as an export meanwhile.
     """
     GetNewestSeal: _aio.UnaryUnaryMultiCallable[_event_log_service_pb2.GetNewestSealRequest, _event_log_service_pb2.GetNewestSealResponse]  # type: ignore[assignment]
     """Returns the newest seal, and how far the log has gone on since. Who keeps its hash and its key
@@ -329,7 +333,8 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
         OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
-        this one was restored from an older copy. FAILED_PRECONDITION SEALING_STOPPED: an event could not
+        this one was restored from an older copy. FAILED_PRECONDITION NOT_SEALED_YET: nothing was ever
+        recorded. FAILED_PRECONDITION SEALING_STOPPED: an event could not
         be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
         many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
         is none.
@@ -351,10 +356,11 @@ class EventLogServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such stream, version or position:
         stop. FAILED_PRECONDITION NOT_SEALED_YET: the event is the newest seal: ask again when something
-        has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. UNAVAILABLE: retry
-        after RetryInfo.
+        has been recorded since. FAILED_PRECONDITION SEALING_STOPPED: as in Export. FAILED_PRECONDITION
+        SEAL_BROKEN: the record was changed, there is no proof: find the place with an export.
+        RESOURCE_EXHAUSTED OVERLOADED: as in Export. UNAVAILABLE: retry after RetryInfo.
 
-        Limits: reads the events under one seal, at most 100,000.
+        Limits: reads the events under one seal, about 10,000 at most; counts as an export meanwhile.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,164 @@
+"""What an auditor can ask for: a file that proves itself, a proof of one event, the newest seal.
+
+Reads the log; writes to it only by asking for a seal. What is read is handed on as it is stored,
+also when it is not what was recorded: to find that is the verifier's part, and anybody may be it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import AsyncGenerator
+from operator import itemgetter
+from typing import NamedTuple
+
+from stretto.eventlog.v1.proof_pb2 import EventProof
+from stretto.eventlog.v1.seal_pb2 import LogSealed
+from stretto_core.errors import FailedPrecondition, NotFound, OutOfRange
+from stretto_core.eventlog.export import ExportWriter, claimed_hash
+from stretto_core.eventlog.merkle import leaf_hash, path_of, root_of
+from stretto_core.eventlog.port import EventLog
+from stretto_core.eventlog.recorded import StoredEvent
+from stretto_core.ids import Namespace, StreamId
+
+from stretto_kernel.app.seal_search import newest_seal_at, seal_over
+from stretto_kernel.app.sealer import NotSealedYet, Sealer
+
+READ_EVENTS = 500
+READ_BYTES_MAX = 1 << 20
+PART_BYTES_MAX = 1 << 20
+
+
+class SealBroken(FailedPrecondition):
+    """The events under a seal are not those that were sealed: the record was changed."""
+
+    reason = "SEAL_BROKEN"
+
+
+class Part(NamedTuple):
+    """The next bytes of an export file, and how far it is with them."""
+
+    content: bytes
+    event_count: int
+    position: int
+
+
+class Export:
+    """One export file: made by `begin`, written by reading `parts` to the end."""
+
+    def __init__(
+        self, log: EventLog, writer: ExportWriter, *, after_position: int, end_seal: LogSealed
+    ) -> None:
+        self._log = log
+        self._writer = writer
+        self.after_position = after_position
+        self.end_seal = end_seal
+
+    @classmethod
+    async def begin(
+        cls, log: EventLog, sealer: Sealer, *, since_position: int, namespace: Namespace
+    ) -> Export:
+        """Seal what is committed and not sealed, and return the file that ends there.
+
+        since_position: it begins after the newest seal at or before. namespace: whose events are
+        given whole; "" = all. Raises OutOfRange, and what `Sealer.seal_now` does.
+        """
+        if since_position > (head := await log.position()):
+            raise OutOfRange(
+                "the cursor lies beyond the newest event: it is of another log, or this one was "
+                "restored from an older copy",
+                position=str(since_position),
+                newest_position=str(head),
+            )
+        end_seal = await sealer.seal_now()
+        start = await newest_seal_at(log, min(since_position, end_seal.position))
+        writer = ExportWriter(
+            await sealer.key(), start=start, end_seal=end_seal, namespace=namespace
+        )
+        after_position = 0 if start is None else start.position
+        return cls(log, writer, after_position=after_position, end_seal=end_seal)
+
+    async def parts(self, now_ns: int) -> AsyncGenerator[Part, None]:
+        """Yield the file. now_ns: when it is made. Raises StoreDown."""
+        position, count = self.after_position, 0
+        yield Part(self._writer.begin(now_ns), count, position)
+        while position < self.end_seal.position:
+            page = await self._log.read_all(
+                after_position=position, limit=READ_EVENTS, bytes_max=READ_BYTES_MAX
+            )
+            events = [each for each in page.events if each.position <= self.end_seal.position]
+            if not events:
+                break  # Somebody took the last ones away: the verifier finds it.
+            position, count = events[-1].position, count + len(events)
+            content = self._writer.add(events)
+            for start in range(0, len(content), PART_BYTES_MAX):
+                yield Part(content[start : start + PART_BYTES_MAX], count, position)
+        yield Part(self._writer.end(), count, position)
+
+
+async def prove(log: EventLog, sealer: Sealer, event: StoredEvent) -> EventProof:
+    """Return the proof of an event of the log, which is sealed first if need be.
+
+    Raises NotSealedYet (it is a seal, and nothing else is there to seal), SealBroken, and what
+    `Sealer.seal_now` does.
+    """
+    newest = sealer.newest
+    if newest is None or newest.position < event.position:
+        newest = await sealer.seal_now()
+    if newest.position < event.position:
+        raise NotSealedYet(
+            "the event is the newest seal, which the next seal will cover",
+            position=str(event.position),
+        )
+    seal = await seal_over(log, event.position)
+    assert seal is not None, "the newest seal covers it, or one before"
+    leaves = await _leaves_under(log, seal)
+    index = bisect_left(leaves, event.position, key=itemgetter(0))
+    hashes = [leaf for _, leaf in leaves]
+    if root_of(hashes) != seal.root:
+        raise SealBroken(
+            f"the events after position {seal.after_position} up to {seal.position} are not those "
+            "that were sealed: the record was changed; `stretto export` and `stretto-verify` name "
+            "the event",
+            after_position=str(seal.after_position),
+            position=str(seal.position),
+        )
+    return EventProof(
+        position=event.position,
+        stored_bytes=event.stored_bytes,
+        leaf_index=index,
+        path=path_of(hashes, index),
+        seal=seal,
+    )
+
+
+async def _leaves_under(log: EventLog, seal: LogSealed) -> list[tuple[int, bytes]]:
+    """Return position and leaf of every event that lies where the seal says."""
+    leaves: list[tuple[int, bytes]] = []
+    position, more = seal.after_position, True
+    while more and position < seal.position:
+        page = await log.read_all(after_position=position, limit=READ_EVENTS)
+        for each in page.events:
+            if each.position <= seal.position:
+                leaf = leaf_hash(each.position, claimed_hash(each.stored_bytes))
+                leaves.append((each.position, leaf))
+            position = each.position
+        more = page.more
+    return leaves
+
+
+async def event_at(log: EventLog, *, stream: StreamId, version: int, position: int) -> StoredEvent:
+    """Return the event with that version of the stream, or without a stream at that position.
+
+    Raises NotFound.
+    """
+    if stream:
+        page = await log.read_stream(stream, after_version=version - 1, limit=1)
+        found = [event for event in page.events if event.version == version]
+        place = {"stream": str(stream), "version": str(version)}
+    else:
+        page = await log.read_all(after_position=position - 1, limit=1)
+        found = [event for event in page.events if event.position == position]
+        place = {"position": str(position)}
+    if not found:
+        raise NotFound("no such event", **place)
+    return found[0]

@@ -1,0 +1,54 @@
+"""Finds seals among all of a partition: a few reads, however many there are.
+
+Seals are ordered by position as they are by version, so halving finds any.
+"""
+
+from __future__ import annotations
+
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto.eventlog.v1.seal_pb2 import LogSealed
+from stretto_core.eventlog.port import EventLog
+from stretto_core.eventlog.seals import seals_stream
+
+
+async def newest_seal_at(log: EventLog, position: int) -> LogSealed | None:
+    """Return the newest seal that covers nothing after `position`; None before the first."""
+    seals = _Seals(log)
+    version = await seals.count_up_to(position)
+    return await seals.at(version) if version else None
+
+
+async def seal_over(log: EventLog, position: int) -> LogSealed | None:
+    """Return the seal that covers `position`; None while none does."""
+    seals = _Seals(log)
+    version = 1 + await seals.count_up_to(position - 1)
+    return await seals.at(version) if version <= await seals.count() else None
+
+
+class _Seals:
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._stream = seals_stream(log.partition)
+        self._count: int | None = None
+
+    async def count(self) -> int:
+        if self._count is None:
+            head = (await self._log.stream_heads([self._stream])).get(self._stream)
+            self._count = 0 if head is None else head.version
+        return self._count
+
+    async def count_up_to(self, position: int) -> int:
+        """How many seals cover nothing after `position`."""
+        least, most = 0, await self.count()
+        while least < most:
+            middle = (least + most + 1) // 2
+            if (await self.at(middle)).position <= position:
+                least = middle
+            else:
+                most = middle - 1
+        return least
+
+    async def at(self, version: int) -> LogSealed:
+        page = await self._log.read_stream(self._stream, after_version=version - 1, limit=1)
+        envelope = RecordedEvent.FromString(page.events[0].stored_bytes)
+        return LogSealed.FromString(envelope.body)

@@ -1,0 +1,169 @@
+"""What an auditor is given: files and proofs that the verifier takes, at any place of the log."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator
+
+import pytest
+from stretto_core.errors import NotFound, OutOfRange
+from stretto_core.eventlog.memory import MemoryStore
+from stretto_core.eventlog.seals import SEALED_TYPE, seal_hash
+from stretto_core.ids import Namespace, StreamId
+from stretto_kernel.app.audit_calls import Export, SealBroken, event_at, prove
+from stretto_kernel.app.seal_search import newest_seal_at, seal_over
+from stretto_kernel.app.sealer import NotSealedYet
+from stretto_kernel.kernel import Kernel
+from stretto_verify.verify import NotWhole, Report, verify, verify_proof
+
+from tests.unit.kernel.harness import NAMESPACE, new_store, start_kernel
+from tests.unit.kernel.test_sealer import BY_COUNT, NEVER, seals_of, start_runs
+
+ALL = Namespace("")
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return new_store()
+
+
+@pytest.fixture
+async def kernel(store: MemoryStore) -> AsyncIterator[Kernel]:
+    """A kernel with a log of some thirty events under several seals."""
+    kernel = await start_kernel(store, seals=BY_COUNT)
+    await start_runs(kernel, 27)
+    await kernel.partition.sealer.seal_now()
+    yield kernel
+    await kernel.stop()
+
+
+async def exported(kernel: Kernel, *, since: int = 0, namespace: Namespace = ALL) -> bytes:
+    log, sealer = kernel.ports.log, kernel.partition.sealer
+    export = await Export.begin(log, sealer, since_position=since, namespace=namespace)
+    return b"".join([part.content async for part in export.parts(kernel.ports.clock.now_ns())])
+
+
+def checked(store: MemoryStore, data: bytes, *, seal: bytes | None = None) -> Report:
+    return verify(io.BytesIO(data), key=store.seal_key.public_bytes, seal=seal)
+
+
+async def proof_of(kernel: Kernel, position: int) -> bytes:
+    log, sealer = kernel.ports.log, kernel.partition.sealer
+    event = await event_at(log, stream=StreamId(""), version=0, position=position)
+    return (await prove(log, sealer, event)).SerializeToString()
+
+
+async def test_a_file_holds_everything_up_to_its_seal(store: MemoryStore, kernel: Kernel) -> None:
+    await start_runs(kernel, 2)  # Not sealed yet: the export does that first.
+    report = checked(store, await exported(kernel))
+    newest = seals_of(store)[-1]
+    assert report.seal_hash == seal_hash(newest).hex()
+    assert report.position == newest.position == store.events[-2].position
+    assert report.event_count == len(store.events) - 1
+    event_count = len(store.events)
+    assert checked(store, await exported(kernel)).seal_hash == report.seal_hash
+    assert len(store.events) == event_count, "without news there is nothing to seal"
+
+
+async def test_files_follow_one_another_by_cursor_and_seal(
+    store: MemoryStore, kernel: Kernel
+) -> None:
+    first = checked(store, await exported(kernel))
+    nothing = await exported(kernel, since=first.position)
+    assert checked(store, nothing, seal=bytes.fromhex(first.seal_hash)).event_count == 0
+    await start_runs(kernel, 8)
+    data = await exported(kernel, since=first.position)
+    second = checked(store, data, seal=bytes.fromhex(first.seal_hash))
+    assert (second.after_position, second.event_count) == (
+        first.position,
+        len([each for each in store.events if first.position < each.position <= second.position]),
+    )
+    with pytest.raises(NotWhole, match="not in the file"):
+        checked(store, data, seal=seal_hash(seals_of(store)[0]))
+
+
+async def test_a_cursor_is_rounded_down_to_a_seal(store: MemoryStore, kernel: Kernel) -> None:
+    seals = seals_of(store)
+    for event in store.events:
+        before = [seal for seal in seals if seal.position <= event.position]
+        report = checked(store, await exported(kernel, since=event.position))
+        assert report.after_position == (before[-1].position if before else 0)
+
+
+async def test_a_cursor_of_another_log_is_refused(store: MemoryStore, kernel: Kernel) -> None:
+    with pytest.raises(OutOfRange):
+        await exported(kernel, since=store.events[-1].position + 1)
+
+
+async def test_of_other_namespaces_there_are_only_hashes(
+    store: MemoryStore, kernel: Kernel
+) -> None:
+    report = checked(store, await exported(kernel, namespace=Namespace("acme")))
+    assert report.omitted_count == 27
+    assert checked(store, await exported(kernel, namespace=NAMESPACE)).omitted_count == 0
+
+
+async def test_seals_are_found_by_position(store: MemoryStore, kernel: Kernel) -> None:
+    log, seals = kernel.ports.log, seals_of(store)
+    assert len(seals) > 4
+    for position in range(store.events[-1].position + 2):
+        at = [seal for seal in seals if seal.position <= position]
+        over = [seal for seal in seals if seal.position >= position]
+        assert await newest_seal_at(log, position) == (at[-1] if at else None)
+        assert await seal_over(log, position) == (over[0] if over else None)
+
+
+async def test_every_event_has_a_proof_that_holds_for_no_other(
+    store: MemoryStore, kernel: Kernel
+) -> None:
+    key, positions = store.seal_key.public_bytes, [event.position for event in store.events[:-1]]
+    proofs = [await proof_of(kernel, position) for position in positions]
+    for position, proof in zip(positions, proofs, strict=True):
+        shown = verify_proof(proof, key=key)
+        assert f"position {position} " in shown["event"]
+        over = bytes.fromhex(shown["seal_hash"])
+        assert verify_proof(proof, key=key, seal=over)["seal_pinned"]
+        with pytest.raises(NotWhole):
+            verify_proof(proof, key=bytes(32))
+        with pytest.raises(NotWhole):
+            verify_proof(proof, key=key, seal=bytes(32))
+    assert len(set(proofs)) == len(proofs)
+
+
+async def test_the_newest_seal_is_proven_by_the_next(store: MemoryStore, kernel: Kernel) -> None:
+    newest = store.events[-1]
+    assert newest.type == SEALED_TYPE
+    with pytest.raises(NotSealedYet):
+        await proof_of(kernel, newest.position)
+    await start_runs(kernel, 1)
+    assert verify_proof(await proof_of(kernel, newest.position))
+
+
+async def test_an_event_that_is_not_there_has_no_proof(store: MemoryStore, kernel: Kernel) -> None:
+    log, run = kernel.ports.log, store.events[0].stream
+    with pytest.raises(NotFound):
+        await event_at(log, stream=run, version=99, position=0)
+    with pytest.raises(NotFound):
+        await event_at(log, stream=StreamId("nobody"), version=1, position=0)
+    with pytest.raises(NotFound):
+        await event_at(log, stream=StreamId(""), version=0, position=10**9)
+    assert (await event_at(log, stream=run, version=1, position=0)).stream == run
+
+
+@pytest.mark.parametrize("damage", [b"\xff damaged", None])
+async def test_what_was_changed_under_a_seal_is_found_and_can_still_be_exported(
+    store: MemoryStore, damage: bytes | None
+) -> None:
+    kernel = await start_kernel(store, seals=NEVER)
+    await start_runs(kernel, 9)
+    await kernel.partition.sealer.seal_now()
+    bad = store.events[4]
+    stored_bytes = damage or bad.stored_bytes.replace(b"test.body", b"test.b0dy")
+    assert stored_bytes != bad.stored_bytes
+    store.events[4] = bad._replace(stored_bytes=stored_bytes)
+    with pytest.raises(SealBroken):
+        await proof_of(kernel, store.events[2].position)
+    for namespace in (ALL, NAMESPACE, Namespace("acme")):
+        with pytest.raises(NotWhole, match=r"position"):
+            checked(store, await exported(kernel, namespace=namespace))
+    await kernel.stop()
