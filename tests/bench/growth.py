@@ -1,4 +1,4 @@
-"""size and queued: what a task costs as a run grows, and as the backlog grows.
+"""size, queued and ended: what a task costs as a run, the backlog and the past grow.
 
 CPU time over all processes, so that a busy machine does not show: the bars are about flatness. The
 sizes alternate round by round. Bodies there are none, so that the suite's share is all there is.
@@ -14,6 +14,7 @@ from tests.bench.speeds import Measurement, say
 from tests.bench.stack import BARE_WORKER, CpuWatch, Layout, running
 
 SLOTS = 500
+MB = 1_000_000
 
 
 async def sizes(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
@@ -39,11 +40,8 @@ async def queued(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
             assert stack.kernel.pid is not None
             empty_mb = rss_mb(stack.kernel.pid)
             say(f"{name}: queueing {named[name]} tasks")
-            await client.do(
-                "queue",
-                tasks=named[name] + scale.rounds * scale.lease_steps,
-                tasks_per_run=scale.queued_tasks_per_run,
-            )
+            queued_count = named[name] + scale.rounds * scale.lease_steps
+            await client.do("queue", tasks=queued_count, tasks_per_run=scale.queued_tasks_per_run)
             kernel_mb = rss_mb(stack.kernel.pid)
             for _ in range(scale.rounds):
                 watch = CpuWatch()
@@ -54,6 +52,7 @@ async def queued(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                         "cpu_us_per_task": watch.used_us() / scale.lease_steps,
                         "p99_ms": measured["p99_ms"],
                         "rss_mb": kernel_mb,
+                        "bytes_per_task": (kernel_mb - empty_mb) * MB / queued_count,
                     },
                     {
                         "tasks": named[name],
@@ -62,3 +61,30 @@ async def queued(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                         "rss_mb_before": round(empty_mb, 1),
                     },
                 )
+
+
+async def ended(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
+    """One-task runs that ended: what the kernel's memory grows by once the first quarter is done.
+
+    Until then it fills what it keeps of ended runs.
+    """
+    quarter = scale.ended_runs // 4
+    async with running(Layout(worker=BARE_WORKER, slots=SLOTS)) as (stack, client):
+        assert stack.kernel.pid is not None
+        before_mb = rss_mb(stack.kernel.pid)
+        await client.do("bare", runs=quarter, outstanding=scale.outstanding)
+        filled_mb = rss_mb(stack.kernel.pid)
+        await client.do("bare", runs=scale.ended_runs - quarter, outstanding=scale.outstanding)
+        after_mb = rss_mb(stack.kernel.pid)
+        yield (
+            wanted[0],
+            {
+                "rss_mb": after_mb,
+                "bytes_per_task": (after_mb - filled_mb) * MB / (scale.ended_runs - quarter),
+            },
+            {
+                "runs": scale.ended_runs,
+                "rss_mb_before": round(before_mb, 1),
+                "rss_mb_at_a_quarter": round(filled_mb, 1),
+            },
+        )

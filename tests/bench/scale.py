@@ -29,6 +29,7 @@ class Scale:
     queued_tasks: tuple[int, ...] = (1_000, 1_000_000)
     queued_tasks_per_run: int = 10_000
     lease_steps: int = 500
+    ended_runs: int = 20_000
     offered_s: float = 8.0
     idle_s: float = 10.0
     settle_s: float = 3.0
@@ -56,6 +57,7 @@ TOY = Scale(
     queued_tasks=(10, 40),
     queued_tasks_per_run=20,
     lease_steps=5,
+    ended_runs=20,
     offered_s=0.3,
     idle_s=0.3,
     settle_s=0.0,

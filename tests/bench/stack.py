@@ -1,8 +1,9 @@
-"""The processes a workload runs on: PostgreSQL, kernel, projector, workers, and one client.
+"""The processes a workload runs on: PostgreSQL, NATS, kernel, projector, workers, and one client.
 
 Everything is what `stretto up` starts, as processes of its own, on an embedded PostgreSQL with
-fsync on. The client is a process too (`tests.bench.client`) and is told what to do line by line,
-so that its start is in no figure.
+fsync on and an embedded NATS that the projector's process relays the log to. The client is a
+process too (`tests.bench.client`) and is told what to do line by line, so that its start is in no
+figure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from stretto_core.localstack.child import Child, ChildFailed, ChildSpec, StopStep
+from stretto_core.localstack.nats import EmbeddedNats
 from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.readiness import grpc_serving
 
@@ -38,7 +40,10 @@ _KILL = (StopStep(signal.SIGKILL, 0),)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What runs. kernel: how the kernel process is started, after the interpreter's name."""
+    """What runs. kernel: how the kernel process is started, after the interpreter's name.
+
+    views: a projector, and NATS for it to relay to.
+    """
 
     kernel: tuple[str, ...] = KERNEL
     worker: tuple[str, ...] = SDK_WORKER
@@ -55,6 +60,7 @@ class Stack:
         self.directory = directory
         self.layout = layout
         self.postgres = EmbeddedPostgres(directory=directory, settings=layout.postgres_settings)
+        self.nats = EmbeddedNats(directory=directory / "nats", port=_free_port())
         self.address = f"127.0.0.1:{_free_port()}"
         self.kernel = Child(self._spec("kernel", layout.kernel))
         self.projector = Child(self._spec("projector", PROJECTOR))
@@ -65,6 +71,7 @@ class Stack:
         await self.start_postgres()
         await self.start_kernel()
         if self.layout.views:
+            await self.nats.start()
             await self.projector.start()
         for worker in self.workers:
             await worker.start()
@@ -95,6 +102,7 @@ class Stack:
             await worker.stop_by(_KILL)
         await self.kernel.stop()
         await self.projector.stop()
+        await self.nats.stop()
         await self.postgres.stop(FAST)
 
     def services(self) -> dict[str, int]:
@@ -112,6 +120,7 @@ class Stack:
         environment = {key: text for key, text in os.environ.items() if "STRETTO" not in key}
         environment |= {
             "STRETTO_POSTGRES_DSN": self.postgres.dsn(),
+            "STRETTO_NATS_URL": self.nats.url(),
             "STRETTO_LISTEN": self.address,
             "STRETTO_DRAIN_GRACE_S": "0",
             "STRETTO_DATA_DIR": str(self.directory),

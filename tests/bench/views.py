@@ -1,31 +1,39 @@
-"""views and rebuild: every view folded from the log as it stands, by the projector's own process.
+"""views, rebuild and relay: the log as it stands, followed by the projector's own process.
 
 The log holds many small runs and a large one. `views`: all views are dropped and the projector
 starts; counted from the first batch it stored. `rebuild`: asked of the kernel, from the moment the
-projector began until the fresh views were proven and in place.
+projector began until the fresh views were proven and in place. `relay`: NATS is wiped and the views
+have nothing to do; from the first message that NATS has until the last.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import grpc
+import nats
 import psycopg
+from nats.js.errors import NotFoundError
 from stretto.projection.v1 import projection_service_pb2 as pb
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
+from stretto_core.bus.jetstream import STREAM
 from stretto_core.rpc.channel import open_channel
+from stretto_kernel.relay.relay import RELAY
 
 from tests.bench.rest import time_passes
 from tests.bench.scale import Scale
 from tests.bench.speeds import Measurement, say
 from tests.bench.stack import BARE_WORKER, Layout, Stack, running
+from tests.jetstream import wipe
 
 LOOK_S = 0.1
+RELAY_LOOK_S = 0.05
 
 
 async def views(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
-    """Both figures on one log, in turn."""
+    """All figures on one log, in turn."""
     layout = Layout(worker=BARE_WORKER, slots=500)
     async with running(layout) as (stack, client):
         await client.do("bare", runs=scale.view_runs, outstanding=scale.outstanding)
@@ -41,6 +49,12 @@ async def views(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                     yield "views", {"events_per_s": rate}, settings
                 if "rebuild" in wanted:
                     yield "rebuild", {"events_per_s": await _rebuilt(stack, channel)}, settings
+                if "relay" in wanted:
+                    await stack.projector.stop()
+                    await wipe(stack.nats.url())
+                    _forget_follower(stack, RELAY)
+                    await stack.projector.start()
+                    yield "relay", {"events_per_s": await _relayed(stack)}, settings
 
 
 def _drop_views(stack: Stack) -> None:
@@ -53,6 +67,38 @@ def _drop_views(stack: Stack) -> None:
         for (name,) in tables:
             connection.execute(f'DROP TABLE stretto_p0."{name}"'.encode())
         connection.execute("DELETE FROM stretto_p0.tracking WHERE application_name LIKE '%\\_v_'")
+
+
+def _forget_follower(stack: Stack, name: str) -> None:
+    with psycopg.connect(stack.postgres.dsn(), autocommit=True) as connection:
+        connection.execute("DELETE FROM stretto_p0.tracking WHERE application_name = %s", [name])
+
+
+async def _relayed(stack: Stack) -> float:
+    """Return how many events a second went out, by the messages that NATS has."""
+    client = await nats.connect(stack.nats.url())
+    stream = client.jetstream()
+    began_s = ended_s = 0.0
+    before_count = 0
+    while not _has_relayed_all(stack):
+        with suppress(NotFoundError):  # Made again by the relay.
+            count = (await stream.stream_info(STREAM)).state.messages
+            if count > before_count:
+                before_count, ended_s = count, time.perf_counter()
+                began_s = began_s or ended_s
+        await time_passes(RELAY_LOOK_S)
+    await client.close()
+    return _event_count(stack, 0) / max(ended_s - began_s, 1e-3)
+
+
+def _has_relayed_all(stack: Stack) -> bool:
+    with psycopg.connect(stack.postgres.dsn()) as connection:
+        row = connection.execute(
+            "SELECT (SELECT max(notification_id) FROM stretto_p0.events) ="
+            " (SELECT max(notification_id) FROM stretto_p0.tracking WHERE application_name = %s)",
+            [RELAY],
+        ).fetchone()
+        return bool(row and row[0])
 
 
 def _event_count(stack: Stack, after_position: int) -> int:
