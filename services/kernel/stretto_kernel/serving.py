@@ -66,7 +66,43 @@ QUEUES_MEASURED_MAX = 100
 """Queues with metrics of their own; all others are one."""
 
 
-_SEAL_GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
+_GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
+    "recovery_streams_left": (
+        "Active runs that are not in memory yet.",
+        lambda owned: owned.folds.recovery_streams_left,
+    ),
+    "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
+    "tasks_offered": (
+        "Ready tasks offered to workers, those of held runs included.",
+        lambda owned: owned.ready_count,
+    ),
+    "leases_open": ("Open leases.", lambda owned: owned.lease_count),
+    "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
+    "polls_waiting": ("LeaseWork calls that wait.", lambda owned: owned.polls.poll_count),
+    "polls_granted": (
+        "LeaseWork calls answered with work under this ownership.",
+        lambda owned: owned.polls.granted_count,
+    ),
+    "polls_empty": (
+        "LeaseWork calls answered with nothing under this ownership.",
+        lambda owned: owned.polls.empty_count,
+    ),
+    "polled_leases_undelivered": (
+        "Leases released under this ownership because their call was gone before its answer.",
+        lambda owned: owned.polls.undelivered_count,
+    ),
+    "board_writes": (
+        "Writes on blackboards accepted under this ownership, repeated ones included.",
+        lambda owned: owned.boards.write_count,
+    ),
+    "writes_refused": (
+        "Writes of lease holders refused under this ownership.",
+        lambda owned: owned.refused_write_count,
+    ),
+    "loop_late_seconds_max": (
+        "The longest that the loop was late under this ownership.",
+        lambda owned: owned.late_ns_max / NS_PER_S,
+    ),
     "seal_position": (
         "The last position under a seal.",
         lambda owned: owned.sealer.newest.position if owned.sealer.newest else 0,
@@ -84,45 +120,7 @@ _SEAL_GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
 
 def add_metrics(registry: Registry, kernel: Kernel) -> None:
     """Let the registry tell how the kernel stands, read when it is asked."""
-    gauges: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
-        "recovery_streams_left": (
-            "Active runs that are not in memory yet.",
-            lambda owned: owned.folds.recovery_streams_left,
-        ),
-        "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
-        "tasks_offered": (
-            "Ready tasks offered to workers, those of held runs included.",
-            lambda owned: owned.ready_count,
-        ),
-        "leases_open": ("Open leases.", lambda owned: owned.lease_count),
-        "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
-        "polls_waiting": ("LeaseWork calls that wait.", lambda owned: owned.polls.poll_count),
-        "polls_granted": (
-            "LeaseWork calls answered with work under this ownership.",
-            lambda owned: owned.polls.granted_count,
-        ),
-        "polls_empty": (
-            "LeaseWork calls answered with nothing under this ownership.",
-            lambda owned: owned.polls.empty_count,
-        ),
-        "polled_leases_undelivered": (
-            "Leases released under this ownership because their call was gone before its answer.",
-            lambda owned: owned.polls.undelivered_count,
-        ),
-        "board_writes": (
-            "Writes on blackboards accepted under this ownership, repeated ones included.",
-            lambda owned: owned.boards.write_count,
-        ),
-        "writes_refused": (
-            "Writes of lease holders refused under this ownership.",
-            lambda owned: owned.refused_write_count,
-        ),
-        "loop_late_seconds_max": (
-            "The longest that the loop was late under this ownership.",
-            lambda owned: owned.late_ns_max / NS_PER_S,
-        ),
-    }
-    for name, (help_text, read) in {**gauges, **_SEAL_GAUGES}.items():
+    for name, (help_text, read) in _GAUGES.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
     registry.gauge(
         "stretto_kernel_begun_weight",
