@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stretto_sdk.blackboard import Blackboard, BoardEntry
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
     from stretto_sdk.client_queues import Queue
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stretto_sdk.plan import Plan
     from stretto_sdk.plan_files.read import read_plan_file
     from stretto_sdk.runs import Artifact, Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.sync_blackboard import SyncBlackboard
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.task_log import LogEntry, LogStream
     from stretto_sdk.values import Blob
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Artifact",
+    "Blackboard",
     "Blob",
+    "BoardEntry",
     "Client",
     "Event",
     "Failure",
@@ -60,6 +64,7 @@ __all__ = [
     "RunNotSucceeded",
     "RunState",
     "SpawnRefused",
+    "SyncBlackboard",
     "SyncClient",
     "SyncTaskContext",
     "Task",
@@ -76,7 +81,9 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "runs",
+    "Blackboard": "blackboard",
     "Blob": "values",
+    "BoardEntry": "blackboard",
     "Client": "client",
     "Event": "runs",
     "Failure": "runs",
@@ -94,6 +101,7 @@ _HOMES = {
     "RunNotSucceeded": "errors",
     "RunState": "runs",
     "SpawnRefused": "worker.context",
+    "SyncBlackboard": "sync_blackboard",
     "SyncClient": "sync_client",
     "SyncTaskContext": "worker.sync_context",
     "Task": "runs",

@@ -19,6 +19,7 @@ from typing import Final, Self
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.ids.system import SystemIds
 
+from stretto_sdk.blackboard import Blackboard
 from stretto_sdk.client_audit import AuditCalls
 from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
@@ -102,6 +103,15 @@ class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditC
     async def close(self) -> None:
         """End the connection; repeating is harmless."""
         await self._calls.close()
+
+    def blackboard(self, run: AnyRun) -> Blackboard:
+        """The blackboard of a run: what its tasks, and people, tell each other.
+
+        >>> await client.blackboard(run).put("human/hint", "look into the cellar")
+
+        Reads and writes raise NotFound for a run that is not there.
+        """
+        return Blackboard(lambda: self._calls.boards, self._name_of(run), new_id=self._ids.uuid7)
 
     async def start(
         self,

@@ -8,7 +8,6 @@ Refusals arrive as the classes the kernel raised.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,13 +21,15 @@ from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceStub
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.run.v1.run_service_pb2_grpc import RunServiceStub
 from stretto.tasklog.v1.task_log_service_pb2_grpc import TaskLogServiceStub
-from stretto_core.errors import Refusal, Unavailable
+from stretto_core.errors import Unavailable
 from stretto_core.rpc.channel import Metadata, open_channel
-from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
+from stretto_core.rpc.retry import Caller, RetryPolicy
 
 from stretto_sdk.blobs import BlobClient
+from stretto_sdk.board_link import GrpcBoards
 from stretto_sdk.coalesced_starts import Starts
 from stretto_sdk.endpoint import Endpoint
+from stretto_sdk.resumed import resumed
 from stretto_sdk.run_ends import RunEnds
 
 if TYPE_CHECKING:
@@ -105,6 +106,11 @@ class Calls:
         return QueueServiceStub(self._channel)
 
     @cached_property
+    def boards(self) -> GrpcBoards:
+        """The blackboards of the suite."""
+        return GrpcBoards(self._channel, token=self._endpoint.token, policy=self._policy)
+
+    @cached_property
     def blobs(self) -> BlobClient:
         """The blobs of the suite."""
         return BlobClient(self._channel, token=self._endpoint.token, policy=self._policy)
@@ -116,38 +122,18 @@ class Calls:
         with self._told_of_close():
             return await self._caller.call(method, request)
 
-    async def stream(
+    def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
     ) -> AsyncGenerator[Answer, None]:
-        """Yield the answers; after a break the call is made again with `request` as it is then.
-
-        The budget of a break starts with it: how long the stream was silent before does not count.
-
-        The reader moves `request` on as it takes answers. Raises the refusal that ended it.
-        """
-        loop = asyncio.get_running_loop()
-        retries = 0
-        give_up_s: float | None = None
-        while True:
-            if self._closed:
-                raise Unavailable("the client was closed")
-            call = method(request, metadata=self._caller.metadata)
-            try:
-                with refusals(), self._told_of_close():
-                    async for answer in call:
-                        retries, give_up_s = 0, None
-                        yield answer
-                return
-            except Refusal as refused:
-                delay_ms = self._policy.delay_ms(refused, retries, random.random())
-                if give_up_s is None:
-                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
-                if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
-                    raise
-            finally:
-                call.cancel()
-            retries += 1
-            await asyncio.sleep(delay_ms / 1_000)
+        """Yield the answers, over breaks of the connection; see `resumed`."""
+        return resumed(
+            method,
+            request,
+            metadata=self._caller.metadata,
+            policy=self._policy,
+            before=self._check_open,
+            around=self._told_of_close,
+        )
 
     async def close(self) -> None:
         """Close the channel if one was opened; repeating is harmless.
@@ -159,6 +145,10 @@ class Calls:
         await self.ends.close()
         if "_channel" in self.__dict__:
             await self._channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the client was closed")
 
     @contextmanager
     def _told_of_close(self) -> Iterator[None]:

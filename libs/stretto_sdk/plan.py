@@ -96,6 +96,19 @@ class Plan:
         """Return the run's input, or the part a JSON Pointer names: `plan.input("/directory")`."""
         return Binding({"from": "input", "pointer": pointer})
 
+    @staticmethod
+    def board(key: str, pointer: str = "", *, may_be_missing: bool = False) -> Binding:
+        """Return an entry of the run's blackboard as it is when the attempt is leased.
+
+        >>> plan.task("draw", executor="python", function="draw",
+        ...           inputs={"goal": plan.board("context/goal")})
+
+        may_be_missing: null when it is not there; else the task that needs it fails.
+        """
+        return Binding(
+            {"from": "board", "key": key, "pointer": pointer, "may_be_missing": may_be_missing}
+        )
+
     def task(  # noqa: PLR0913 - the fields of a task, each by its name
         self,
         name: str,

@@ -158,6 +158,16 @@ SOURCES = {
         lambda **read: pb.Binding(subtree_outputs=pb.SubtreeOutputsRef(**read)),
         {"task": Member(Text(), "The spawner.", required=True), "pointer": _POINTER},
     ),
+    "board": _source(
+        "board",
+        "An entry of the run's blackboard as it is when the attempt is leased.",
+        lambda **read: pb.Binding(board_entry=pb.BoardEntryRef(**read)),
+        {
+            "key": Member(Text(), "NAMESPACE/PATH, or TASK:NAMESPACE/PATH.", required=True),
+            "pointer": _POINTER,
+            "may_be_missing": Member(Flag(), "Null when it is not there; else the task fails."),
+        },
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.plan import AnyPlan, Plan, Span
 from stretto_sdk.runs import ChainCheck, Event, Position, Run, RunChange, Task
+from stretto_sdk.sync_blackboard import SyncBlackboard
 from stretto_sdk.task_log import LogEntry
 
 
@@ -75,6 +76,15 @@ class SyncClient:
     def close(self) -> None:
         """End the connection and its thread; what still waits on it is cancelled. Repeatable."""
         self._loop.close()
+
+    def blackboard(self, run: AnyRun) -> SyncBlackboard:
+        """The blackboard of a run: what its tasks, and people, tell each other.
+
+        >>> client.blackboard(run).put("human/hint", "look into the cellar")
+
+        Reads and writes raise NotFound for a run that is not there.
+        """
+        return SyncBlackboard(self._client.blackboard(run), self._loop)
 
     def start(
         self,

@@ -9,10 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef
 from stretto.run.v1 import plan_pb2
 from stretto_core.errors import Refusal
 
+from stretto_sdk.blackboard import Blackboard
 from stretto_sdk.blobs import Source
 from stretto_sdk.plan_form import parse_tasks
 from stretto_sdk.worker.artifacts import artifact_of, check_artifact_name
@@ -50,6 +52,10 @@ class ContextPort(Protocol):
         """Return when the tasks are recorded. Raises SpawnRefused."""
         ...
 
+    def blackboard(self, context: TaskContext) -> Blackboard:
+        """Return the blackboard as an attempt sees it. Raises Unimplemented."""
+        ...
+
     async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
         """Return when the bytes are stored. Raises Refusal, OSError."""
         ...
@@ -69,6 +75,7 @@ class TaskContext:
     deadline: until when it may run (UTC): its attempt timeout, or sooner once it is asked to stop.
     cancelled: set once the attempt is asked to stop, see `stop_reason`.
     artifacts: what it leaves behind so far, see `artifact`.
+    board_revisions: of the entries that inputs were taken from, by the input's name.
 
         >>> @worker.task
         ... async def copy(ctx, files):
@@ -87,6 +94,8 @@ class TaskContext:
     last_details: Any
     port: ContextPort = field(repr=False)
     log: TaskLogger = field(repr=False)
+    token: LeaseToken = field(default_factory=LeaseToken, repr=False)
+    board_revisions: Mapping[str, int] = field(default_factory=dict)
     deadline: datetime | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     stop_kind: StopKind | None = None
@@ -123,6 +132,18 @@ class TaskContext:
             ...                   "arguments": {"function": "count"}, "inputs": {"part": 1}}])
         """
         await self.port.spawn(self.key, task_specs(tasks))
+
+    @property
+    def blackboard(self) -> Blackboard:
+        """What the tasks of the run, and people, tell each other.
+
+        A key that begins with a colon is in this task's own scope, where alone it may write. What
+        is written under a lease that was passed on is refused (FailedPrecondition, LEASE_LOST).
+
+            >>> await ctx.blackboard.put(":progress/percent", 50)
+            >>> ready = await ctx.blackboard.get("build:progress/percent")
+        """
+        return self.port.blackboard(self)
 
     async def artifact(
         self, name: str, source: Path | str | bytes, content_type: str | None = None

@@ -14,6 +14,7 @@ from stretto_core.rpc.retry import refusals
 from stretto_core.telemetry.secret import Secret
 
 from stretto_sdk.blobs import BlobClient
+from stretto_sdk.board_link import GrpcBoards
 
 APPEND_LOGS_S = 10.0
 
@@ -72,6 +73,10 @@ class GrpcDialer:
     def blobs(self) -> BlobClient:
         """Return the blobs of the kernel, over the same channel."""
         return BlobClient(self._channel, token=self._token)
+
+    def boards(self) -> GrpcBoards:
+        """Return the blackboards of the kernel, over the same channel."""
+        return GrpcBoards(self._channel, token=self._token)
 
     async def close(self) -> None:
         """Close the channel and whatever stream is on it."""

@@ -14,6 +14,7 @@ from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 
 from stretto_sdk.blobs import Source
+from stretto_sdk.board_link import BoardLink
 from stretto_sdk.worker.effects import Ending, LeaseKey, SpawnAnswered, Stop
 from stretto_sdk.worker.log_forwarder import TaskLogWriter
 
@@ -59,6 +60,11 @@ class Reports(Protocol):
 
     async def put_blob(self, key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
         """Store bytes or a file in the namespace of a running body. Raises Refusal, OSError."""
+        ...
+
+    @property
+    def boards(self) -> BoardLink:
+        """How blackboards are reached. Raises Unimplemented when they are not."""
         ...
 
     def task_log(self, key: LeaseKey) -> TaskLogWriter:

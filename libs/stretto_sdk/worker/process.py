@@ -53,7 +53,7 @@ async def run_worker(
     control = WorkerControl(settings.worker_id, session_id, clock.now_ns())
     async with _ControlServer(control, settings.tokens) as control_address:
         dialer = GrpcDialer(settings.address, settings.token)
-        blobs = dialer.blobs()
+        blobs, boards = dialer.blobs(), dialer.boards()
         runtime = WorkerRuntime(
             SessionSettings(
                 worker_id=settings.worker_id,
@@ -66,7 +66,9 @@ async def run_worker(
                 control_address=reachable(control_address, from_kernel=settings.address),
             ),
             dialer=dialer,
-            executors={name: ValueCarrier(executor, blobs) for name, executor in executors.items()},
+            executors={
+                name: ValueCarrier(executor, blobs, boards) for name, executor in executors.items()
+            },
             clock=clock,
             drain_limits=settings.drain_limits,
             log_sink=dialer,

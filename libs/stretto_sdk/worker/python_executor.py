@@ -27,7 +27,9 @@ from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal
 from stretto_core.ids import IdSource
 
+from stretto_sdk.blackboard import Blackboard
 from stretto_sdk.blobs import Source
+from stretto_sdk.board_link import CrossedBoards
 from stretto_sdk.value_sizes import BLOB_BYTES_MAX
 from stretto_sdk.worker.bodies import BodyLoop, Call, Mailbox
 from stretto_sdk.worker.body_threads import BodyThreads
@@ -206,6 +208,8 @@ class PythonExecutor:
             else None,
             port=self,
             log=TaskLogger(self._reports.task_log(key), self._outward.put),
+            token=assignment.token,
+            board_revisions=dict(assignment.board_revisions),
         )
 
     def _body_stop(self, stop: Stop) -> None:
@@ -249,6 +253,19 @@ class PythonExecutor:
         payload: payload_pb2.Payload = payload_of(details, source="the heartbeat's details")
         assert self._reports is not None, "attached before the first body"
         self._outward.put(partial(self._reports.heartbeat, key, payload))
+
+    def blackboard(self, context: TaskContext) -> Blackboard:
+        """Return the blackboard as the attempt sees it; the connection is the protocol's."""
+        reports, protocol_loop = self._reports, self._protocol_loop
+        assert reports is not None, "attached before the first body"
+        assert protocol_loop is not None, "a body was begun on it"
+        return Blackboard(
+            lambda: CrossedBoards(reports.boards, protocol_loop),
+            context.run,
+            new_id=self._ids.uuid7,
+            scope=context.task,
+            token=context.token,
+        )
 
     async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
         """Store bytes or a file; the connection is the protocol's. Raises Refusal, OSError."""

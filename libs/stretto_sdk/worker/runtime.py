@@ -33,6 +33,7 @@ from stretto_core.errors import (
 )
 
 from stretto_sdk.blobs import Source
+from stretto_sdk.board_link import BoardLink
 from stretto_sdk.worker.effects import (
     CloseStream,
     Effect,
@@ -156,6 +157,11 @@ class WorkerRuntime:
     async def put_blob(self, key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
         """See `Reports`: this worker has no carrier around its executors."""
         raise Unimplemented("this worker stores no blobs", feature="put_blob")
+
+    @property
+    def boards(self) -> BoardLink:
+        """See `Reports`: this worker has no carrier around its executors."""
+        raise Unimplemented("this worker reaches no blackboards", feature="blackboard")
 
     def task_log(self, key: LeaseKey) -> TaskLogWriter:
         """See `Reports`."""

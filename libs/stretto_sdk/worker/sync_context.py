@@ -16,6 +16,8 @@ from typing import Any
 
 from stretto.run.v1 import plan_pb2
 
+from stretto_sdk.sync_blackboard import SyncBlackboard
+from stretto_sdk.worker.body_calls import BodyCalls
 from stretto_sdk.worker.context import TaskContext
 from stretto_sdk.worker.effects import StopKind
 from stretto_sdk.worker.task_logger import TaskLogger
@@ -132,6 +134,26 @@ class SyncTaskContext:
             ...             "arguments": {"function": "count"}, "inputs": {"part": 1}}])
         """
         asyncio.run_coroutine_threadsafe(self._context.spawn(tasks), self._loop).result()
+
+    @property
+    def blackboard(self) -> SyncBlackboard:
+        """What the tasks of the run, and people, tell each other.
+
+        A key that begins with a colon is in this task's own scope, where alone it may write. What
+        is written under a lease that was passed on is refused (FailedPrecondition, LEASE_LOST). A
+        `watch` that waits raises TaskCancelled once the attempt is asked to stop.
+
+            >>> ctx.blackboard.put(":progress/percent", 50)
+            >>> ready = ctx.blackboard.get("build:progress/percent")
+        """
+        context = self._context
+        calls = BodyCalls(self._loop, context.cancelled, lambda: TaskCancelled(self.stop_reason))
+        return SyncBlackboard(context.blackboard, calls)
+
+    @property
+    def board_revisions(self) -> Mapping[str, int]:
+        """Of the blackboard's entries that inputs were taken from, by the input's name."""
+        return self._context.board_revisions
 
     def artifact(
         self, name: str, source: Path | str | bytes, content_type: str | None = None

@@ -20,6 +20,7 @@ from stretto.work.v1 import work_pb2
 from stretto_core.errors import DeadlineExceeded, Exhausted, Refusal, Unavailable
 
 from stretto_sdk.blobs import Source
+from stretto_sdk.board_link import BoardLink
 from stretto_sdk.value_sizes import INLINE_BYTES_MAX
 from stretto_sdk.values import (
     Blobs,
@@ -60,9 +61,10 @@ class _Carried:
 class ValueCarrier:
     """An executor around another one, and the reports around the runtime's."""
 
-    def __init__(self, executor: Executor, blobs: Blobs) -> None:
+    def __init__(self, executor: Executor, blobs: Blobs, boards: BoardLink | None = None) -> None:
         self._executor = executor
         self._blobs = blobs
+        self._boards = boards
         self._carried: dict[LeaseKey, _Carried] = {}
         self._spawning: set[asyncio.Task[None]] = set()
         self._outer: Reports | None = None
@@ -131,6 +133,11 @@ class ValueCarrier:
         task = asyncio.create_task(self._store_spawn(key, carried.namespace, request_id, tasks))
         self._spawning.add(task)
         task.add_done_callback(self._spawning.discard)
+
+    @property
+    def boards(self) -> BoardLink:
+        """See `Reports`."""
+        return self._boards or self._reports.boards
 
     def task_log(self, key: LeaseKey) -> TaskLogWriter:
         """See `Reports`."""

@@ -65,6 +65,8 @@ def test_it_has_every_method_of_the_client_with_its_parameters_and_documentation
     spec.loader.exec_module(generator)
     committed = (ROOT / "libs/stretto_sdk/sync_client.py").read_text()
     assert generator.generated() == committed, "call `make sync`"
+    committed = (ROOT / "libs/stretto_sdk/sync_blackboard.py").read_text()
+    assert generator.generated_board() == committed, "call `make sync`"
     for name, method in inspect.getmembers(Client, inspect.isfunction):
         if not name.startswith("_") or name == "__init__":
             theirs, ours = inspect.signature(method), inspect.signature(getattr(SyncClient, name))
