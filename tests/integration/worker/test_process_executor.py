@@ -26,6 +26,7 @@ from stretto_core.errors import Refusal, Unavailable
 from stretto_core.telemetry.secret import Secret
 from stretto_sdk.arguments.secret_references import FindSecret
 from stretto_sdk.blobs import Source, ref_of
+from stretto_sdk.board_link import BoardLink
 from stretto_sdk.worker.effects import (
     Ending,
     Failed,
@@ -67,6 +68,10 @@ class Reported:
 
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[plan_pb2.TaskSpec, ...]) -> None:
         raise AssertionError("a process spawns with its result only")
+
+    @property
+    def boards(self) -> BoardLink:
+        raise AssertionError("this body reaches no blackboard")
 
     async def put_blob(self, key: LeaseKey, source: Source) -> payload_pb2.BlobRef:
         return ref_of(source)

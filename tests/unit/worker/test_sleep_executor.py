@@ -11,6 +11,7 @@ from stretto.run.v1.plan_pb2 import TaskSpec
 from stretto.work.v1.work_pb2 import Assignment
 from stretto_core.testing.virtual_loop import START_NS, VirtualLoop
 from stretto_sdk.blobs import Source
+from stretto_sdk.board_link import BoardLink
 from stretto_sdk.worker.effects import Ending, Failed, LeaseKey, Stop, StopKind, Stopped, Succeeded
 from stretto_sdk.worker.log_forwarder import TaskLogWriter
 from stretto_sdk.worker.sleep_executor import SleepExecutor
@@ -32,6 +33,10 @@ class Endings:
 
     def spawn(self, key: LeaseKey, request_id: str, tasks: tuple[TaskSpec, ...]) -> None:
         raise AssertionError("a body that sleeps wants nothing")
+
+    @property
+    def boards(self) -> BoardLink:
+        raise AssertionError("this body reaches no blackboard")
 
     async def put_blob(self, key: LeaseKey, source: Source) -> BlobRef:
         raise AssertionError("a body that sleeps leaves nothing behind")
