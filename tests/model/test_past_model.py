@@ -13,6 +13,7 @@ import pytest
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2
+from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.clock import NS_PER_S
 from stretto_core.clock.manual import ManualClock
 from stretto_core.eventlog.chain import EMPTY_HEAD
@@ -24,7 +25,13 @@ from stretto_kernel.app.moments import AtPosition, AtTime, AtVersion, Moment
 from stretto_kernel.domain.run import RunEvent, RunState, evolve, new_run
 from stretto_kernel.domain.run.resource import to_run, to_task
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.past_runs import PastRuns, TaskQuery
+from stretto_kernel.projections.past_runs import (
+    WHOLE_VERSION,
+    ChangeQuery,
+    PastRuns,
+    Place,
+    TaskQuery,
+)
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.tasks import TASKS, TaskRow
 
@@ -108,6 +115,29 @@ async def test_the_past_is_what_the_fold_was(block: int) -> None:
         position = store.events[len(log) // 2].position
         then = await past.get_run(NAMESPACE, RUN_ID, AtPosition(position))
         assert then.version == len(log) // 2 + 1
+
+
+async def test_what_each_event_changed_is_what_the_fold_touched() -> None:
+    for seed in range(HISTORIES):
+        log = history(seed)
+        store = await stored(log)
+        past = PastRuns(MemoryLog(store), RUN_CODEC, await rebuilt(store), ManualClock(1 << 62))
+        first = len(log) // 3
+        query = ChangeQuery(RUN_ID, Place(first, WHOLE_VERSION), 0)
+        told = await past.list_changes(NAMESPACE, query, count_max=10_000)
+        changes = {change.version: change for change in told.changes}
+        state = new_run(RUN_ID, NAMESPACE)
+        for each in log:
+            evolve(state, each)
+            touched = state.take_touched()
+            if each.version <= first:
+                continue
+            change = changes.get(each.version, pb.RunChange())
+            names = [name for name in state.tasks if name in touched.tasks]
+            assert list(change.tasks) == [to_task(state, name, each.time_ns) for name in names]
+            assert change.HasField("run") == touched.run_wide, (seed, each)
+            if touched.run_wide:
+                assert change.run.state == to_run(state, each.time_ns).state
 
 
 async def test_a_fact_about_the_run_changes_no_row_of_an_ordinary_task() -> None:

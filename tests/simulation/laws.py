@@ -95,6 +95,7 @@ class Laws:
         self._queue_limits: dict[str, int | None] = {**queue_limits}
         self._queues_paused: set[str] = set()
         self._queue_open: Counter[str] = Counter()
+        self._event_ids: set[str] = set()
         self._place = ""
         self._time_ns = 0
 
@@ -107,6 +108,7 @@ class Laws:
         event = kind.FromString(envelope.body)
         self._place = f"{stored.stream} version {stored.version}: {type(event).__name__}"
         self._time_ns = envelope.time.ToNanoseconds()
+        self._origin(envelope)
         if envelope.type in QUEUE_EVENT_TYPES:
             self._queue_event(event)
             return
@@ -127,6 +129,17 @@ class Laws:
     def open_leases(self, queue: str) -> int:
         """How many leases of the queue are open in the log."""
         return self._queue_open[queue]
+
+    def _origin(self, envelope: RecordedEvent) -> None:
+        """Every fact says who made it true, and by which call or after which fact."""
+        self._hold(envelope.principal.kind != 0, "a fact has a principal")
+        self._hold(bool(envelope.correlation_id), "a fact belongs to the calls around it")
+        by_call, after_fact = bool(envelope.request_id), bool(envelope.causation_id)
+        self._hold(by_call is not after_fact, "a fact has a call, or a fact before it")
+        self._hold(by_call is bool(envelope.request_digest), "a call is known by its digest")
+        known = envelope.causation_id in self._event_ids
+        self._hold(known or not after_fact, "the fact before it is in the log")
+        self._event_ids.add(envelope.event_id)
 
     def _queue_event(self, event: Message) -> None:
         match event:

@@ -19,7 +19,13 @@ from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.cohort import Cohort
-from stretto_kernel.projections.past_runs import RunRows, TaskQuery, TaskRows
+from stretto_kernel.projections.past_runs import (
+    ChangeQuery,
+    ChangeRows,
+    RunRows,
+    TaskQuery,
+    TaskRows,
+)
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_folds import RunFolds
@@ -122,6 +128,28 @@ class MemoryViews:
         version = query.version or newest
         phase, rows = self.phase_row(query.run_id, version), self.task_rows(query.run_id, version)
         return TaskRows(reached, version, phase, rows[:count_max], more=len(rows) > count_max)
+
+    async def changes(self, query: ChangeQuery, position: int, count_max: int) -> ChangeRows:
+        """See `PastViews`: all of them at once."""
+        reached = min(self.positions.get(target, 0) for target in PAST)
+        if reached < position:
+            return ChangeRows(reached)
+        tasks = (TaskRow(*row) for row in self.tables[Target(TASKS)].values())
+        phases = (RunPhaseRow(*row) for row in self.tables[Target(RUN_PHASES)].values())
+        rows = [row for row in tasks if row.run_id == query.run_id]
+        found = sorted(
+            (row for row in rows if query.after < (row.from_version, row.number)),
+            key=lambda row: (row.from_version, row.number),
+        )
+        of_run = sorted(
+            (row for row in phases if row.run_id == query.run_id), key=lambda row: row.from_version
+        )
+        until = query.until_version
+        return ChangeRows(
+            reached,
+            [row for row in of_run if row.from_version <= until],
+            [row for row in found if row.from_version <= until],
+        )
 
     def phase_row(self, run_id: RunId, version: int) -> RunPhaseRow:
         """What the run did to its tasks as of a version."""

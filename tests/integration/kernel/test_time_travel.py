@@ -124,6 +124,47 @@ async def test_tasks_by_filter_order_and_mask_on_pages_of_one_version(kernel: Se
 
 
 @pytest.mark.usefixtures("projector")
+async def test_what_each_event_changed_by_pages(kernel: Served) -> None:
+    name, _ = await a_run(kernel)
+    head = (await kernel.get(name)).run.version
+    whole = await kernel.runs.ListRunChanges(pb.ListRunChangesRequest(parent=name))
+    assert not whole.next_page_token and whole.until_version == head
+    assert [each.version for each in whole.changes] == list(range(1, head + 1))
+    assert [each.task for each in whole.changes[0].tasks] == ["a", "b", "c", "d"]
+    last = whole.changes[-1]
+    assert last.run.state == run_pb2.RUN_STATE_KILLED and not last.tasks, "one fact, no task"
+    succeeded = next(
+        task for each in whole.changes for task in each.tasks if task.HasField("result")
+    )
+    assert (succeeded.task, succeeded.state) == ("a", run_pb2.TASK_STATE_SUCCEEDED)
+    seen: list[tuple[int, str]] = []
+    runs = 0
+    request = pb.ListRunChangesRequest(parent=name, page_size=1)
+    while True:
+        page = await kernel.runs.ListRunChanges(request)
+        seen += [(each.version, task.task) for each in page.changes for task in each.tasks]
+        runs += sum(each.HasField("run") for each in page.changes)
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert seen == [(each.version, task.task) for each in whole.changes for task in each.tasks]
+    assert runs == sum(each.HasField("run") for each in whole.changes)
+    some = pb.ListRunChangesRequest(parent=name, after_version=2, until_version=3)
+    assert [each.version for each in (await kernel.runs.ListRunChanges(some)).changes] == [3]
+    for wrong, reason in (
+        (pb.ListRunChangesRequest(parent=name, until_version=head + 1), "OUT_OF_RANGE"),
+        (
+            pb.ListRunChangesRequest(parent=name, after_version=3, until_version=2),
+            "INVALID_ARGUMENT",
+        ),
+        (pb.ListRunChangesRequest(parent=name, after_version=-1), "INVALID_ARGUMENT"),
+        (pb.ListRunChangesRequest(parent=name, page_token="abc"), "INVALID_ARGUMENT"),
+        (pb.ListRunChangesRequest(parent=f"{name[:-1]}g"), "INVALID_ARGUMENT"),
+    ):
+        assert await reason_of(kernel.runs.ListRunChanges(wrong)) == reason, wrong
+
+
+@pytest.mark.usefixtures("projector")
 async def test_what_cannot_be_answered_is_refused_by_name(kernel: Served) -> None:
     name, _ = await a_run(kernel)
     head = (await kernel.get(name)).run.version

@@ -12,7 +12,15 @@ from stretto_core.ids import Partition, RunId
 
 from stretto_kernel.adapters.view_reader import ViewReader
 from stretto_kernel.app.moments import Then
-from stretto_kernel.projections.past_runs import RunRows, TaskQuery, TaskRows
+from stretto_kernel.projections.past_runs import (
+    WHOLE_VERSION,
+    ChangeQuery,
+    ChangeRows,
+    Place,
+    RunRows,
+    TaskQuery,
+    TaskRows,
+)
 from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.task_states import EVERY_KIND, TaskKind, kinds_in
@@ -61,6 +69,37 @@ class PastViewTables:
 
         return await self._tasks.read(read, TaskRows(0))
 
+    async def changes(self, query: ChangeQuery, position: int, count_max: int) -> ChangeRows:
+        """See `PastViews`."""
+        asked = {
+            "run_id": query.run_id,
+            "after_version": query.after.version,
+            "after_number": query.after.number,
+            "until_version": query.until_version,
+            "count": count_max + 1,
+        }
+
+        def read(cursor: Cursor[DictRow], reached: int) -> ChangeRows:
+            if reached < position:
+                return ChangeRows(reached)
+            # One more than the page has, and the one that held before it.
+            found = cursor.execute(
+                self._phases.statements["changes"], {**asked, "count": count_max + 2}
+            ).fetchall()
+            phases = [_phase_row(row) for row in found]
+            rows = cursor.execute(self._tasks.statements["changes"], asked).fetchall()
+            tasks = [_task_row(row) for row in rows[:count_max]]
+            last = None
+            if len(rows) > count_max:
+                last = Place(tasks[-1].from_version, tasks[-1].number)
+            if len(phases) > count_max + 1:
+                whole = Place(phases[-2].from_version, WHOLE_VERSION)
+                last = whole if last is None else min(last, whole)
+                tasks = [row for row in tasks if row.from_version <= last.version]
+            return ChangeRows(reached, phases, tasks, last)
+
+        return await self._tasks.read(read, ChangeRows(0))
+
     def list_statement(
         self, query: TaskQuery, version: int, phase: RunPhaseRow, count: int, *, is_newest: bool
     ) -> Composed:
@@ -99,7 +138,7 @@ class PastViewTables:
         asked = {"run_id": run_id, "version": version}
         row = cursor.execute(self._phases.statements["as_of"], asked).fetchone()
         assert row is not None, "a run's first event is run-wide"
-        return RunPhaseRow(**{**row, "shown": bytes(row["shown"])})
+        return _phase_row(row)
 
 
 def _of_kinds(kinds: Sequence[TaskKind], judged_ns: int) -> Composed:
@@ -112,6 +151,10 @@ def _of_kinds(kinds: Sequence[TaskKind], judged_ns: int) -> Composed:
     return SQL("{} AND (phase, clean_up, not_before_ns > {}) IN ({})").format(
         term, Literal(judged_ns), listed
     )
+
+
+def _phase_row(row: DictRow) -> RunPhaseRow:
+    return RunPhaseRow(**{**row, "shown": bytes(row["shown"])})
 
 
 def _task_row(row: DictRow) -> TaskRow:

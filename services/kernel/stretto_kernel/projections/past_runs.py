@@ -6,23 +6,38 @@ a moment. What one version shows never changes, so pages of it fit together what
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2
+from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.clock import Clock
 from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
-from stretto_kernel.app.moments import AtVersion, Moment, Then, find_moment
+from stretto_kernel.app.moments import AtTime, AtVersion, Moment, Then, find_moment
 from stretto_kernel.app.view_reach import reached
 from stretto_kernel.domain.run.refusals import RunNotFound
+from stretto_kernel.domain.run.task import Open
 from stretto_kernel.projections.run_phases import RunPhaseRow
 from stretto_kernel.projections.task_states import TaskKind, counts_of, task_then
 from stretto_kernel.projections.tasks import TaskRow
+
+
+class Place(NamedTuple):
+    """A task's row in the order of changes: the version that made it, and its number in the run."""
+
+    version: int
+    number: int
+
+
+WHOLE_VERSION = (1 << 31) - 1
+"""The number after those of all tasks."""
 
 
 class RunRows(NamedTuple):
@@ -78,6 +93,34 @@ class TasksThen(NamedTuple):
     more: bool
 
 
+class ChangeQuery(NamedTuple):
+    """Which changes of a run: after the task at a place of a version, up to a version."""
+
+    run_id: RunId
+    after: Place
+    until_version: int
+
+
+class ChangeRows(NamedTuple):
+    """Rows of tasks, and of the run from the one that held before them on.
+
+    last: the place behind which there is more; None: there is not.
+    """
+
+    position: int
+    phases: Sequence[RunPhaseRow] = ()
+    rows: Sequence[TaskRow] = ()
+    last: Place | None = None
+
+
+class RunChanges(NamedTuple):
+    """What some versions changed, up to a place (None: to the end)."""
+
+    until_version: int
+    changes: list[pb.RunChange]
+    last: Place | None
+
+
 class PastViews(Protocol):
     """The views `run_phases` and `tasks`. Every method raises Unavailable.
 
@@ -90,6 +133,10 @@ class PastViews(Protocol):
 
     async def tasks_as_of(self, query: TaskQuery, position: int, count_max: int) -> TaskRows:
         """Return tasks as of a version."""
+        ...
+
+    async def changes(self, query: ChangeQuery, position: int, count_max: int) -> ChangeRows:
+        """Return what versions changed."""
         ...
 
 
@@ -143,6 +190,34 @@ class PastRuns:
         found = await reached(position, lambda: self._views.tasks_as_of(asked, position, count_max))
         return _shown(asked, found)
 
+    async def list_changes(
+        self, namespace: Namespace, query: ChangeQuery, *, count_max: int
+    ) -> RunChanges:
+        """Return what versions changed, up to one (0: the newest). Raises what `get_run` does."""
+        newest = AtTime(self._clock.now_ns())
+        moment: Moment = AtVersion(query.until_version) if query.until_version else newest
+        then = await self._find(namespace, query.run_id, moment)
+        asked = query._replace(until_version=then.version)
+        found = await reached(
+            then.position, lambda: self._views.changes(asked, then.position, count_max)
+        )
+        times = await self._times_of(asked, found)
+        return RunChanges(then.version, _changes(asked, found, times), found.last)
+
+    async def _times_of(self, asked: ChangeQuery, found: ChangeRows) -> dict[int, int]:
+        """When the versions were recorded that left tasks open: they may wait from then on."""
+        versions = [row.from_version for row in found.rows if row.phase == Open.number]
+        times: dict[int, int] = {}
+        version, last = min(versions, default=1) - 1, max(versions, default=0)
+        while version < last:
+            page = await self._log.read_stream(StreamId(asked.run_id), after_version=version)
+            for stored in page.events:
+                times[stored.version] = RecordedEvent.FromString(
+                    stored.stored_bytes
+                ).time.ToNanoseconds()
+            version = page.events[-1].version
+        return times
+
     async def _find(self, namespace: Namespace, run_id: RunId, moment: Moment) -> Then:
         then = await find_moment(self._log, StreamId(run_id), moment, self._clock.now_ns())
         if then.namespace != namespace:
@@ -155,3 +230,22 @@ def _shown(asked: TaskQuery, found: TaskRows) -> TasksThen:
     assert phase is not None, "a view that has the event has its run"
     tasks = [(row.number, task_then(row, phase, asked.judged_ns)) for row in found.rows]
     return TasksThen(found.version, asked.judged_ns, tasks, found.more)
+
+
+def _changes(asked: ChangeQuery, found: ChangeRows, times: Mapping[int, int]) -> list[pb.RunChange]:
+    """Put the rows of tasks and of the run together, by version."""
+    last = asked.until_version if found.last is None else found.last.version
+    changes: dict[int, pb.RunChange] = {}
+    for phase in found.phases:
+        if asked.after.version < phase.from_version <= last:
+            run = run_pb2.Run.FromString(phase.shown)
+            run.version = phase.from_version
+            changes[phase.from_version] = pb.RunChange(version=phase.from_version, run=run)
+    following = deque(found.phases)
+    for row in found.rows:
+        version = row.from_version
+        while len(following) > 1 and following[1].from_version <= version:
+            following.popleft()
+        change = changes.setdefault(version, pb.RunChange(version=version))
+        change.tasks.append(task_then(row, following[0], times.get(version, 0)))
+    return [changes[version] for version in sorted(changes)]

@@ -23,6 +23,7 @@ from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers import run_batches as batches
 from stretto_kernel.servicers import run_requests as parse
 from stretto_kernel.servicers.as_of import parse_as_of
+from stretto_kernel.servicers.change_listing import ChangeListing
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.task_listing import TaskListing
@@ -58,6 +59,7 @@ class RunServicer(RunServiceServicer):
         self._clock = kernel.ports.clock
         self._partition_name = kernel.ports.log.partition
         self._past = past
+        self._changes = ChangeListing(past)
         self._tasks = TaskListing(past, lambda: kernel.partition.calls, self._partition_name)
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
@@ -116,6 +118,12 @@ class RunServicer(RunServiceServicer):
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """See the contract."""
         return await self._tasks.list_tasks(request)
+
+    async def ListRunChanges(
+        self, request: pb.ListRunChangesRequest, context: Any
+    ) -> pb.ListRunChangesResponse:
+        """See the contract."""
+        return await self._changes.list_changes(request)
 
     async def ListAttempts(
         self, request: pb.ListAttemptsRequest, context: Any

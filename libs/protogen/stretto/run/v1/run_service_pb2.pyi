@@ -573,6 +573,110 @@ class ListTasksResponse(_message.Message):
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
 
 @_typing.final
+class ListRunChangesRequest(_message.Message):
+    """Asks what events of a run changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    UNTIL_VERSION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """namespaces/*/runs/*. Required."""
+    after_version: _builtins.int
+    """Events of a version above this; 0 begins with the first."""
+    until_version: _builtins.int
+    """Events up to this version; 0 = up to the newest."""
+    page_size: _builtins.int
+    """At most so many tasks; 0 = 100."""
+    page_token: _builtins.str
+    """The token of the page before, with the same until_version; empty = the first page."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        after_version: _builtins.int = ...,
+        until_version: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_version", b"after_version", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "until_version", b"until_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunChangesRequest: _TypeAlias = ListRunChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListRunChangesResponse(_message.Message):
+    """A page of changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNTIL_VERSION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    until_version: _builtins.int
+    """Up to which version the pages go."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunChange]:
+        """By version; one that changed nothing is left out."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___RunChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+        until_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token", "until_version", b"until_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunChangesResponse: _TypeAlias = ListRunChangesResponse  # noqa: Y015
+
+@_typing.final
+class RunChange(_message.Message):
+    """What one event of a run changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The event's version."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Task]:
+        """The tasks that it touched, as they were right after it, in the order they came to be."""
+
+    @_builtins.property
+    def run(self) -> _run_pb2.Run:
+        """The run, without input and counts; set when the event was about all of it."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        tasks: _abc.Iterable[_run_pb2.Task] | None = ...,
+        run: _run_pb2.Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunChange: _TypeAlias = RunChange  # noqa: Y015
+
+@_typing.final
 class ListAttemptsRequest(_message.Message):
     """Asks for the attempts of a run."""
 

@@ -79,6 +79,11 @@ class RunServiceStub:
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.ListRunChanges = channel.unary_unary(
+                '/stretto.run.v1.RunService/ListRunChanges',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesResponse.FromString,
+                _registered_method=True)
         self.WatchRun = channel.unary_stream(
                 '/stretto.run.v1.RunService/WatchRun',
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.WatchRunRequest.SerializeToString,
@@ -252,6 +257,25 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRunChanges(self, request, context):
+        """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
+        they were right after it, and the run where the event was about all of it (a hold, a stop, an
+        end). Such an event may end tasks that nothing of their own touched: ListTasks as of its version
+        has those. From views; nothing is executed again.
+
+        Idempotency: a read; repeat freely. What a version changed never changes.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+        OUT_OF_RANGE: the run has no version until_version yet: ask for less. UNAVAILABLE VIEW_BEHIND:
+        views of the log have not reached it within 1 s: retry after RetryInfo.
+
+        Limits: page_size counts tasks; 0 = 100, at most 1,000 (larger is clamped, negative refused). An
+        event that touched more goes on on the next page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRun(self, request, context):
         """Streams a run's changes: first the run as it is, then each change, until it ends (the last
         message has `ended`) or the caller cancels.
@@ -415,6 +439,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'ListRunChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRunChanges,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesResponse.SerializeToString,
             ),
             'WatchRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRun,
@@ -656,6 +685,33 @@ class RunService:
             '/stretto.run.v1.RunService/ListAttempts',
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRunChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/ListRunChanges',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

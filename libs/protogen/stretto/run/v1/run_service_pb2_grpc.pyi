@@ -133,6 +133,21 @@ class RunServiceStub:
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
+    ListRunChanges: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunChangesRequest, _run_service_pb2.ListRunChangesResponse]
+    """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
+    they were right after it, and the run where the event was about all of it (a hold, a stop, an
+    end). Such an event may end tasks that nothing of their own touched: ListTasks as of its version
+    has those. From views; nothing is executed again.
+
+    Idempotency: a read; repeat freely. What a version changed never changes.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    OUT_OF_RANGE: the run has no version until_version yet: ask for less. UNAVAILABLE VIEW_BEHIND:
+    views of the log have not reached it within 1 s: retry after RetryInfo.
+
+    Limits: page_size counts tasks; 0 = 100, at most 1,000 (larger is clamped, negative refused). An
+    event that touched more goes on on the next page.
+    """
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
     """Streams a run's changes: first the run as it is, then each change, until it ends (the last
     message has `ended`) or the caller cancels.
@@ -332,6 +347,21 @@ class RunServiceAsyncStub(RunServiceStub):
     UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    ListRunChanges: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunChangesRequest, _run_service_pb2.ListRunChangesResponse]  # type: ignore[assignment]
+    """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
+    they were right after it, and the run where the event was about all of it (a hold, a stop, an
+    end). Such an event may end tasks that nothing of their own touched: ListTasks as of its version
+    has those. From views; nothing is executed again.
+
+    Idempotency: a read; repeat freely. What a version changed never changes.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+    OUT_OF_RANGE: the run has no version until_version yet: ask for less. UNAVAILABLE VIEW_BEHIND:
+    views of the log have not reached it within 1 s: retry after RetryInfo.
+
+    Limits: page_size counts tasks; 0 = 100, at most 1,000 (larger is clamped, negative refused). An
+    event that touched more goes on on the next page.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
     """Streams a run's changes: first the run as it is, then each change, until it ends (the last
@@ -571,6 +601,27 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+
+    @_abc_1.abstractmethod
+    def ListRunChanges(
+        self,
+        request: _run_service_pb2.ListRunChangesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListRunChangesResponse, _abc.Awaitable[_run_service_pb2.ListRunChangesResponse]]:
+        """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
+        they were right after it, and the run where the event was about all of it (a hold, a stop, an
+        end). Such an event may end tasks that nothing of their own touched: ListTasks as of its version
+        has those. From views; nothing is executed again.
+
+        Idempotency: a read; repeat freely. What a version changed never changes.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: unknown or not visible: stop.
+        OUT_OF_RANGE: the run has no version until_version yet: ask for less. UNAVAILABLE VIEW_BEHIND:
+        views of the log have not reached it within 1 s: retry after RetryInfo.
+
+        Limits: page_size counts tasks; 0 = 100, at most 1,000 (larger is clamped, negative refused). An
+        event that touched more goes on on the next page.
         """
 
     @_abc_1.abstractmethod

@@ -25,3 +25,11 @@ SELECT * FROM unnest(
 -- name: as_of
 SELECT run_id, from_version, state, ordinary, clean_up, held, given_up_ns, ended_ns, shown FROM {table}
 WHERE run_id = %(run_id)s AND from_version <= %(version)s ORDER BY from_version DESC LIMIT 1;
+
+-- name: changes
+-- The run at the beginning of some versions, and whenever it changed in them.
+SELECT run_id, from_version, state, ordinary, clean_up, held, given_up_ns, ended_ns, shown FROM {table}
+WHERE run_id = %(run_id)s AND from_version <= %(until_version)s AND from_version >= coalesce(
+    (SELECT max(from_version) FROM {table}
+     WHERE run_id = %(run_id)s AND from_version <= %(after_version)s), 0)
+ORDER BY from_version LIMIT %(count)s;

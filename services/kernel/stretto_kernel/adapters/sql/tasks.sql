@@ -46,3 +46,11 @@ SELECT phase, clean_up, not_before_ns > %(judged_ns)s AS backs_off, count(*) AS 
 WHERE run_id = %(run_id)s AND from_version <= %(version)s
   AND (to_version IS NULL OR to_version > %(version)s)
 GROUP BY 1, 2, 3;
+
+-- name: changes
+-- What versions of a run changed of its tasks. It looks at every row of the run: an index by version
+-- would cost every task more than it saves those who look back.
+SELECT * FROM {table}
+WHERE run_id = %(run_id)s AND from_version <= %(until_version)s
+  AND (from_version, number) > (%(after_version)s, %(after_number)s)
+ORDER BY from_version, number LIMIT %(count)s;
