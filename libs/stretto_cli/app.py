@@ -53,6 +53,16 @@ MODULES = (
     ),
     CommandModule(
         "Runs",
+        "history_commands",
+        {
+            "history": "Print who did what to a run, when and why, oldest first.",
+            "replay": "Step through a run: each fact, who made it true, and what it changed. "
+            "Executes nothing.",
+            "diff": "Show what changed in a run between two moments, and which facts changed it.",
+        },
+    ),
+    CommandModule(
+        "Runs",
         "task_log_commands",
         {"logs": "Print what tasks wrote: standard output, standard error, and what they logged."},
     ),

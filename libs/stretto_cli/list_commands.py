@@ -11,9 +11,18 @@ from stretto_sdk.runs import Run, Task
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
+from stretto_cli.moments import AsOf, moment_of
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.progress import wait_text
-from stretto_cli.run_filter import Labels, Name, Since, States, filter_of
+from stretto_cli.run_filter import (
+    Labels,
+    Name,
+    Since,
+    States,
+    TaskStates,
+    filter_of,
+    task_filter_of,
+)
 from stretto_cli.run_reference import find_run
 from stretto_cli.run_view import run_json
 
@@ -84,6 +93,12 @@ def runs(
 def tasks(
     suite: Suite,
     run: RunArgument,
+    state: TaskStates = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only tasks of this queue.", show_default=False),
+    ] = None,
+    as_of: AsOf = None,
     limit: Limit = 1_000,
     everything: All = False,
     page_token: PageToken = "",
@@ -92,20 +107,32 @@ def tasks(
     """List the tasks of a run in the order they came to be.
 
         stretto tasks last
+        stretto tasks last --state FAILED
+        stretto tasks last --as-of 10m
         stretto tasks last --all --json | jq '.tasks[] | select(.attempt > 1)'
+
+    --state and --queue ask a view that trails the record by moments. With --as-of the tasks are as
+    they were; nothing is executed for that.
 
     --json: {"tasks": [...], "next_page_token": "..."}.
     """
 
+    where, moment = task_filter_of(state=state, queue=queue), moment_of(as_of, "--as-of")
+
     async def read(client: Client) -> TasksPage:
         found_run = await find_run(client, run)
         if everything:
-            return TasksPage(await client.tasks(found_run), "")
-        return await client.pages.tasks(found_run, page_size=limit, page_token=page_token)
+            return TasksPage(await client.tasks(found_run, where, as_of=moment), "")
+        return await client.pages.tasks(
+            found_run, where, as_of=moment, page_size=limit, page_token=page_token
+        )
 
     page = suite.ask(read)
     if as_json:
         printing.print_json(page)
+        return
+    if not page.tasks:
+        printing.note("no tasks" + (" that match" if where else ""))
         return
     printing.print_table(
         ("TASK", "STATE", "ATTEMPT", "EPOCH", "WORKER", "TOOK", "WHY"), map(_task_row, page.tasks)

@@ -16,6 +16,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.completion import complete_task
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
+from stretto_cli.moments import AsOf, moment_of
 from stretto_cli.options import AsJson, RunArgument, span_option
 from stretto_cli.plan_argument import PlanFile, Root, Settings, plan_of
 from stretto_cli.progress import RunProgress
@@ -25,6 +26,7 @@ from stretto_cli.run_view import ending, print_output, print_run, print_task, ru
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
+    from stretto_sdk.moments import Moment
 
 OneTask = Annotated[
     str | None,
@@ -171,13 +173,17 @@ def get(
     run: RunArgument,
     task: OneTask = None,
     output: Annotated[bool, typer.Option("--output", help="Print only the output.")] = False,
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one run: where it stands, how far its tasks are, its output or failure.
 
         stretto get last
+        stretto get last --as-of 10m
         stretto get 3dc3f --output | jq .report
         stretto get last upload
+
+    With --as-of it shows the run, or the TASK, as it was: nothing is executed for that.
 
     With a TASK it shows that: what it waits for or why it failed, where and when it ran, its
     result. Of a Python function that raised it also shows where.
@@ -192,12 +198,13 @@ def get(
 
     Exit status: 0, but with --output 1 when the run or the task has not succeeded.
     """
+    moment = moment_of(as_of, "--as-of")
     if task is not None:
-        _get_task(suite, run, task, output=output, as_json=as_json)
+        _get_task(suite, run, task, moment, output=output, as_json=as_json)
         return
 
     async def read(client: Client) -> Run:
-        found = await client.get(await find_run(client, run))
+        found = await client.get(await find_run(client, run), as_of=moment)
         return replace(found, output=await client.fetch(found.output)) if output else found
 
     found = suite.ask(read)
@@ -212,10 +219,12 @@ def get(
         print_run(found)
 
 
-def _get_task(suite: Suite, run: str, name: str, *, output: bool, as_json: bool) -> None:
+def _get_task(
+    suite: Suite, run: str, name: str, moment: Moment | None, *, output: bool, as_json: bool
+) -> None:
     async def read(client: Client) -> tuple[str, Task]:
         run_id = await find_run(client, run)
-        for task in await client.tasks(run_id):
+        for task in await client.tasks(run_id, as_of=moment):
             if task.name == name:
                 result = await client.fetch(task.result) if output else task.result
                 return run_id, replace(task, result=result)

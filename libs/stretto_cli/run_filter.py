@@ -1,23 +1,38 @@
-"""Options that choose runs, and the filter that they mean."""
+"""Options that choose runs or tasks, and the filter that they mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Annotated
 
 import typer
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.durations import parse_duration_ns
+
+from stretto_cli.moments import instant_of
 
 OPEN_STATES = ("PENDING", "PLANNING", "RUNNING", "PAUSED", "CANCELLING")
 STATES = (*OPEN_STATES, "SUCCEEDED", "FAILED", "CANCELLED", "KILLED")
 
 
+TASK_STATES = (
+    "PENDING",
+    "READY",
+    "RUNNING",
+    "WAITING",
+    "SUCCEEDED",
+    "FAILED",
+    "CANCELLED",
+    "SKIPPED",
+)
+
+
 def _complete_state(incomplete: str) -> list[str]:
     return [each for each in STATES if each.startswith(incomplete.upper())]
+
+
+def _complete_task_state(incomplete: str) -> list[str]:
+    return [each for each in TASK_STATES if each.startswith(incomplete.upper())]
 
 
 States = Annotated[
@@ -27,6 +42,16 @@ States = Annotated[
         help=f"Only runs in this state: {', '.join(STATES)}.",
         show_default=False,
         autocompletion=_complete_state,
+    ),
+]
+TaskStates = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        metavar="STATE",
+        help=f"Only tasks in this state: {', '.join(TASK_STATES)}.",
+        show_default=False,
+        autocompletion=_complete_task_state,
     ),
 ]
 Labels = Annotated[
@@ -59,7 +84,7 @@ def filter_of(
     """Return the filter, "" for none. Raises InvalidArgument naming the option."""
     terms = []
     if states:
-        terms.append(f"state = {_known_state(states)}")
+        terms.append(f"state = {_known_state(states, STATES)}")
     for label in labels or ():
         key, equals, value = label.partition("=")
         if not equals:
@@ -73,24 +98,25 @@ def filter_of(
 
 
 def _instant(when: str) -> str:
-    with suppress(ValueError):
-        ago = timedelta(microseconds=parse_duration_ns(when) / 1_000)
-        return (datetime.now(tz=UTC) - ago).isoformat().replace("+00:00", "Z")
-    try:
-        # Without an offset it is this machine's time, as a person means it.
-        asked = datetime.fromisoformat(when).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidArgument(
-            f'--since {when}: is a span like "90m" or "1d", or an instant like 2026-01-31T08:00:00Z'
-        ) from None
-    return asked.isoformat().replace("+00:00", "Z")
+    forms = 'is a span like "90m" or "1d", or an instant like 2026-01-31T08:00:00Z'
+    return instant_of(when, "--since", forms).isoformat().replace("+00:00", "Z")
 
 
-def _known_state(asked: str) -> str:
-    if asked.upper() in STATES:
+def task_filter_of(*, state: str | None, queue: str | None) -> str:
+    """Return the filter of tasks, "" for none. Raises InvalidArgument naming the option."""
+    terms = []
+    if state:
+        terms.append(f"state = {_known_state(state, TASK_STATES)}")
+    if queue:
+        terms.append(f"queue = {_quoted(queue)}")
+    return " AND ".join(terms)
+
+
+def _known_state(asked: str, states: Sequence[str]) -> str:
+    if asked.upper() in states:
         return asked.upper()
-    near = get_close_matches(asked.upper(), STATES, n=1)
-    hint = f", did you mean {near[0]}?" if near else f"; they are {', '.join(STATES)}"
+    near = get_close_matches(asked.upper(), states, n=1)
+    hint = f", did you mean {near[0]}?" if near else f"; they are {', '.join(states)}"
     raise InvalidArgument(f"--state {asked}: no such state{hint}")
 
 

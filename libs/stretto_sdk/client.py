@@ -23,7 +23,8 @@ from stretto_sdk.blackboard import Blackboard
 from stretto_sdk.client_audit import AuditCalls
 from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
-from stretto_sdk.client_logs import AnyRun, LogReading, id_of
+from stretto_sdk.client_history import LookingBack
+from stretto_sdk.client_logs import AnyRun, id_of
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_queues import QueueCalls
 from stretto_sdk.client_start import start_run
@@ -32,6 +33,7 @@ from stretto_sdk.client_workers import WorkerCalls
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
 from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, Unimplemented, not_succeeded
+from stretto_sdk.moments import Moment
 from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
 from stretto_sdk.plan_form import parse_tasks, payload_of
 from stretto_sdk.runs import (
@@ -49,7 +51,7 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditCalls):
+class Client(LookingBack, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditCalls):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:
@@ -256,26 +258,28 @@ class Client(LogReading, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditC
                 if answer.ended:
                     return
 
-    async def get(self, run: AnyRun) -> Run:
-        """Read one run as of its newest event.
+    async def get(self, run: AnyRun, *, as_of: Moment | None = None) -> Run:
+        """Read one run as of its newest event, or as it was at an earlier moment.
 
         >>> print((await client.get(run_id)).state)
+        >>> print((await client.get(run_id, as_of=40)).state)
 
-        Raises NotFound.
+        as_of: a version, an instant, or the position of a write. Raises NotFound, OutOfRange (it
+        has no such version yet, or had not begun then).
         """
-        answer = await self._calls.unary(
-            self._calls.runs.GetRun, pb.GetRunRequest(name=self._name_of(run))
-        )
-        return run_of(answer.run)
+        return await self._run(run, as_of)
 
-    async def tasks(self, run: AnyRun) -> Sequence[Task]:
-        """Read all tasks of a run, in the order they came to be.
+    async def tasks(
+        self, run: AnyRun, filter: str = "", *, as_of: Moment | None = None
+    ) -> Sequence[Task]:
+        """Read all tasks of a run, in the order they came to be, or those that a filter admits.
 
-        >>> failed = [task for task in await client.tasks(run) if task.failure]
+        >>> failed = await client.tasks(run, "state = FAILED")
 
-        Raises NotFound.
+        as_of: as they were then, as of `get`. With a filter they come from a view that trails the
+        record by moments. Raises NotFound, OutOfRange, InvalidArgument (a filter it cannot read).
         """
-        return await self.pages.all_tasks(self._name_of(run))
+        return await self.pages.all_tasks(self._name_of(run), as_of, filter)
 
     async def list(
         self,

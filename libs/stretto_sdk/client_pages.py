@@ -9,6 +9,7 @@ from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
 
 from stretto_sdk.client_calls import Calls
+from stretto_sdk.moments import Moment, as_of_message
 from stretto_sdk.runs import Position, Run, Task, run_of, task_of
 
 PAGE_SIZE_MAX = 1_000
@@ -56,16 +57,29 @@ class Pages:
             )
         )
 
-    async def tasks(self, run_id: str, *, page_size: int = 0, page_token: str = "") -> TasksPage:
+    async def tasks(
+        self,
+        run_id: str,
+        filter: str = "",
+        *,
+        as_of: Moment | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> TasksPage:
         """Read some tasks of a run in the order they came to be, and the token of those after.
 
-        >>> page = await client.pages.tasks(run.run_id, page_size=100)
+        >>> page = await client.pages.tasks(run.run_id, "state = FAILED", page_size=100)
 
-        Raises NotFound, InvalidArgument (a token that is not ours).
+        as_of: as they were then. Raises NotFound, OutOfRange (it had not begun then),
+        InvalidArgument (a filter it cannot read, a token that is not ours).
         """
         return await self._tasks(
             pb.ListTasksRequest(
-                parent=f"{self._parent}/runs/{run_id}", page_size=page_size, page_token=page_token
+                parent=f"{self._parent}/runs/{run_id}",
+                filter=filter,
+                as_of=as_of_message(as_of),
+                page_size=page_size,
+                page_token=page_token,
             )
         )
 
@@ -83,9 +97,13 @@ class Pages:
             request.page_token = page.next_page_token
             more = bool(page.next_page_token)
 
-    async def all_tasks(self, name: str) -> Sequence[Task]:
-        """Return every task of a run. name: namespaces/*/runs/*."""
-        request = pb.ListTasksRequest(parent=name, page_size=PAGE_SIZE_MAX)
+    async def all_tasks(
+        self, name: str, as_of: Moment | None = None, filter: str = ""
+    ) -> Sequence[Task]:
+        """Return every task of a run, or all that a filter admits. name: namespaces/*/runs/*."""
+        request = pb.ListTasksRequest(
+            parent=name, page_size=PAGE_SIZE_MAX, as_of=as_of_message(as_of), filter=filter
+        )
         found: list[Task] = []
         more = True
         while more:

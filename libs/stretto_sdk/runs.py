@@ -186,6 +186,8 @@ class RunChange:
 class Event:
     """One recorded fact. type: the full name of its message; body: the message as parsed JSON.
 
+    principal: who made it true. request_id: of the call that caused it; "" when none did, then
+    cause: the event_id of the fact before it. correlation_id: shared by all that one call led to.
     cursor: resume from it and miss nothing after this event; the events that came in one message
     with it may come again. "": from the first event (always so when read by stream).
     """
@@ -199,6 +201,9 @@ class Event:
     position: Position
     body: Mapping[str, object]
     cursor: str = ""
+    event_id: str = ""
+    cause: str = ""
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +310,9 @@ def event_of(message: event_log_service_pb2.LoggedEvent, cursor: str = "") -> Ev
         position=_position(message.position),
         body=json.loads(message.body_json) if message.body_json else {},
         cursor=cursor,
+        event_id=event.event_id,
+        cause=event.causation_id,
+        correlation_id=event.correlation_id,
     )
 
 

@@ -14,11 +14,13 @@ from typing import Self
 
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_audit import ExportPart, Proof, Seal
+from stretto_sdk.client_history import ReplayStep, RunDiff
 from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
 from stretto_sdk.client_views import FreshFold, Views
 from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
+from stretto_sdk.moments import Moment
 from stretto_sdk.plan import AnyPlan, Plan, Span
 from stretto_sdk.runs import ChainCheck, Event, Position, Run, RunChange, Task
 from stretto_sdk.sync_blackboard import SyncBlackboard
@@ -182,23 +184,28 @@ class SyncClient:
         """
         return self._loop.stream(self._client.watch, run, tasks=tasks, after_version=after_version)
 
-    def get(self, run: AnyRun) -> Run:
-        """Read one run as of its newest event.
+    def get(self, run: AnyRun, *, as_of: Moment | None = None) -> Run:
+        """Read one run as of its newest event, or as it was at an earlier moment.
 
         >>> print((client.get(run_id)).state)
+        >>> print((client.get(run_id, as_of=40)).state)
 
-        Raises NotFound.
+        as_of: a version, an instant, or the position of a write. Raises NotFound, OutOfRange (it
+        has no such version yet, or had not begun then).
         """
-        return self._loop.call(self._client.get, run)
+        return self._loop.call(self._client.get, run, as_of=as_of)
 
-    def tasks(self, run: AnyRun) -> Sequence[Task]:
-        """Read all tasks of a run, in the order they came to be.
+    def tasks(
+        self, run: AnyRun, filter: str = "", *, as_of: Moment | None = None
+    ) -> Sequence[Task]:
+        """Read all tasks of a run, in the order they came to be, or those that a filter admits.
 
-        >>> failed = [task for task in client.tasks(run) if task.failure]
+        >>> failed = client.tasks(run, "state = FAILED")
 
-        Raises NotFound.
+        as_of: as they were then, as of `get`. With a filter they come from a view that trails the
+        record by moments. Raises NotFound, OutOfRange, InvalidArgument (a filter it cannot read).
         """
-        return self._loop.call(self._client.tasks, run)
+        return self._loop.call(self._client.tasks, run, filter, as_of=as_of)
 
     def list(
         self, filter: str = "", *, after: Position | None = None
@@ -273,6 +280,31 @@ class SyncClient:
         FailedPrecondition (RUN_CLOSED, PLAN_SEALED), Exhausted (TASK_LIMIT).
         """
         return self._loop.call(self._client.add_tasks, run, tasks, sealed=sealed)
+
+    def replay(
+        self, run: AnyRun, *, after_version: int = 0, until_version: int = 0
+    ) -> Generator[ReplayStep, None, None]:
+        """Yield each fact of a run with what it changed, oldest first; executes nothing.
+
+        >>> for step in client.replay(run):
+        ...     print(step.event.version, step.event.type, [task.state for task in step.tasks])
+
+        until_version: 0 = to the newest. Raises NotFound, OutOfRange (it is not there yet),
+        InvalidArgument (until_version is below after_version).
+        """
+        return self._loop.stream(
+            self._client.replay, run, after_version=after_version, until_version=until_version
+        )
+
+    def diff(self, run: AnyRun, before: Moment, after: Moment | None = None) -> RunDiff:
+        """Return what changed in a run between two moments, and which facts changed it.
+
+        >>> for task in (client.diff(run, 10, 20)).tasks:
+        ...     print(task.task, [change.name for change in task.changes], task.versions)
+
+        after: None = as it is. Raises NotFound, OutOfRange, InvalidArgument (after is before).
+        """
+        return self._loop.call(self._client.diff, run, before, after)
 
     def events(
         self,

@@ -1,0 +1,165 @@
+"""What facts of a run changed, as the command writes it: steps of a replay, and diffs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from stretto_sdk.runs import Event, Task, TaskCounts
+
+from stretto_cli import printing
+from stretto_cli.event_line import facts_text
+from stretto_cli.progress import wait_text
+
+if TYPE_CHECKING:
+    from stretto_sdk.client_history import FieldChange, ReplayStep, RunDiff, TaskDiff
+
+EVENTS_LISTED_MAX = 50
+TASKS_LISTED_MAX = 20
+_PIPED_WIDTH = 200
+
+
+def step_json(step: ReplayStep) -> dict[str, object]:
+    """Return a step for programs."""
+    event = printing.plain(step.event)
+    assert isinstance(event, dict)
+    event.pop("cursor")
+    run = step.run
+    about = None
+    if run is not None:
+        shown = {
+            "state": str(run.state),
+            "holds": run.holds,
+            "failure": run.failure,
+            "end_reason": run.end_reason,
+        }
+        about = printing.plain(shown)
+    return {**event, "tasks": printing.plain(step.tasks), "run": about}
+
+
+def print_step(step: ReplayStep) -> None:
+    """Write a fact, and below it what it changed."""
+    print_event(step.event)
+    for text in _changed(step):
+        printing.out.print(f"        {text}")
+
+
+def print_event(event: Event, why: str = "") -> None:
+    """Write a fact on one line: when, version, who, what, why."""
+    line = Text.assemble(
+        (f"{printing.instant(event.time)} ", "dim"),
+        (f"{event.version:>5} ", "dim"),
+        f"{printing.harmless(event.principal):<12} ",
+        (event.type.rpartition(".")[2], "bold"),
+        (f" {why}" if why else "", "cyan"),
+        f" {printing.harmless(facts_text(event.body))}",
+    )
+    width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH
+    line.truncate(width, overflow="ellipsis")
+    printing.out.print(line)
+
+
+def _changed(step: ReplayStep) -> list[str]:
+    lines = []
+    if step.run is not None:
+        why = printing.failure_text(step.run.failure) or step.run.end_reason
+        holds = printing.holds_text(step.run.holds)
+        rest = printing.escape("; ".join(filter(None, (holds, why))))
+        lines.append(f"run {printing.state(step.run.state)} {rest}".rstrip())
+    lines += [_task_line(task) for task in step.tasks[:TASKS_LISTED_MAX]]
+    if more := step.tasks[TASKS_LISTED_MAX:]:
+        counts = Counter(str(task.state) for task in more)
+        named = ", ".join(f"{count} {state}" for state, count in counts.items())
+        lines.append(f"[dim]and {len(more)} more tasks: {named}[/]")
+    return lines
+
+
+def _task_line(task: Task) -> str:
+    held = f" attempt {task.attempt} on {task.worker_id}" if task.state == "RUNNING" else ""
+    why = wait_text(task) or printing.failure_text(task.failure)
+    rest = printing.escape(held + (f" {' '.join(why.split())}" if why else ""))
+    return f"{printing.escape(task.name)} {printing.state(task.state)}{rest}"
+
+
+def diff_json(diff: RunDiff) -> dict[str, object]:
+    """Return a diff for programs."""
+    plain = printing.plain(diff)
+    assert isinstance(plain, dict)
+    return {
+        "run_id": diff.after.run_id,
+        "from": diff.before.version,
+        "to": diff.after.version,
+        "run": plain["changes"],
+        "tasks": plain["tasks"],
+        "attempts": plain["attempts"],
+        "events": plain["events"],
+    }
+
+
+def print_diff(diff: RunDiff) -> None:
+    """Write what lies between two moments for people."""
+    before, after = diff.before, diff.after
+    printing.out.print(
+        f"[dim]run[/]  {after.run_id}  [dim]version[/] {before.version} → {after.version}"
+        f"  [dim]{printing.instant(before.update_time)} → {printing.instant(after.update_time)}[/]"
+    )
+    if not diff.events:
+        printing.note("nothing changed")
+        return
+    for change in diff.changes:
+        was, now = _value_text(change.before), _value_text(change.after)
+        printing.out.print(f"[dim]{change.name}[/]  {was} → {now}")
+    if diff.tasks:
+        printing.out.print()
+        printing.print_table(("TASK", "STATE", "BY", "ALSO"), map(_task_row, diff.tasks))
+    printing.out.print()
+    listed = diff.events[:EVENTS_LISTED_MAX]
+    for event in listed:
+        print_event(event)
+    if len(diff.events) > len(listed):
+        printing.note(
+            f"and {len(diff.events) - len(listed)} more facts: stretto history {after.run_id} "
+            f"--since {listed[-1].version}"
+        )
+
+
+def _task_row(diff: TaskDiff) -> tuple[str, ...]:
+    was = printing.state(diff.before.state) if diff.before is not None else "[dim]new[/]"
+    state = (
+        was
+        if diff.before and diff.before.state == diff.after.state
+        else (f"{was} → {printing.state(diff.after.state)}")
+    )
+    rest = [change for change in diff.changes if change.name not in ("state", "result")]
+    return (
+        printing.escape(diff.task),
+        state,
+        _versions_text(diff.versions),
+        ", ".join(map(_change_text, rest)),
+    )
+
+
+def _versions_text(versions: tuple[int, ...]) -> str:
+    if len(versions) <= 4:
+        return ",".join(map(str, versions))
+    return f"{versions[0]},…,{versions[-1]}"
+
+
+def _change_text(change: FieldChange) -> str:
+    if isinstance(change.after, datetime) or isinstance(change.before, datetime):
+        return printing.escape(change.name)
+    return f"{change.name} {_value_text(change.before)} → {_value_text(change.after)}"
+
+
+def _value_text(value: object) -> str:
+    if value in (None, "", (), {}):
+        return "[dim]none[/]"
+    if isinstance(value, TaskCounts):
+        counts = printing.plain(value)
+        assert isinstance(counts, dict)
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if isinstance(value, datetime):
+        return printing.instant(value)
+    return printing.escape(" ".join(str(value).split())[:80])
