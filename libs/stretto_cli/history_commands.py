@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,6 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.moments import FORMS, moment_of
 from stretto_cli.options import AsJson, RunArgument
-from stretto_cli.replay_keys import step_by_keys
 from stretto_cli.run_reference import find_run
 
 if TYPE_CHECKING:
@@ -118,12 +118,14 @@ def replay(
     """
     if until and until < since:
         raise InvalidArgument(f"--until {until} comes before --since {since}")
-    by_keys = printing.out.is_terminal and not as_json
+    by_keys = printing.out.is_terminal and sys.stdin.isatty() and not as_json
 
     async def read(client: Client) -> None:
         found = client.replay(await find_run(client, run), after_version=since, until_version=until)
         async with aclosing(found):
             if by_keys:
+                from stretto_cli.replay_keys import step_by_keys  # noqa: PLC0415 - a terminal's
+
                 await step_by_keys(found)
             else:
                 await _write_steps(found, as_json=as_json)

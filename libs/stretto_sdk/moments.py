@@ -24,6 +24,8 @@ def as_of_message(moment: Moment | None) -> AsOf | None:
                 raise InvalidArgument(f"as_of {moment} has no time zone")
             message = AsOf()
             message.time.FromDatetime(moment)
+            # To the end of its microsecond: what was read as this instant had its nanoseconds cut.
+            message.time.nanos += 999
             return message
         case Position():
             return AsOf(position=PositionMessage(partition=moment.partition, number=moment.number))
