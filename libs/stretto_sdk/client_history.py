@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 from stretto.run.v1 import run_service_pb2 as pb
 
-from stretto_sdk.client_log import recorded_events
-from stretto_sdk.client_logs import AnyRun, LogReading, id_of
+from stretto_sdk.client_logs import AnyRun, LogReading
 from stretto_sdk.client_pages import PAGE_SIZE_MAX, Pages
 from stretto_sdk.errors import InvalidArgument
 from stretto_sdk.moments import Moment, as_of_message
@@ -103,9 +102,7 @@ class LookingBack(LogReading):
         """
         until = until_version or (await self._run(run)).version
         changes = self._changes(run, after_version, until)
-        events = recorded_events(
-            self._calls, stream=id_of(run), cursor="", after_version=after_version
-        )
+        events = self.events(run, after_version=after_version)
         async with aclosing(changes), aclosing(events):
             change = await anext(changes, None)
             async for event in events:
