@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stretto.common.v1.principal_pb2 import Principal
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The call being served.
 
     method: its full name, `stretto.run.v1.RunService/StartRun`.

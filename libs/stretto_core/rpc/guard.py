@@ -19,7 +19,6 @@ from google.protobuf.message import DecodeError
 from stretto.common.v1.permission_pb2 import Permission
 
 from stretto_core.errors import (
-    DeadlineExceeded,
     Exhausted,
     Internal,
     InvalidArgument,
@@ -31,6 +30,7 @@ from stretto_core.rpc.identity import Tokens, authorize
 from stretto_core.rpc.open_streams import OpenStreams
 from stretto_core.rpc.permissions import required_permissions
 from stretto_core.rpc.status import code_of, trailing
+from stretto_core.rpc.time_limit import TimeLimit
 from stretto_core.telemetry.metrics import Counter, Registry
 from stretto_core.telemetry.trace import HEADER, parse_traceparent
 
@@ -69,7 +69,7 @@ class Guard:
         self.tokens = tokens
         self.open_streams = OpenStreams(tokens)
         self.registry = registry or Registry()
-        self.unary_s_max = unary_ms_max / 1_000
+        self.time_limit = TimeLimit(unary_ms_max / 1_000)
         self.message_bytes_max = message_bytes_max
         self.log = structlog.get_logger("stretto.rpc")
 
@@ -150,7 +150,7 @@ class _GuardedMethod:
         try:
             call = self._admit(request, context, started_s)
             if call.deadline_s is None:
-                answer = await self._within_limit(request, context)
+                answer = await self._guard.time_limit.within(self._plain(request, context))
             else:
                 # When it passes, gRPC itself cancels this task.
                 answer = await self._plain(request, context)
@@ -193,18 +193,6 @@ class _GuardedMethod:
         call = Call(self._method, principal, deadline_s, traceparent, peer)
         begin_call(call)
         return call
-
-    async def _within_limit(self, request: Any, context: Any) -> Any:
-        limit = asyncio.timeout(self._guard.unary_s_max)
-        try:
-            async with limit:
-                return await self._plain(request, context)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceeded(
-                "the call took longer than a call without a deadline may"
-            ) from None
 
     async def _end(self, error: BaseException, request: Any, context: Any) -> NoReturn:
         """End the call with what `error` means; raises whatever ends it in gRPC."""

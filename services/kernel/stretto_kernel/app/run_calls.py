@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -45,8 +44,7 @@ from stretto_kernel.domain.run.resource import to_run, to_task
 WaitReasonOf = Callable[[HostedRun, TaskName], run_pb2.WaitReason.ValueType]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(NamedTuple):
     """Who calls, and under which idempotency key.
 
     request_digest: 32 bytes over the parsed request; both empty for a read.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from google.rpc import status_pb2
@@ -44,8 +44,7 @@ ToStatus = Callable[[Refusal], status_pb2.Status]
 RequireBlobs = Callable[[Namespace, frozenset[BlobName]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Write:
+class _Write(NamedTuple):
     """One write on its way to its receipt.
 
     again: what to do when what it was decided on is dropped; None = decide the command again.

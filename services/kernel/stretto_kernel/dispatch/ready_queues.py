@@ -17,6 +17,7 @@ import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from stretto_core.ids import RunId, TaskName
 
@@ -38,8 +39,7 @@ class OfferKey:
     labels: Labels
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """This item goes to this session: one credit and one slot of the queue are taken."""
 
     item: ReadyItem

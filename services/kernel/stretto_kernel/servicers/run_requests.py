@@ -7,6 +7,7 @@ names its fields the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stretto.common.v1.lease_pb2 import Position
 from stretto.common.v1.principal_pb2 import Principal
@@ -27,8 +28,7 @@ HOLD_ID_CHARACTERS_MAX = 64
 DEFAULT_HOLD = "operator"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """Who asks, from the call itself."""
 
     principal: Principal
@@ -45,8 +45,7 @@ class Asked:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """A parsed StartRunRequest. wait_ns: 0 = answer at once."""
 
     namespace: Namespace

@@ -79,6 +79,9 @@ def _text(value: str) -> bytes:
 
 def _payload(value: Payload) -> bytes:
     kind = value.WhichOneof("value")
+    if kind == "json":  # Nearly every value: the same bytes as below, in fewer steps.
+        content = b"s4:json%bb0:%b" % (_text(value.json), _text(value.content_type))
+        return _tagged(b"p", content)
     said: tuple[object, ...] = (kind, value.json, value.data, value.content_type)
     # Only when it is one: an inline value has the bytes it always had.
     if kind == "blob":

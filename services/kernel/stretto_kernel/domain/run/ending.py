@@ -10,14 +10,17 @@ from collections.abc import Sequence
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.run.v1 import events_pb2 as ev
+from stretto.run.v1.plan_pb2 import JOIN_KIND_ALL_SUCCEEDED
 from stretto_core.eventlog.recorded import Recorded
+from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.bindings import Unresolved, resolve_output
 from stretto_kernel.domain.run.evolve import evolve
+from stretto_kernel.domain.run.joins import may_open
 from stretto_kernel.domain.run.output_schema import REASON, violations
 from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.stopping import clean_up_over, ordinary_over
-from stretto_kernel.domain.run.task import Leased, Open
+from stretto_kernel.domain.run.task import Blocked, Leased, Open
 
 _NEVER_END = (
     ev.RunStarted,  # A plan has a task without dependencies, or grows.
@@ -93,4 +96,16 @@ def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
     if isinstance(event, ev.RunCancelRequested | ev.RunTimedOut | ev.PlanExpired):
         return True
     # Without a stop the run waits for every task that may be leased, too.
-    return leased + state.counts[Open.number] + state.clean_up_counts[Open.number] <= 1
+    if leased + state.counts[Open.number] + state.clean_up_counts[Open.number] > 1:
+        return False
+    return not (isinstance(event, ev.AttemptSucceeded) and _opens_another(state, event))
+
+
+def _opens_another(state: RunState, event: ev.AttemptSucceeded) -> bool:
+    """Whether a task waits for nothing but this success: the next link of a chain."""
+    for name in state.tasks[TaskName(event.task)].dependents:
+        next_ = state.tasks[name]
+        waits = isinstance(next_.phase, Blocked) and next_.waiting_count == 1
+        if waits and next_.broken_count == 0 and may_open(state, next_):
+            return next_.spec.join.kind == JOIN_KIND_ALL_SUCCEEDED
+    return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.payload_pb2 import BlobRef, Payload
@@ -21,6 +22,8 @@ SPAN_S_MAX = 366 * 24 * 3600
 LABELS_MAX = 64
 LABEL_KEY = re.compile(r"[a-z0-9._-]{1,63}\Z")
 LABEL_VALUE_CHARS_MAX = 255
+JUDGED_CHARS_MAX = 1_024
+"""Of a text whose judgement as JSON is remembered."""
 
 
 class Findings:
@@ -118,10 +121,12 @@ class Findings:
 
         or_blob: a larger one may be a blob.
         """
-        if len(text) > PAYLOAD_BYTES_MAX or len(text.encode()) > PAYLOAD_BYTES_MAX:
+        if _is_larger(text, PAYLOAD_BYTES_MAX):
             self.wrong(field, _too_large(or_blob=or_blob))
             return
         if wants_object and text == "{}":
+            return
+        if not wants_object and len(text) <= JUDGED_CHARS_MAX and _is_json(text):
             return
         try:
             value = parse_json(text)
@@ -146,6 +151,21 @@ class Findings:
             if not LABEL_KEY.match(key):
                 self.wrong(f"{field}[{key!r}]", "the key must be 1-63 characters of [a-z0-9._-]")
             self.check_text(f"{field}[{key!r}]", value, characters_max=LABEL_VALUE_CHARS_MAX)
+
+
+def _is_larger(text: str, bytes_max: int) -> bool:
+    # A character has four bytes at most.
+    return len(text) * 4 > bytes_max and len(text.encode()) > bytes_max
+
+
+@lru_cache(maxsize=1_024)
+def _is_json(text: str) -> bool:
+    """Whether it is; remembered, since the edge and the decider both ask, and values return."""
+    try:
+        parse_json(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _too_large(*, or_blob: bool) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 from stretto.common.v1.failure_pb2 import Failure
@@ -107,8 +108,7 @@ class Shredding:
     since_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Touched:
+class Touched(NamedTuple):
     """What changed since it was last asked: task names, and whether a run-wide fact came.
 
     After a run-wide fact (hold, cancel, fail-fast, end ...) every offer, lease, signal and timer of
