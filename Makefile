@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench clean pin
+.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench bench-peers plot clean pin
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON=$(PYTHON) bash scripts/setup.sh $(VENV)
@@ -62,6 +62,13 @@ e2e: setup ## Real processes, killed and stopped on purpose
 
 bench: setup ## Print one JSON line per figure (ONLY=W1,fold for some; ROUNDS=n; docs/benchmarks.md)
 	@$(BIN)/python -m tests.bench --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-peers: setup ## Measure other systems beside ours, in an environment of their own (ONLY=dbos; ROUNDS=n)
+	@$(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/pip install -q -r tests/bench/peers/requirements.txt
+	@$(BIN)/python -m tests.bench.peers --python $(VENV)/peers/bin/python --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS))
+
+plot: setup ## Draw docs/cost-per-task.svg from the lines of `make bench ONLY=size` (FROM=file)
+	@$(BIN)/python scripts/plot_sizes.py $(FROM) docs/cost-per-task.svg
 
 pin: setup ## Recompute constraints.txt from pyproject.toml
 	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile --universal --no-header --all-extras --group dev pyproject.toml -o constraints.txt -q

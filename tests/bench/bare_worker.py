@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import uvloop
@@ -24,7 +25,7 @@ EXECUTOR = "bench.noop"
 async def work(
     address: str, name: str, slots: int, *, frames_max: int | None = None
 ) -> list[float]:
-    """Work until killed, or for so many frames; return when each came (the loop's seconds)."""
+    """Work until killed, or for so many frames; return when each came, in seconds."""
     frames: asyncio.Queue[pb.WorkRequest] = asyncio.Queue()
     hello = work_pb2.Hello(
         worker_id=name,
@@ -35,7 +36,6 @@ async def work(
     frames.put_nowait(pb.WorkRequest(hello=hello, credit_total_count=slots))
     done_count = 0
     came_s: list[float] = []
-    loop = asyncio.get_running_loop()
     succeeded = work_pb2.OutcomeSucceeded(result=Payload(json="1"))
 
     async def outgoing() -> AsyncIterator[pb.WorkRequest]:
@@ -46,7 +46,7 @@ async def work(
         async for answer in WorkServiceStub(channel).Work(outgoing()):
             if not answer.assignments:
                 continue
-            came_s.append(loop.time())
+            came_s.append(time.perf_counter())
             done_count += len(answer.assignments)
             outcomes = [
                 work_pb2.Outcome(token=assignment.token, succeeded=succeeded)

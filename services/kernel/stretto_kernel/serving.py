@@ -35,6 +35,7 @@ from stretto_core.ids import Partition
 from stretto_core.rpc.server import RpcServer
 from stretto_core.telemetry.metrics import Registry
 
+from stretto_kernel.app.admission import Admission
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
@@ -122,16 +123,7 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
     """Let the registry tell how the kernel stands, read when it is asked."""
     for name, (help_text, read) in _GAUGES.items():
         registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
-    registry.gauge(
-        "stretto_kernel_begun_weight",
-        "What clients begin and is not answered yet; beyond its limit starts are refused.",
-        read=lambda: kernel.admission.weight,
-    )
-    registry.gauge(
-        "stretto_kernel_begun_refused",
-        "Calls refused for that since the start.",
-        read=lambda: kernel.admission.refused_count,
-    )
+    _add_admission_metrics(registry, kernel.admission)
     for name, help_text, index in (
         ("queue_tasks_ready", "Ready tasks of a queue, those of held runs included.", 0),
         ("queue_leases_open", "Open leases of a queue.", 1),
@@ -158,6 +150,19 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
         "stretto_kernel_blob_stored_bytes",
         "Bytes of blobs stored since the start.",
         read=lambda: blobs.stored_bytes_count,
+    )
+
+
+def _add_admission_metrics(registry: Registry, admission: Admission) -> None:
+    registry.gauge(
+        "stretto_kernel_begun_weight",
+        "What clients begin and is not answered yet; beyond its limit starts are refused.",
+        read=lambda: admission.weight,
+    )
+    registry.gauge(
+        "stretto_kernel_begun_refused",
+        "Calls refused for that since the start.",
+        read=lambda: admission.refused_count,
     )
 
 
