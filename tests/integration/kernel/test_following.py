@@ -310,7 +310,7 @@ async def _statements_of_work(
         call: Any = kernel.events.Subscribe(log_pb.SubscribeRequest(stream=stream))
         if number % 2:
             call = kernel.runs.WatchRun(pb.WatchRunRequest(name=of, tasks=True))
-        with suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
+        with suppress(asyncio.CancelledError):
             async for _ in call:
                 told[number] += 1
 
