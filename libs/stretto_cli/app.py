@@ -129,6 +129,11 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Event log",
+        "relay_commands",
+        {"relay": "Show how far the log is relayed to the bus, or relay it again."},
+    ),
+    CommandModule(
         "Plans",
         "plan_commands",
         {

@@ -23,16 +23,27 @@ from stretto_cli.suite.host import all_ready
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
     from stretto_sdk.client_audit import Seal
+    from stretto_sdk.client_views import Relay, View, Views
 
 COUNTED_MAX = 1_000
 _ANSWER_BUDGET = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayStatus:
+    """How far the log is relayed to the bus; stopped: why it stands still, "" while it follows."""
+
+    position: int
+    behind: int
+    stopped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A suite as it is. None: not known from here. trouble: why the kernel did not answer.
 
-    stopped_views: views that stand still, with the reason. seal: the newest seal of the log.
+    stopped_views: views that stand still, or were not given all events, with the reason.
+    relay: None = nothing was ever relayed. seal: the newest seal of the log.
     """
 
     address: str
@@ -45,6 +56,7 @@ class Status:
     open_runs: Mapping[str, int] | None = None
     view_position: Position | None = None
     stopped_views: Mapping[str, str] | None = None
+    relay: RelayStatus | None = None
     seal: Seal | None = None
     trouble: str = ""
 
@@ -86,6 +98,7 @@ def print_status(status: Status) -> None:
                 (f"view {name}", f"[red]stopped[/] {printing.escape(why)}")
                 for name, why in (status.stopped_views or {}).items()
             ),
+            *(_relay_pairs(status.relay) if status.relay else ()),
             *(_seal_pairs(status.seal) if status.seal else ()),
             ("trouble", f"[red]{printing.escape(status.trouble)}[/]" if status.trouble else ""),
         )
@@ -94,6 +107,13 @@ def print_status(status: Status) -> None:
         printing.print_table(
             ("PROCESS", "STATE", "PID", "RESTARTS", "FOR"), map(_process_row, status.processes)
         )
+
+
+def _relay_pairs(relay: RelayStatus) -> list[tuple[str, str]]:
+    place = f"{relay.position:,}, {relay.behind:,} behind the log"
+    if relay.stopped:
+        return [("relayed to", f"{place} [red]stopped[/] {printing.escape(relay.stopped)}")]
+    return [("relayed to", place)]
 
 
 def _seal_pairs(seal: Seal) -> list[tuple[str, str]]:
@@ -141,21 +161,49 @@ async def _with_work(client: Client, found: Status) -> Status:
         page = await client.pages.runs(filter_of(states=state), page_size=COUNTED_MAX)
         counts[state] = len(page.runs)
         position = page.view_position
-    views = (await client.views()).views
-    stopped = {
-        view.name: f"before the event at {view.stop_position}: {view.stop_reason}: "
-        f"{view.stop_message}"
-        for view in views
-        if view.stop_reason
-    }
+    views = await client.views()
+    stopped = _stopped(views.views)
+    relay = _relay(views)
     seal = await client.newest_seal()
     return replace(
         found,
-        ready=found.ready and not stopped and not seal.stop_reason,
+        ready=found.ready
+        and not stopped
+        and not seal.stop_reason
+        and not (relay and relay.stopped),
+        relay=relay,
         seal=seal,
         open_runs=counts,
         view_position=position,
         stopped_views=stopped,
+    )
+
+
+def _stopped(views: Sequence[View]) -> dict[str, str]:
+    stopped = {
+        view.name: f"was given {view.event_count:,} of {view.log_event_count:,} events"
+        for view in views
+        if view.event_count != view.log_event_count
+    }
+    for view in views:
+        if view.stop_reason:
+            stopped[view.name] = _why(view)
+    return stopped
+
+
+def _relay(views: Views) -> RelayStatus | None:
+    relay = views.relay
+    if relay is None:
+        return None
+    behind = max(0, views.log_position - relay.position)
+    why = _why(relay) if relay.stop_reason else ""
+    return RelayStatus(position=relay.position, behind=behind, stopped=why)
+
+
+def _why(standing: View | Relay) -> str:
+    return (
+        f"before the event at {standing.stop_position}: {standing.stop_reason}: "
+        f"{standing.stop_message}"
     )
 
 

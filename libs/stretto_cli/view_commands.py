@@ -39,9 +39,10 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
     no record: `stretto rebuild` makes them again.
 
     --json: {"views": [{"name", "version", "state", "position", "row_count", "stop_position",
-    "stop_reason", "stop_message"}], "partition": "p0", "log_position": 1234}.
+    "stop_reason", "stop_message", "event_count", "log_event_count"}], "partition": "p0",
+    "log_position": 1234, "relay": {"position", "stop_position", "stop_reason", "stop_message"}}.
 
-    Exit status: 0 all follow the log, 1 one stands still or is absent.
+    Exit status: 0 all follow the log, 1 one stands still or is absent, or was not given all events.
     """
 
     async def read(client: Client) -> Views:
@@ -52,10 +53,10 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
         printing.print_json(found)
     else:
         printing.print_table(
-            ("VIEW", "STATE", "POSITION", "BEHIND", "ROWS", "WHY"),
+            ("VIEW", "STATE", "POSITION", "BEHIND", "EVENTS", "ROWS", "WHY"),
             (_row(view, found.log_position) for view in found.views),
         )
-    if any(view.state != "FOLLOWING" for view in found.views):
+    if any(view.state != "FOLLOWING" or _lacks(view) for view in found.views):
         raise typer.Exit(ExitStatus.FAILED)
 
 
@@ -115,9 +116,15 @@ def _row(view: View, log_position: int) -> tuple[str, ...]:
         printing.state(view.state),
         f"{view.position:,}",
         f"{max(0, log_position - view.position):,}",
+        f"{view.event_count:,}" + (f" [red]of {view.log_event_count:,}[/]" if _lacks(view) else ""),
         f"{view.row_count:,}",
         printing.escape(why) if view.stop_reason else "",
     )
+
+
+def _lacks(view: View) -> bool:
+    """Whether the log has other events up to its position than it was given."""
+    return view.event_count != view.log_event_count
 
 
 def _proof_row(proof: ViewProof) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ class View:
     """A view of the log.
 
     row_count: about. stop_position, stop_reason, stop_message: the event before which it stands
-    still, and why; 0 and "" while it follows.
+    still, and why; 0 and "" while it follows. event_count: how many events of the log it was given;
+    log_event_count: how many the log has up to its position: the same, or some were passed over.
     """
 
     name: str
@@ -37,15 +38,32 @@ class View:
     stop_position: int = 0
     stop_reason: str = ""
     stop_message: str = ""
+    event_count: int = 0
+    log_event_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """How the relay stands, which publishes the log on the bus.
+
+    position: up to where the bus has everything. stop_position, stop_reason, stop_message: as of a
+    view.
+    """
+
+    position: int
+    stop_position: int = 0
+    stop_reason: str = ""
+    stop_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The views by name, and the newest position of the log."""
+    """The views by name, and the newest position of the log. relay: None = none has ever run."""
 
     views: Sequence[View]
     partition: str
     log_position: int
+    relay: Relay | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +117,24 @@ class ViewCalls:
         >>> stopped = [view.name for view in (await client.views()).views if view.stop_reason]
         """
         answer = await self._calls.unary(self._calls.projections.ListViews, pb.ListViewsRequest())
-        return Views([_view(each) for each in answer.views], answer.partition, answer.log_position)
+        return Views(
+            [_view(each) for each in answer.views],
+            answer.partition,
+            answer.log_position,
+            _relay(answer.relay) if answer.HasField("relay") else None,
+        )
+
+    async def move_relay(self, after_position: int) -> Relay:
+        """Let the relay publish the log on the bus again from a position; 0 = from the first event.
+
+        >>> await client.move_relay(0)
+
+        It begins there within seconds, at once when it stands still. Raises NotFound (no relay has
+        ever run), OutOfRange (the log ends before it).
+        """
+        request = pb.MoveRelayRequest(after_position=after_position)
+        answer = await self._calls.unary(self._calls.projections.MoveRelay, request)
+        return _relay(answer.relay)
 
     async def rebuild_views(self, *views: str) -> AsyncGenerator[FreshFold, None]:
         """Make views again from the log beside the live ones, and yield how far it is to its end.
@@ -135,6 +170,17 @@ def _view(message: pb.View) -> View:
         state=ViewState(pb.ViewState.Name(message.state).removeprefix("VIEW_STATE_")),
         position=message.position,
         row_count=message.row_count,
+        stop_position=message.stop.position,
+        stop_reason=message.stop.reason,
+        stop_message=message.stop.message,
+        event_count=message.event_count,
+        log_event_count=message.log_event_count,
+    )
+
+
+def _relay(message: pb.RelayStanding) -> Relay:
+    return Relay(
+        position=message.position,
         stop_position=message.stop.position,
         stop_reason=message.stop.reason,
         stop_message=message.stop.message,

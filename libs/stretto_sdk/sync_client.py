@@ -17,7 +17,7 @@ from stretto_sdk.client_audit import ExportPart, Proof, Seal
 from stretto_sdk.client_history import ReplayStep, RunDiff
 from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
-from stretto_sdk.client_views import FreshFold, Views
+from stretto_sdk.client_views import FreshFold, Relay, Views
 from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
 from stretto_sdk.moments import Moment
@@ -462,6 +462,16 @@ class SyncClient:
         >>> stopped = [view.name for view in (client.views()).views if view.stop_reason]
         """
         return self._loop.call(self._client.views)
+
+    def move_relay(self, after_position: int) -> Relay:
+        """Let the relay publish the log on the bus again from a position; 0 = from the first event.
+
+        >>> client.move_relay(0)
+
+        It begins there within seconds, at once when it stands still. Raises NotFound (no relay has
+        ever run), OutOfRange (the log ends before it).
+        """
+        return self._loop.call(self._client.move_relay, after_position)
 
     def rebuild_views(self, *views: str) -> Generator[FreshFold, None, None]:
         """Make views again from the log beside the live ones, and yield how far it is to its end.

@@ -20,7 +20,7 @@ from stretto.projection.v1 import projection_service_pb2 as pb
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
 from stretto_core.bus.jetstream import STREAM
 from stretto_core.rpc.channel import open_channel
-from stretto_kernel.relay.relay import RELAY
+from stretto_kernel.relay.place import RELAY
 
 from tests.bench.rest import time_passes
 from tests.bench.scale import Scale

@@ -46,6 +46,7 @@ class MemoryViews:
     def __init__(self) -> None:
         self.tables: dict[Target, dict[Key, Row]] = {}
         self.positions: dict[Target, int] = {}
+        self.counts: dict[Target, int] = {}
         self.stops: dict[Target, Stop] = {}
 
     async def prepare(self, targets: Collection[Target]) -> Mapping[Target, int]:
@@ -60,13 +61,17 @@ class MemoryViews:
         for target in targets:
             self.tables.pop(target, None)
             self.positions.pop(target, None)
+            self.counts.pop(target, None)
 
-    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
+    async def save(
+        self, changes: Sequence[Change], *, after: int, position: int, event_count: int
+    ) -> None:
         """See `ViewStore`."""
         if any(self.positions[change.target] != after for change in changes):
             raise PositionMoved
         for target, rows in changes:
             self.positions[target] = position
+            self.counts[target] = self.counts.get(target, 0) + event_count
             table, view = self.tables[target], target.view
             for row in rows:
                 kept = table.get(view.key(row))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from nats.aio.client import Client
@@ -52,6 +52,7 @@ class JetStreamBus:
         self._subscriptions: dict[HintBuffer, NatsSubscription] = {}
         self._reopening: asyncio.Task[None] | None = None
         self._closed = False
+        self._broken = asyncio.Event()
         self._log = structlog.get_logger("stretto.bus")
 
     async def publish(self, hints: Sequence[Hint]) -> None:
@@ -93,6 +94,7 @@ class JetStreamBus:
             await client.close()
 
     async def _publish(self, client: Client, hints: Sequence[Hint]) -> None:
+        self._broken.clear()
         stream = self._stream or await self._made_stream(client)
         try:
             await self._acknowledged(stream, hints)
@@ -109,9 +111,17 @@ class JetStreamBus:
             )
             for hint in hints
         ]
+        # Acknowledgements do not outlive the connection: no need to wait for them until their time.
+        broken = asyncio.ensure_future(self._broken.wait())
         try:
-            await asyncio.gather(*sent)
+            taken = asyncio.gather(*sent)
+            either: list[asyncio.Future[Any]] = [taken, broken]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not taken.done():
+                raise ConnectionResetError("the connection broke")
+            await taken
         finally:
+            broken.cancel()
             for acknowledgement in sent:
                 acknowledgement.cancel()
                 with suppress(asyncio.CancelledError):
@@ -160,6 +170,7 @@ class JetStreamBus:
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                    disconnected_cb=self._disconnected,
                     error_cb=self._note,
                     closed_cb=self._ended,
                 )
@@ -198,6 +209,9 @@ class JetStreamBus:
                 return
             except (Unavailable, *_LOST):
                 await asyncio.sleep(REOPEN_WAIT_S)
+
+    async def _disconnected(self) -> None:
+        self._broken.set()
 
     async def _note(self, error: Exception) -> None:
         self._log.debug("bus.trouble", cause=_said(error))

@@ -303,6 +303,13 @@ class MemoryLog:
         """See `EventLog.save_tracking`."""
         self._store.tracking[name] = max(position, self._store.tracking.get(name, 0))
 
+    async def move_tracking(self, name: str, position: int, *, expected: int) -> bool:
+        """See `EventLog.move_tracking`."""
+        if self._store.tracking.get(name, 0) != expected:
+            return False
+        self._store.tracking[name] = position
+        return True
+
     async def lease_keys(self) -> LeaseKeys:
         """See `EventLog.lease_keys`."""
         return self._store.lease_keys

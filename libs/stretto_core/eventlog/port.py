@@ -182,6 +182,13 @@ class EventLog(Protocol):
         """Record that `name` has done its work up to `position`; never goes back. Idempotent."""
         ...
 
+    async def move_tracking(self, name: str, position: int, *, expected: int) -> bool:
+        """Set the follower's place, also back, if it is at `expected`; return whether it was.
+
+        A follower that nobody knows is at 0, and is known afterwards.
+        """
+        ...
+
     async def lease_keys(self) -> LeaseKeys:
         """Return the partition's lease keys, made when the partition was initialised."""
         ...

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
@@ -57,6 +58,9 @@ from stretto_kernel.serving import (
 from stretto_kernel.settings import ROLES, Settings, SettingsError
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
+
+if TYPE_CHECKING:  # Only the projector loads it.
+    from stretto_kernel.relay.relay import RelayBoard
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let the writer's thread wait for the loop that long."""
@@ -187,6 +191,7 @@ async def _run_projector(settings: Settings) -> int:
     """Keep the views and relay the log until a signal; servers that are down are waited for."""
     # What only this role needs is not loaded by the kernel, whose start is a budget.
     from stretto_kernel.adapters.blob_reference_table import BlobReferenceTables  # noqa: PLC0415
+    from stretto_kernel.adapters.relay_board import RelayBoardTable  # noqa: PLC0415
     from stretto_kernel.adapters.view_tables import ViewTables  # noqa: PLC0415
     from stretto_kernel.app.blob_sweep import keep_sweeping  # noqa: PLC0415
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
@@ -209,7 +214,8 @@ async def _run_projector(settings: Settings) -> int:
     followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
     followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
     if settings.nats_url:
-        followers.append(asyncio.create_task(_relay(event_log, settings.nats_url), name="relay"))
+        relaying = _relay(event_log, RelayBoardTable(store), settings.nats_url)
+        followers.append(asyncio.create_task(relaying, name="relay"))
     ended = asyncio.create_task(stopped.wait())
     log.info("projector.following", relaying=bool(settings.nats_url))
     await asyncio.wait([*followers, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -238,14 +244,14 @@ async def _sweep_task_logs(settings: Settings) -> None:
         await sweep.close()
 
 
-async def _relay(event_log: PostgresLog, nats_url: str) -> None:
+async def _relay(event_log: PostgresLog, board: RelayBoard, nats_url: str) -> None:
     from stretto_core.bus.jetstream import JetStreamBus  # noqa: PLC0415
 
     from stretto_kernel.relay.relay import Relay  # noqa: PLC0415
 
     bus = JetStreamBus(nats_url)
     try:
-        await Relay(event_log, bus).run()
+        await Relay(event_log, bus, board).run()
     finally:
         await bus.close()
 

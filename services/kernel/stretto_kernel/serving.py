@@ -249,6 +249,22 @@ def add_views(
             read=partial(watch.is_stopped, view.name),
             view=view.name,
         )
+        registry.gauge(
+            "stretto_kernel_view_events_missing",
+            "Events of the log up to a view's position that it was not given: 0, or a bug.",
+            read=partial(watch.events_missing, view.name),
+            view=view.name,
+        )
+    relay: dict[str, tuple[str, Callable[[], float]]] = {
+        "position": ("Up to where the bus has everything.", lambda: watch.relay_position),
+        "behind": ("Positions of the log that the bus does not have.", lambda: watch.relay_behind),
+        "stopped": (
+            "1 while the relay stands still before a damaged event.",
+            lambda: watch.is_relay_stopped,
+        ),
+    }
+    for name, (help_text, read) in relay.items():
+        registry.gauge(f"stretto_kernel_relay_{name}", help_text, read=read)
     registry.gauge(
         "stretto_kernel_log_position",
         "The newest position of the log, as of the last look at the views.",

@@ -226,6 +226,18 @@ async def test_tracking_never_goes_back(open_log: OpenLog) -> None:
     assert await other.tracking_position("relay") == 3
 
 
+async def test_a_place_is_moved_only_by_who_knows_where_it_is(open_log: OpenLog) -> None:
+    log = await open_log()
+    assert not await log.move_tracking("relay", 5, expected=3)
+    assert await log.move_tracking("relay", 0, expected=0)
+    assert await log.move_tracking("relay", 7, expected=0)
+    assert not await log.move_tracking("relay", 9, expected=0)
+    assert await log.move_tracking("relay", 2, expected=7), "also back"
+    assert await log.tracking_position("relay") == 2
+    await log.save_tracking("relay", 4)
+    assert await log.tracking_position("relay") == 4
+
+
 async def test_lease_keys_outlive_handles_and_rotate_with_one_predecessor(
     open_log: OpenLog,
 ) -> None:

@@ -12,16 +12,18 @@ import pytest
 from stretto.projection.v1 import projection_service_pb2 as pb
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
 from stretto.run.v1 import run_service_pb2 as run_pb
-from stretto_core.errors import InvalidArgument, NotFound
+from stretto_core.errors import InvalidArgument, NotFound, OutOfRange
 from stretto_core.rpc.health import is_serving
 from stretto_core.rpc.status import from_rpc_error
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable, TableSnapshot
+from stretto_kernel.adapters.relay_board import RelayBoardTable
 from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.store import Target
+from stretto_kernel.relay.place import RELAY
 
 from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, served, task
 from tests.waiting import until
@@ -257,6 +259,56 @@ async def test_an_event_that_cannot_be_read_is_told_and_nothing_is_passed_over(
         assert str(position) in last.failure
     assert "tasks_v2" in await tables(fresh_database)
     assert "tasks_v2_copy" not in await tables(fresh_database)
+
+
+async def test_what_a_view_was_given_is_counted_against_the_log(
+    kernel: Served, fresh_database: str
+) -> None:
+    await work(kernel, 2)
+    async with projecting(kernel, fresh_database):
+        listed = await following(kernel)
+        count = len((await kernel.log.read_all()).events)
+        assert {view.event_count for view in listed.views} == {count}
+        assert {view.log_event_count for view in listed.views} == {count}
+        async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+            await connection.execute(
+                "UPDATE stretto_p0.view_counts_v1 SET event_count = event_count - 1"
+                " WHERE view LIKE 'usage%'"
+            )
+        await work(kernel, 1)
+        listed = await following(kernel)
+        lacking = [v.name for v in listed.views if v.event_count != v.log_event_count]
+        assert lacking == ["usage"]
+        await rebuild(kernel, "usage")
+        listed = await following(kernel)
+        assert all(view.event_count == view.log_event_count for view in listed.views)
+
+
+async def test_a_relay_that_stands_still_is_told_and_can_be_moved(
+    kernel: Served, fresh_database: str
+) -> None:
+    stub = ProjectionServiceStub(kernel.channel)
+    await kernel.start()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.MoveRelay(pb.MoveRelayRequest())
+    assert isinstance(from_rpc_error(refused.value), NotFound)
+    assert not (await stub.ListViews(pb.ListViewsRequest())).HasField("relay")
+    board = RelayBoardTable(ViewTables(PARTITION, kernel.log.tracking))
+    await kernel.log.move_tracking(RELAY, 0, expected=0)
+    await board.note_stop(1, "UNREADABLE_EVENT", "it is damaged")
+    relay = (await stub.ListViews(pb.ListViewsRequest())).relay
+    assert (relay.position, relay.stop.position, relay.stop.message) == (0, 1, "it is damaged")
+    async with asyncio.timeout(20):
+        while await is_serving(kernel.channel, SERVICE):
+            pass
+    assert (await stub.MoveRelay(pb.MoveRelayRequest(after_position=1))).relay.position == 1
+    assert await kernel.log.tracking_position(RELAY) == 1
+    await board.note_following()
+    assert not (await stub.ListViews(pb.ListViewsRequest())).relay.HasField("stop")
+    for wrong in (1_000, -1):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.MoveRelay(pb.MoveRelayRequest(after_position=wrong))
+        assert isinstance(from_rpc_error(refused.value), OutOfRange | InvalidArgument)
 
 
 async def test_wrong_names_of_views_are_told(kernel: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import nats
 import pytest
+from nats.aio.msg import Msg
+from nats.js.errors import APIError
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.eventlog.v1.relayed_events_pb2 import RelayedEvents
 from stretto_core.bus import Hint
@@ -23,8 +26,11 @@ from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Partition
 from stretto_core.localstack.child import ChildFailed
 from stretto_core.localstack.nats import EmbeddedNats, port_before
-from stretto_kernel.relay.relay import RELAY, Relay
+from stretto_kernel.relay.messages import MESSAGE_EVENTS_MAX
+from stretto_kernel.relay.place import RELAY
+from stretto_kernel.relay.relay import WINDOW_BYTES_MAX, WINDOW_MESSAGES, Relay, windows_of
 
+from tests.cut_connections import cut_connections
 from tests.jetstream import wipe
 from tests.ports import free_port
 from tests.unit.kernel.harness import FrameWorker, graph, new_store, start, start_kernel, task
@@ -50,10 +56,23 @@ async def kept(url: str) -> list[tuple[str, int]]:
     return found
 
 
+class Board:
+    """Where a relay says that it stands still."""
+
+    def __init__(self) -> None:
+        self.stop: tuple[int, str, str] | None = None
+
+    async def note_stop(self, position: int, reason: str, message: str) -> None:
+        self.stop = (position, reason, message)
+
+    async def note_following(self) -> None:
+        self.stop = None
+
+
 @asynccontextmanager
-async def relaying(log: MemoryLog, url: str) -> AsyncIterator[Relay]:
+async def relaying(log: MemoryLog, url: str, board: Board | None = None) -> AsyncIterator[Relay]:
     bus = JetStreamBus(url)
-    relay = Relay(log, bus)
+    relay = Relay(log, bus, board or Board())
     running = asyncio.create_task(relay.run())
     yield relay
     running.cancel()
@@ -237,3 +256,125 @@ async def test_a_server_takes_the_port_it_had(tmp_path: Path) -> None:
     await server.start()
     await server.stop()
     assert port_before(tmp_path) == server.port
+
+
+def damaged(store: MemoryStore, index: int, **damage: object) -> StoredEvent:
+    """Damage an event of the log and return what it was."""
+    sound = store.events[index]
+    false = sound._replace(**damage)  # type: ignore[arg-type]
+    store.events[index] = false
+    of_stream = store.stream_events(sound.stream)
+    of_stream[of_stream.index(sound)] = false
+    return sound
+
+
+def with_other_hash(event: StoredEvent) -> bytes:
+    recorded = RecordedEvent.FromString(event.stored_bytes)
+    recorded.previous_hash = bytes(32)
+    return recorded.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("damage", ["bytes", "hash", "type", "place"])
+async def test_the_relay_stands_still_before_a_damaged_event_and_passes_over_nothing(
+    fresh_nats: str, damage: str
+) -> None:
+    store = new_store()
+    log = await start_runs(store, 4)
+    index = next(i for i, event in enumerate(store.events) if event.version == 2)
+    sound = store.events[index]
+    damages: dict[str, dict[str, object]] = {
+        "bytes": {"stored_bytes": b"\xff"},
+        "hash": {"stored_bytes": with_other_hash(sound)},
+        "type": {"type": "stretto.run.v1.Other"},
+        "place": {"stored_bytes": store.events[0].stored_bytes},
+    }
+    damaged(store, index, **damages[damage])
+    board = Board()
+    async with relaying(log, fresh_nats, board) as relay:
+        await until(lambda: board.stop is not None)
+        assert board.stop is not None
+        position, reason, message = board.stop
+        assert (position, reason) == (sound.position, "UNREADABLE_EVENT")
+        assert sound.stream in message
+        before = [(e.stream, e.version) for e in store.events[:index]]
+        assert sorted(await kept(fresh_nats)) == sorted(before)
+        await until(lambda: store.tracking[RELAY] == store.events[index - 1].position)
+        # An operator may pass over it: that is said with its position.
+        assert await log.move_tracking(RELAY, sound.position, expected=store.tracking[RELAY])
+        await caught_up(relay, log)
+        assert board.stop is None
+    found = await kept(fresh_nats)
+    rest = [(e.stream, e.version) for e in store.events if e.position > sound.position]
+    assert sorted(found) == sorted(before + rest)
+
+
+async def test_the_relay_begins_again_where_its_place_is_set(fresh_nats: str) -> None:
+    store = new_store()
+    log = await start_runs(store, 3)
+    async with relaying(log, fresh_nats) as relay:
+        await caught_up(relay, log)
+        head = relay.position
+        await until(lambda: store.tracking[RELAY] == head)
+        await wipe(fresh_nats)
+        assert await log.move_tracking(RELAY, 0, expected=head)
+        everything = [(event.stream, event.version) for event in await all_events(log)]
+
+        async def all_is_back() -> bool:
+            with suppress(APIError):  # The stream is not there yet, or empty.
+                return sorted(first_seen(await kept(fresh_nats))) == sorted(everything)
+            return False
+
+        async with asyncio.timeout(20):
+            while not await all_is_back():
+                pass
+    assert store.tracking[RELAY] == head
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_streams_that_are_wiped_and_connections_that_are_cut_lose_nothing(
+    fresh_nats: str, seed: int
+) -> None:
+    """A consumer that listens all the while hears of every event, whatever else happens."""
+    store, chance = new_store(), random.Random(seed)
+    log = MemoryLog(store, exclusive=False)
+    heard: dict[str, list[int]] = {}
+    client = await nats.connect(fresh_nats)
+
+    async def hear(message: Msg) -> None:
+        relayed = RelayedEvents.FromString(message.data)
+        assert 0 < len(relayed.events) <= MESSAGE_EVENTS_MAX
+        assert (message.headers or {})["Nats-Msg-Id"] == f"p0:{relayed.events[-1].position}"
+        run = message.subject.rpartition(".")[2]
+        seen = heard.setdefault(run, [])
+        for event in relayed.events:
+            if not seen or event.version > seen[-1]:
+                seen.append(event.version)
+
+    await client.subscribe("stretto.default.run.*", cb=hear)
+    token, _, address = fresh_nats.removeprefix("nats://").rpartition("@")
+    async with (
+        cut_connections(address, seed, bytes_max=1_500) as way,
+        relaying(log, f"nats://{token}@{way.address}") as relay,
+    ):
+        for _ in range(6):
+            await start_runs(store, 2)
+            if chance.random() < 0.5:
+                await wipe(fresh_nats)
+        await until(lambda: way.cut_count >= 3)
+        way.bytes_max = None
+        await caught_up(relay, log)
+    expected: dict[str, list[int]] = {}
+    for event in store.events:
+        expected.setdefault(event.stream, []).append(event.version)
+    await until(lambda: heard == expected)
+    await client.close()
+
+
+def test_what_is_under_way_is_bounded_by_count_and_bytes() -> None:
+    hints = [Hint(f"s{n}", P0, n, bytes(n * 40)) for n in range(900)]
+    windows = list(windows_of(hints))
+    assert [hint for window in windows for hint in window] == hints
+    for window in windows:
+        assert len(window) <= WINDOW_MESSAGES
+        assert len(window) == 1 or sum(len(hint.body) for hint in window) <= WINDOW_BYTES_MAX
+    assert max(map(len, windows)) == WINDOW_MESSAGES

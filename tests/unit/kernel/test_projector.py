@@ -32,10 +32,12 @@ class FailingViews(MemoryViews):
         super().__init__()
         self.failures = list(failures)
 
-    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
+    async def save(
+        self, changes: Sequence[Change], *, after: int, position: int, event_count: int
+    ) -> None:
         if self.failures:
             raise self.failures.pop()
-        await super().save(changes, after=after, position=position)
+        await super().save(changes, after=after, position=position, event_count=event_count)
 
 
 @asynccontextmanager
@@ -53,6 +55,7 @@ async def caught_up(store: MemoryStore, views: MemoryViews, kinds: Sequence[View
     targets = [Target(view) for view in kinds]
     last = store.events[-1].position
     await until(lambda: all(views.positions.get(target) == last for target in targets))
+    assert {views.counts[target] for target in targets} == {len(store.events)}
 
 
 async def worked(store: MemoryStore, run_count: int = 1) -> None:

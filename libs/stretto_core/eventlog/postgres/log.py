@@ -169,6 +169,10 @@ class PostgresLog:
         """See `EventLog.save_tracking`."""
         await self._read(lambda: self._tracking.save(name, position))
 
+    async def move_tracking(self, name: str, position: int, *, expected: int) -> bool:
+        """See `EventLog.move_tracking`."""
+        return await self._read(lambda: self._tracking.move(name, position, expected=expected))
+
     async def lease_keys(self) -> LeaseKeys:
         """See `EventLog.lease_keys`."""
         return await self._read(self._newest_keys)

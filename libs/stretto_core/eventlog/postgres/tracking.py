@@ -12,6 +12,7 @@ from eventsourcing.persistence import IntegrityError, Tracking
 from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from psycopg import Cursor
 from psycopg.rows import DictRow
+from psycopg.sql import SQL, Identifier
 
 from stretto_core.eventlog.postgres.schema import TRACKING_TABLE
 
@@ -21,11 +22,28 @@ class TrackingRecorder(PostgresTrackingRecorder):
 
     def __init__(self, datastore: PostgresDatastore) -> None:
         super().__init__(datastore, tracking_table_name=TRACKING_TABLE)
+        assert datastore.single_row_tracking, "a follower has one row, which is compared and set"
+        table = Identifier(datastore.schema, TRACKING_TABLE)
+        self._move = SQL(
+            "UPDATE {} SET notification_id = %(position)s"
+            " WHERE application_name = %(name)s AND notification_id = %(expected)s"
+        ).format(table)
+        self._make_known = SQL(
+            "INSERT INTO {} VALUES (%(name)s, 0) ON CONFLICT (application_name) DO NOTHING"
+        ).format(table)
 
     def save(self, name: str, position: int) -> None:
         """Record that `name` is done up to `position`; an older position changes nothing."""
         with suppress(IntegrityError):
             self.insert_tracking(Tracking(name, position))
+
+    def move(self, name: str, position: int, *, expected: int) -> bool:
+        """Set the place of `name`, also back, if it is at `expected`; return whether it was."""
+        moved = {"name": name, "position": position, "expected": expected}
+        with self.datastore.transaction(commit=True) as cursor:
+            if expected == 0:
+                cursor.execute(self._make_known, moved)
+            return cursor.execute(self._move, moved).rowcount == 1
 
     def insert_in(self, cursor: Cursor[DictRow], name: str, position: int) -> None:
         """Record it in the caller's transaction.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import psycopg
+from eventsourcing.persistence import PersistenceError
 from psycopg import Cursor, IsolationLevel
 from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Composed, Identifier
@@ -23,7 +24,8 @@ from stretto_kernel.adapters.view_tables import ViewTables, common_statements
 from stretto_kernel.projections.fresh_folds import FreshFold, Proof, fold_form, fold_of
 from stretto_kernel.projections.store import PositionMoved, Stop, Target
 from stretto_kernel.projections.view import View
-from stretto_kernel.projections.view_calls import Standing, ViewStanding
+from stretto_kernel.projections.view_calls import RelayStanding, Standing, ViewStanding
+from stretto_kernel.relay.place import RELAY
 
 R = TypeVar("R")
 
@@ -40,7 +42,9 @@ class FreshFoldTable:
         self._schema = PartitionSchema(partition).name
         self._views = ViewTables(partition, tracking)
         self._common = common_statements(self._schema)
+        self._tracking = tracking
         self._is_made = False
+        self._log_counts: dict[int, int] = {0: 0}  # How many events there are up to a position.
 
     async def open_fold(self) -> FreshFold | None:
         """See `FreshFoldStore`."""
@@ -84,17 +88,41 @@ class FreshFoldTable:
         """See `ViewBoard`."""
 
         def read(cursor: Cursor[DictRow]) -> Standing:
-            named = {"schema": self._schema, "views": [view.table for view in views]}
-            sizes = _by_view(cursor, self._common["sizes"], named)
-            positions = _by_view(cursor, self._common["positions"], named)
+            # Positions and counts are those of one instant.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            tables = [view.table for view in views]
+            sizes = _by_view(
+                cursor, self._common["sizes"], {"schema": self._schema, "views": tables}
+            )
+            positions = _by_view(cursor, self._common["positions"], {"views": [*tables, RELAY]})
             self._is_made = False  # They may have been dropped since.
-            stops = _by_view(cursor, self._common["stops"], {}) if self._made(cursor) else {}
+            made = self._made(cursor)
+            known = _Known(
+                sizes=sizes,
+                positions=positions,
+                stops=_by_view(cursor, self._common["stops"], {}) if made else {},
+                counts=_by_view(cursor, self._common["counts"], {}) if made else {},
+            )
             row = cursor.execute(self._common["log_position"]).fetchone()
             assert row is not None, "an aggregate has a row"
-            standings = tuple(_standing(view, positions, sizes, stops) for view in views)
-            return Standing(row["position"], standings)
+            self._count_log(cursor, known)
+            standings = tuple(known.standing(view, self._log_counts) for view in views)
+            return Standing(row["position"], standings, known.relay())
 
         return await self._views.transact(read, commit=False)
+
+    async def move_relay(self, position: int) -> None:
+        """See `ViewBoard`."""
+
+        def move() -> None:
+            expected = self._tracking.max_tracking_id(RELAY) or 0
+            while not self._tracking.move(RELAY, position, expected=expected):
+                expected = self._tracking.max_tracking_id(RELAY) or 0
+
+        try:
+            await asyncio.to_thread(move)
+        except PersistenceError as error:
+            raise StoreDown(f"the relay's place cannot be set: {error}") from error
 
     async def snapshot(self, targets: Collection[Target]) -> TableSnapshot:
         """See `FreshFoldStore`."""
@@ -133,6 +161,19 @@ class FreshFoldTable:
         self._is_made = bool(row and row["found"])
         return self._is_made
 
+    def _count_log(self, cursor: Cursor[DictRow], known: _Known) -> None:
+        """Count the log up to where each view is, from where it was counted the last time."""
+        counts = {0: 0}
+        for position in sorted(known.view_positions()):
+            before = max(each for each in {**self._log_counts, **counts} if each <= position)
+            found = self._log_counts.get(before, counts.get(before, 0))
+            if before < position:
+                span = {"after": before, "position": position}
+                row = cursor.execute(self._common["log_count"], span).fetchone()
+                found += 0 if row is None else row["event_count"]
+            counts[position] = found
+        self._log_counts = counts
+
     def _note(self, cursor: Cursor[DictRow], fold: FreshFold) -> None:
         noted = {
             "fold_id": fold.fold_id,
@@ -166,6 +207,8 @@ class FreshFoldTable:
         for copy in copies:
             _rename(cursor, self._schema, copy.view.table, _old(copy))
             _rename(cursor, self._schema, copy.table, copy.view.table)
+            counted = {"view": copy.view.table, "copy": copy.table}
+            cursor.execute(self._common["take_count"], counted)
         cursor.execute(self._common["forget"], {"views": [copy.table for copy in copies]})
         took_ns = time.perf_counter_ns() - began_ns
         self._note(cursor, replace(done, swap_ns=took_ns))
@@ -232,22 +275,47 @@ def _by_view(
     return {row["view"]: row for row in cursor.execute(statement, parameters).fetchall()}
 
 
-def _standing(
-    view: View,
-    positions: Mapping[str, DictRow],
-    sizes: Mapping[str, DictRow],
-    stops: Mapping[str, DictRow],
-) -> ViewStanding:
-    position, size = positions.get(view.table), sizes.get(view.table)
-    stop = stops.get(view.table)
-    return ViewStanding(
-        view=view,
-        exists=size is not None,
-        position=0 if position is None else position["position"],
-        row_count=0 if size is None else size["row_count"],
-        stop=None if stop is None else Stop(stop["position"], stop["reason"], stop["message"]),
-        stop_time_ns=0 if stop is None else int(stop["stop_time"].timestamp() * 1e9),
-    )
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was read of views and the relay, each by its table."""
+
+    sizes: Mapping[str, DictRow]
+    positions: Mapping[str, DictRow]
+    stops: Mapping[str, DictRow]
+    counts: Mapping[str, DictRow]
+
+    def view_positions(self) -> set[int]:
+        return {row["position"] for name, row in self.positions.items() if name != RELAY}
+
+    def standing(self, view: View, log_counts: Mapping[int, int]) -> ViewStanding:
+        size, count = self.sizes.get(view.table), self.counts.get(view.table)
+        position = self._position(view.table)
+        stop, stop_time_ns = self._stop(view.table)
+        return ViewStanding(
+            view=view,
+            exists=size is not None,
+            position=position,
+            row_count=0 if size is None else size["row_count"],
+            stop=stop,
+            stop_time_ns=stop_time_ns,
+            event_count=None if count is None else count["event_count"],
+            log_event_count=log_counts[position],
+        )
+
+    def relay(self) -> RelayStanding | None:
+        if RELAY not in self.positions:
+            return None
+        return RelayStanding(self._position(RELAY), *self._stop(RELAY))
+
+    def _position(self, table: str) -> int:
+        return self.positions[table]["position"] if table in self.positions else 0
+
+    def _stop(self, table: str) -> tuple[Stop | None, int]:
+        row = self.stops.get(table)
+        if row is None:
+            return None, 0
+        stop_time_ns = int(row["stop_time"].timestamp() * 1e9)
+        return Stop(row["position"], row["reason"], row["message"]), stop_time_ns
 
 
 async def _translated(work: Callable[[], R]) -> R:

@@ -63,8 +63,15 @@ class ViewTables:
 
         await self.transact(drop)
 
-    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
+    async def save(
+        self, changes: Sequence[Change], *, after: int, position: int, event_count: int
+    ) -> None:
         """See `ViewStore`."""
+        counted = {
+            "views": [change.target.table for change in changes],
+            "after": after,
+            "event_count": event_count,
+        }
 
         def store(cursor: Cursor[DictRow]) -> None:
             cursor.execute("SET LOCAL synchronous_commit = off")
@@ -79,6 +86,7 @@ class ViewTables:
                 if rows:
                     columns = _columns(target.view, rows)
                     cursor.execute(self.statements(target)["upsert"], columns, prepare=True)
+            cursor.execute(self._common["count"], counted, prepare=True)
 
         await self.transact(store)
 

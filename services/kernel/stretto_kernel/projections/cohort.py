@@ -190,7 +190,9 @@ class Cohort:
         self._rows, self._changed = {}, {}
         after, self.position = self.position, batch[-1].position
         if changes:
-            save = self._store.save(changes, after=after, position=self.position)
+            save = self._store.save(
+                changes, after=after, position=self.position, event_count=len(batch)
+            )
             self._saving = asyncio.create_task(save, name="save-views")
 
     def _forget(self) -> None:

@@ -53,10 +53,12 @@ class ViewStore(Protocol):
         """Drop the tables and forget how far they were. Idempotent."""
         ...
 
-    async def save(self, changes: Sequence[Change], *, after: int, position: int) -> None:
+    async def save(
+        self, changes: Sequence[Change], *, after: int, position: int, event_count: int
+    ) -> None:
         """Store rows and position in one transaction onto tables that are all at `after`.
 
-        Raises PositionMoved.
+        event_count: of the events that were taken in between. Raises PositionMoved.
         """
         ...
 

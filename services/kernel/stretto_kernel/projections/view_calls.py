@@ -15,6 +15,7 @@ from typing import Protocol
 from stretto_core.errors import Exhausted, FailedPrecondition, NotFound, Unavailable
 from stretto_core.ids import IdSource
 
+from stretto_kernel.app.log_feed import BeyondTheLog
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.registry import BY_NAME, VIEWS
 from stretto_kernel.projections.store import Stop
@@ -26,6 +27,10 @@ CALLERS_MAX = 16
 
 class UnknownView(NotFound):
     """This version has no view of that name."""
+
+
+class NoRelay(NotFound):
+    """Nothing has ever been relayed: the suite has no bus."""
 
 
 class RebuildRuns(FailedPrecondition):
@@ -42,7 +47,11 @@ class TooManyCallers(Exhausted):
 
 @dataclass(frozen=True, slots=True)
 class ViewStanding:
-    """How one view stands. row_count: about."""
+    """How one view stands.
+
+    row_count: about. event_count: of what it was given; None = it was made before these were
+    counted. log_event_count: of the log up to its position.
+    """
 
     view: View
     exists: bool
@@ -50,14 +59,39 @@ class ViewStanding:
     row_count: int
     stop: Stop | None
     stop_time_ns: int
+    event_count: int | None = None
+    log_event_count: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was given as many events as the log has."""
+        return self.event_count is None or self.event_count == self.log_event_count
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStanding:
+    """How the relay stands: up to where the bus has everything."""
+
+    position: int
+    stop: Stop | None = None
+    stop_time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the views of a partition stand, and where its log ends."""
+    """How the views and the relay of a partition stand, and where its log ends.
+
+    relay: None = none has ever run.
+    """
 
     log_position: int
     views: tuple[ViewStanding, ...]
+    relay: RelayStanding | None = None
+
+    @property
+    def all_follow(self) -> bool:
+        """Whether nothing stands still."""
+        return not any(view.stop for view in self.views) and not (self.relay and self.relay.stop)
 
 
 class ViewBoard(Protocol):
@@ -65,6 +99,10 @@ class ViewBoard(Protocol):
 
     async def standing(self, views: Sequence[View]) -> Standing:
         """Return how views stand."""
+        ...
+
+    async def move_relay(self, position: int) -> None:
+        """Set the relay's place."""
         ...
 
     async def ask(self, fold: FreshFold) -> FreshFold | None:
@@ -87,6 +125,18 @@ class ViewCalls:
     async def standing(self) -> Standing:
         """Return how every view stands, by name. Raises Unavailable."""
         return await self._board.standing(sorted(VIEWS, key=lambda view: view.name))
+
+    async def move_relay(self, after_position: int) -> RelayStanding:
+        """Let the relay begin after a position. Raises NoRelay, BeyondTheLog, Unavailable."""
+        standing = await self.standing()
+        if standing.relay is None:
+            raise NoRelay("no relay has ever run here")
+        if after_position > standing.log_position:
+            raise BeyondTheLog(
+                f"the log ends at {standing.log_position}", position=str(standing.log_position)
+            )
+        await self._board.move_relay(after_position)
+        return RelayStanding(after_position)
 
     async def fold(self, names: Sequence[str], *, swaps: bool) -> AsyncIterator[FreshFold]:
         """Ask for a fresh fold, and yield how far it is until it is done.

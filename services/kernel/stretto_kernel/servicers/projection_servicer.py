@@ -11,7 +11,8 @@ from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceS
 from stretto_core.ids import Partition
 
 from stretto_kernel.projections.fresh_folds import FreshFold
-from stretto_kernel.projections.view_calls import ViewCalls, ViewStanding
+from stretto_kernel.projections.store import Stop
+from stretto_kernel.projections.view_calls import RelayStanding, ViewCalls, ViewStanding
 from stretto_kernel.servicers.fields import Fields
 
 NAME_CHARACTERS_MAX = 63
@@ -27,11 +28,21 @@ class ProjectionServicer(ProjectionServiceServicer):
     async def ListViews(self, request: pb.ListViewsRequest, context: Any) -> pb.ListViewsResponse:
         """See the contract."""
         standing = await self._calls.standing()
-        return pb.ListViewsResponse(
+        response = pb.ListViewsResponse(
             views=map(_view, standing.views),
             partition=self._partition,
             log_position=standing.log_position,
         )
+        if standing.relay is not None:
+            response.relay.CopyFrom(_relay(standing.relay))
+        return response
+
+    async def MoveRelay(self, request: pb.MoveRelayRequest, context: Any) -> pb.MoveRelayResponse:
+        """See the contract."""
+        fields = Fields()
+        after_position = fields.count("after_position", request.after_position)
+        fields.refuse("the request")
+        return pb.MoveRelayResponse(relay=_relay(await self._calls.move_relay(after_position)))
 
     async def RebuildViews(
         self, request: pb.RebuildViewsRequest, context: Any
@@ -68,13 +79,25 @@ def _view(standing: ViewStanding) -> pb.View:
         position=standing.position,
         row_count=standing.row_count,
     )
-    if standing.stop is not None:
-        stop = standing.stop
-        shown.stop.position = stop.position
-        shown.stop.reason = stop.reason
-        shown.stop.message = stop.message
-        shown.stop.time.FromNanoseconds(standing.stop_time_ns)
+    if standing.event_count is not None:
+        shown.event_count = standing.event_count
+        shown.log_event_count = standing.log_event_count
+    _show_stop(shown.stop, standing.stop, standing.stop_time_ns)
     return shown
+
+
+def _relay(standing: RelayStanding) -> pb.RelayStanding:
+    shown = pb.RelayStanding(position=standing.position)
+    _show_stop(shown.stop, standing.stop, standing.stop_time_ns)
+    return shown
+
+
+def _show_stop(shown: pb.ViewStop, stop: Stop | None, stop_time_ns: int) -> None:
+    if stop is not None:
+        shown.position = stop.position
+        shown.reason = stop.reason
+        shown.message = stop.message
+        shown.time.FromNanoseconds(stop_time_ns)
 
 
 def _progress(fold: FreshFold) -> pb.FreshFold:

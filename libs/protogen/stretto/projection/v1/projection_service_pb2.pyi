@@ -93,6 +93,8 @@ class View(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     ROW_COUNT_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    LOG_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: "tasks"."""
     version: _builtins.int
@@ -103,6 +105,10 @@ class View(_message.Message):
     """How far it has followed the log."""
     row_count: _builtins.int
     """How many rows it has, about."""
+    event_count: _builtins.int
+    """How many events of the log it was given, since it was made."""
+    log_event_count: _builtins.int
+    """How many events the log has up to its position: the same, or the view has passed over some."""
     @_builtins.property
     def stop(self) -> Global___ViewStop:
         """Why it stands still; only when STOPPED."""
@@ -116,10 +122,12 @@ class View(_message.Message):
         position: _builtins.int = ...,
         row_count: _builtins.int = ...,
         stop: Global___ViewStop | None = ...,
+        event_count: _builtins.int = ...,
+        log_event_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "position", b"position", "row_count", b"row_count", "state", b"state", "stop", b"stop", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "log_event_count", b"log_event_count", "name", b"name", "position", b"position", "row_count", b"row_count", "state", b"state", "stop", b"stop", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -127,7 +135,7 @@ Global___View: _TypeAlias = View  # noqa: Y015
 
 @_typing.final
 class ViewStop(_message.Message):
-    """Why a view stands still."""
+    """Why a view, or the relay, stands still."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,6 +195,7 @@ class ListViewsResponse(_message.Message):
     VIEWS_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     LOG_POSITION_FIELD_NUMBER: _builtins.int
+    RELAY_FIELD_NUMBER: _builtins.int
     partition: _builtins.str
     """The partition that they are of."""
     log_position: _builtins.int
@@ -195,20 +204,99 @@ class ListViewsResponse(_message.Message):
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
         """By name."""
 
+    @_builtins.property
+    def relay(self) -> Global___RelayStanding:
+        """The relay; unset = none has ever run here."""
+
     def __init__(
         self,
         *,
         views: _abc.Iterable[Global___View] | None = ...,
         partition: _builtins.str = ...,
         log_position: _builtins.int = ...,
+        relay: Global___RelayStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["relay", b"relay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_position", b"log_position", "partition", b"partition", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_position", b"log_position", "partition", b"partition", "relay", b"relay", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListViewsResponse: _TypeAlias = ListViewsResponse  # noqa: Y015
+
+@_typing.final
+class RelayStanding(_message.Message):
+    """How the relay stands, which publishes the log on the bus."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Up to where the bus has taken everything."""
+    @_builtins.property
+    def stop(self) -> Global___ViewStop:
+        """Why it stands still; unset while it follows."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        stop: Global___ViewStop | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stop", b"stop"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayStanding: _TypeAlias = RelayStanding  # noqa: Y015
+
+@_typing.final
+class MoveRelayRequest(_message.Message):
+    """Asks the relay to begin elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    after_position: _builtins.int
+    """It begins with the event after this; 0 = with the first."""
+    def __init__(
+        self,
+        *,
+        after_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveRelayRequest: _TypeAlias = MoveRelayRequest  # noqa: Y015
+
+@_typing.final
+class MoveRelayResponse(_message.Message):
+    """The relay, moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def relay(self) -> Global___RelayStanding:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        relay: Global___RelayStanding | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["relay", b"relay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["relay", b"relay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveRelayResponse: _TypeAlias = MoveRelayResponse  # noqa: Y015
 
 @_typing.final
 class RebuildViewsRequest(_message.Message):

@@ -51,6 +51,11 @@ class ProjectionServiceStub:
                 request_serializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsRequest.SerializeToString,
                 response_deserializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsResponse.FromString,
                 _registered_method=True)
+        self.MoveRelay = channel.unary_unary(
+                '/stretto.projection.v1.ProjectionService/MoveRelay',
+                request_serializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayRequest.SerializeToString,
+                response_deserializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayResponse.FromString,
+                _registered_method=True)
 
 
 class ProjectionServiceServicer:
@@ -105,6 +110,23 @@ class ProjectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveRelay(self, request, context):
+        """Lets the relay publish the log on the bus again from a position, when the bus has lost what it
+        held or a consumer wants more than it keeps; or, further ahead, lets it pass over events. It
+        begins there within seconds, at once when it stands still.
+
+        Idempotency: repeat freely: it begins there again.
+
+        Codes: INVALID_ARGUMENT: a negative position. OUT_OF_RANGE: the log ends before it (`position` in
+        the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
+        RetryInfo.
+
+        Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ProjectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +144,11 @@ def add_ProjectionServiceServicer_to_server(servicer, server):
                     servicer.CompareViews,
                     request_deserializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsRequest.FromString,
                     response_serializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsResponse.SerializeToString,
+            ),
+            'MoveRelay': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveRelay,
+                    request_deserializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayRequest.FromString,
+                    response_serializer=stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -207,6 +234,33 @@ class ProjectionService:
             '/stretto.projection.v1.ProjectionService/CompareViews',
             stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsRequest.SerializeToString,
             stretto_dot_projection_dot_v1_dot_projection__service__pb2.CompareViewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveRelay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.projection.v1.ProjectionService/MoveRelay',
+            stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayRequest.SerializeToString,
+            stretto_dot_projection_dot_v1_dot_projection__service__pb2.MoveRelayResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,19 @@ class ProjectionServiceStub:
 
     Limits: as RebuildViews.
     """
+    MoveRelay: _grpc.UnaryUnaryMultiCallable[_projection_service_pb2.MoveRelayRequest, _projection_service_pb2.MoveRelayResponse]
+    """Lets the relay publish the log on the bus again from a position, when the bus has lost what it
+    held or a consumer wants more than it keeps; or, further ahead, lets it pass over events. It
+    begins there within seconds, at once when it stands still.
+
+    Idempotency: repeat freely: it begins there again.
+
+    Codes: INVALID_ARGUMENT: a negative position. OUT_OF_RANGE: the log ends before it (`position` in
+    the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
+    RetryInfo.
+
+    Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+    """
 
 @_typing.type_check_only
 class ProjectionServiceAsyncStub(ProjectionServiceStub):
@@ -112,6 +125,19 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     Codes: as RebuildViews.
 
     Limits: as RebuildViews.
+    """
+    MoveRelay: _aio.UnaryUnaryMultiCallable[_projection_service_pb2.MoveRelayRequest, _projection_service_pb2.MoveRelayResponse]  # type: ignore[assignment]
+    """Lets the relay publish the log on the bus again from a position, when the bus has lost what it
+    held or a consumer wants more than it keeps; or, further ahead, lets it pass over events. It
+    begins there within seconds, at once when it stands still.
+
+    Idempotency: repeat freely: it begins there again.
+
+    Codes: INVALID_ARGUMENT: a negative position. OUT_OF_RANGE: the log ends before it (`position` in
+    the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
+    RetryInfo.
+
+    Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
     """
 
 class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -170,6 +196,25 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: as RebuildViews.
 
         Limits: as RebuildViews.
+        """
+
+    @_abc_1.abstractmethod
+    def MoveRelay(
+        self,
+        request: _projection_service_pb2.MoveRelayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_projection_service_pb2.MoveRelayResponse, _abc.Awaitable[_projection_service_pb2.MoveRelayResponse]]:
+        """Lets the relay publish the log on the bus again from a position, when the bus has lost what it
+        held or a consumer wants more than it keeps; or, further ahead, lets it pass over events. It
+        begins there within seconds, at once when it stands still.
+
+        Idempotency: repeat freely: it begins there again.
+
+        Codes: INVALID_ARGUMENT: a negative position. OUT_OF_RANGE: the log ends before it (`position` in
+        the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
+        RetryInfo.
+
+        Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
         """
 
 def add_ProjectionServiceServicer_to_server(servicer: ProjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,10 @@ CREATE TABLE IF NOT EXISTS {schema}.view_stops_v1 (
     message text NOT NULL,
     stop_time timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE IF NOT EXISTS {schema}.view_counts_v1 (
+    view text PRIMARY KEY,
+    event_count bigint NOT NULL
+) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS {schema}.fresh_folds_v1 (
     fold_id text PRIMARY KEY,
     ask_number bigint GENERATED ALWAYS AS IDENTITY,
@@ -25,7 +29,28 @@ SELECT application_name AS view, max(notification_id) AS position FROM {schema}.
 WHERE application_name = ANY(%(views)s::text[]) GROUP BY application_name;
 
 -- name: forget
+WITH counted AS (DELETE FROM {schema}.view_counts_v1 WHERE view = ANY(%(views)s::text[]))
 DELETE FROM {schema}.tracking WHERE application_name = ANY(%(views)s::text[]);
+
+-- name: count
+-- Of a view whose first events were not counted nothing is: it would look as if some were missing.
+INSERT INTO {schema}.view_counts_v1 AS kept (view, event_count)
+SELECT asked.view, %(event_count)s::bigint FROM unnest(%(views)s::text[]) AS asked (view)
+WHERE %(after)s::bigint = 0
+   OR EXISTS (SELECT FROM {schema}.view_counts_v1 AS one WHERE one.view = asked.view)
+ON CONFLICT (view) DO UPDATE SET event_count = kept.event_count + excluded.event_count;
+
+-- name: counts
+SELECT view, event_count FROM {schema}.view_counts_v1;
+
+-- name: take_count
+INSERT INTO {schema}.view_counts_v1 (view, event_count)
+SELECT %(view)s, event_count FROM {schema}.view_counts_v1 WHERE view = %(copy)s
+ON CONFLICT (view) DO UPDATE SET event_count = excluded.event_count;
+
+-- name: log_count
+SELECT count(*) AS event_count FROM {schema}.events
+WHERE notification_id > %(after)s AND notification_id <= %(position)s;
 
 -- name: stop
 INSERT INTO {schema}.view_stops_v1 AS kept (view, position, reason, message)
