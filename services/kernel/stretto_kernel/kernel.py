@@ -40,6 +40,11 @@ class WorkSessionHandle:
         """Act on a frame. Raises InvalidArgument, SessionReplaced: end the stream with it."""
         self._partition.streams.receive(self._stream, frame)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether more was heard than was acted on: read no further frame meanwhile."""
+        return self._stream.open and self._stream.busy
+
     def lost(self) -> None:
         """The stream ended without a goodbye. Idempotent."""
         self._partition.streams.lost(self._stream)

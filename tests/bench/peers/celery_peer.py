@@ -21,6 +21,7 @@ SLOTS = 64
 
 app = Celery("peer")
 app.conf.update(
+    broker_pool_limit=SLOTS,
     task_acks_late=True,
     worker_prefetch_multiplier=1,
     result_persistent=True,

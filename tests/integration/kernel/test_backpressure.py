@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
@@ -24,13 +25,15 @@ from stretto_core.errors import Exhausted
 from stretto_core.ids import RunId
 from stretto_core.rpc.retry import Caller, RetryPolicy
 from stretto_core.rpc.status import from_rpc_error
-from stretto_kernel.dispatch.session import IDLE_TIMEOUT_NS
+from stretto_kernel.dispatch.session import DECISIONS_PER_WORD_MAX, IDLE_TIMEOUT_NS
+from stretto_kernel.dispatch.work_stream import WorkStream
 from stretto_kernel.servicers import work_servicer
 
 from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
 from tests.waiting import until
 
 WEIGHT_MAX = 4
+OUTCOMES_COUNT = 500
 
 
 @asynccontextmanager
@@ -153,3 +156,28 @@ async def test_a_worker_that_does_not_read_is_cut_off_and_holds_no_memory(
     # Sooner than a worker that says nothing is given up.
     await until(lambda: streams.stream_count == 0, IDLE_TIMEOUT_NS / NS_PER_S / 2)
     call.cancel()
+
+
+async def test_a_worker_that_says_more_than_is_decided_is_not_read_ahead(
+    kernel: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await kernel.start()
+    worker = StreamWorker(kernel.channel)
+    await until(lambda: bool(worker.assignments))
+    streams = kernel.kernel.partition.streams
+    waiting: list[int] = []
+    receive = streams.receive
+
+    def noted(stream: WorkStream, frame: work.WorkRequest) -> None:
+        receive(stream, frame)
+        waiting.append(len(stream.heard))
+
+    monkeypatch.setattr(streams, "receive", noted)
+    stale = LeaseToken(work_item=worker.assignments[0].token.work_item, epoch=99)
+    succeeded = work_pb2.OutcomeSucceeded(result=Payload(json="1"))
+    outcomes = [work_pb2.Outcome(token=stale, succeeded=succeeded)] * OUTCOMES_COUNT
+    for _ in range(4):
+        worker.say(outcomes=outcomes)
+    await until(lambda: len(worker.receipts) == 4 * OUTCOMES_COUNT)
+    assert max(waiting) <= OUTCOMES_COUNT // DECISIONS_PER_WORD_MAX
+    await worker.cut()

@@ -7,8 +7,9 @@ order they are decided in. The call is answered when every item is. Fails with t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 
 from google.rpc import status_pb2
 from stretto.common.v1 import lease_pb2
@@ -22,6 +23,9 @@ from stretto_kernel.dispatch.takers import Holder, HolderWrites
 
 ToStatus = Callable[[Refusal], status_pb2.Status]
 Write = Callable[[Holder], None]
+
+DECISIONS_PER_STRETCH_MAX = 25
+"""Others run after so many of a call's items: a stretch on the loop is bounded."""
 
 
 class UnaryWrites:
@@ -37,9 +41,8 @@ class UnaryWrites:
     ) -> tuple[list[work_pb2.Receipt], list[work_pb2.Signal]]:
         """Renew each; return why some are refused, and what is asked of the others."""
         exchange = _Exchange(principal, traceparent, self._to_status)
-        for renewal in renewals:
-            exchange.begin(partial(self._writes.renew, renewal=renewal))
-        await self._answered(exchange)
+        writes = (partial(self._writes.renew, renewal=renewal) for renewal in renewals)
+        await self._answered(exchange, writes)
         return exchange.receipts, exchange.signals
 
     async def write(
@@ -51,11 +54,11 @@ class UnaryWrites:
     ) -> list[work_pb2.Receipt]:
         """Decide each, spawns first; return what became of each, in order, once it may leave."""
         exchange = _Exchange(principal, traceparent, self._to_status)
-        for spawn in spawns:
-            exchange.begin(partial(self._writes.spawn, spawn=spawn))
-        for outcome in outcomes:
-            exchange.begin(partial(self._writes.report, outcome=outcome))
-        await self._answered(exchange)
+        writes = chain(
+            (partial(self._writes.spawn, spawn=spawn) for spawn in spawns),
+            (partial(self._writes.report, outcome=outcome) for outcome in outcomes),
+        )
+        await self._answered(exchange, writes)
         return exchange.receipts
 
     def close_all(self, cause: Refusal) -> None:
@@ -63,9 +66,13 @@ class UnaryWrites:
         for exchange in list(self._open):
             exchange.fail(cause)
 
-    async def _answered(self, exchange: _Exchange) -> None:
+    async def _answered(self, exchange: _Exchange, writes: Iterable[Write]) -> None:
         self._open.add(exchange)
         try:
+            for count, write in enumerate(writes, start=1):
+                exchange.begin(write)
+                if count % DECISIONS_PER_STRETCH_MAX == 0:
+                    await asyncio.sleep(0)
             await exchange.until_answered()
         finally:
             self._open.discard(exchange)

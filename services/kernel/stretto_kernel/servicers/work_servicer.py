@@ -161,6 +161,9 @@ async def _read(
     try:
         async for frame in frames:
             session.receive(frame)
+            # What is not read yet waits with the worker, not here.
+            while session.is_busy:  # noqa: ASYNC110 - each turn of the loop acts on more
+                await asyncio.sleep(0)
     except grpc.RpcError:
         pass  # The transport failed: nobody reads any more.
     except Exception as error:
