@@ -130,12 +130,13 @@ class Codec:
             envelope = pb.RecordedEvent.FromString(stored_bytes)
         except DecodeError as error:
             raise UnreadableEvent("the stored bytes are not a recorded event") from error
+        time = envelope.time
         return Decoded(
             envelope,
             Recorded(
                 event=self._body(envelope),
                 version=envelope.version,
-                time_ns=envelope.time.seconds * _NS_PER_S + envelope.time.nanos,
+                time_ns=time.seconds * _NS_PER_S + time.nanos,
                 request_id=envelope.request_id,
                 request_digest=envelope.request_digest,
                 key_id=envelope.key_id,
@@ -143,19 +144,24 @@ class Codec:
         )
 
     def _body(self, envelope: pb.RecordedEvent) -> Message:
-        place = {"stream": envelope.stream, "version": str(envelope.version)}
-        message_type = self._types.get(envelope.type)
+        name = envelope.type
+        message_type = self._types.get(name)
         if message_type is None:
-            raise UnreadableEvent("unknown event type", type=envelope.type, **place)
+            raise _unreadable("unknown event type", envelope)
         try:
             event: Message = message_type.FromString(envelope.body)
         except DecodeError as error:
-            raise UnreadableEvent(
-                "the body does not decode", type=envelope.type, **place
-            ) from error
-        while (upcast := self._upcasters.get(event.DESCRIPTOR.full_name)) is not None:
+            raise _unreadable("the body does not decode", envelope) from error
+        while (upcast := self._upcasters.get(name)) is not None:
             event = upcast(event)
+            name = event.DESCRIPTOR.full_name
         return event
+
+
+def _unreadable(message: str, envelope: pb.RecordedEvent) -> UnreadableEvent:
+    return UnreadableEvent(
+        message, type=envelope.type, stream=envelope.stream, version=str(envelope.version)
+    )
 
 
 def next_head(event: NewEvent, time_ns: int) -> StreamHead:

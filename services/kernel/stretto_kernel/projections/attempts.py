@@ -15,7 +15,7 @@ from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.attempts import loss_failure
 from stretto_kernel.domain.run.task import Leased
-from stretto_kernel.projections.view import Step, View
+from stretto_kernel.projections.view import Step, View, names_of
 
 _OUTCOMES: dict[type[Message], run_pb2.AttemptOutcome.ValueType] = {
     ev.AttemptSucceeded: run_pb2.ATTEMPT_OUTCOME_SUCCEEDED,
@@ -108,5 +108,6 @@ ATTEMPTS = View(
     row=AttemptRow,
     key_count=3,
     of_event=attempts_changed,
+    concerns=names_of(ev.AttemptLeased, ev.TaskFailed, *_OUTCOMES),
     merge=later_word,  # type: ignore[arg-type]
 )

@@ -14,7 +14,7 @@ from stretto_core.errors import Refusal, Unavailable
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 
-from stretto_kernel.projections.run_folds import RunFolds, is_of_run
+from stretto_kernel.projections.run_folds import RunFolds
 from stretto_kernel.projections.store import Change, Stop, Target, ViewStore
 from stretto_kernel.projections.view import FoldedRun, Key, Row, Step
 
@@ -32,7 +32,7 @@ class _Unfoldable(Exception):
 
 
 class _Taker:
-    """Collects what one table changes in a batch: it is asked for every event."""
+    """Collects what one table changes in a batch: it is asked for every event of its types."""
 
     __slots__ = ("_key_count", "_merge", "_of_event", "_rows", "target")
 
@@ -54,6 +54,36 @@ class _Taker:
                 rows[key] = row if kept is None else self._merge(kept, row)
         except Exception as error:
             causes[self.target] = error
+
+
+class _TakersByType(dict[str, tuple[list[_Taker], list[_Taker]]]):
+    """Who is asked for an event of a type: those of folded runs, and those that read it alone.
+
+    Of a type that cannot be read everybody is asked: nobody may pass over it.
+    """
+
+    def __init__(
+        self, targets: Iterable[Target], rows: dict[Target, dict[Key, Row]], folds: RunFolds
+    ) -> None:
+        super().__init__()
+        self._takers = [
+            _Taker(target, rows.setdefault(target, {}))
+            for target in targets
+            if target.view.of_event is not None
+        ]
+        self._folds = folds
+
+    def __missing__(self, type_name: str) -> tuple[list[_Taker], list[_Taker]]:
+        unknown = not self._folds.knows(type_name)
+        of_folded: list[_Taker] = []
+        alone: list[_Taker] = []
+        for taker in self._takers:
+            view = taker.target.view
+            kind, types = (of_folded, view.concerns) if view.reads is None else (alone, view.reads)
+            if unknown or types is None or type_name in types:
+                kind.append(taker)
+        self[type_name] = (of_folded, alone)
+        return of_folded, alone
 
 
 class Cohort:
@@ -118,12 +148,12 @@ class Cohort:
 
     async def _fold(self, batch: Sequence[StoredEvent]) -> None:
         of_runs = [each for each in self.targets if each.view.reads is None]
-        takers = [self._taker(each) for each in of_runs if each.view.of_event is not None]
-        alone = [self._taker(each) for each in self.targets if each.view.reads is not None]
+        takers = _TakersByType(self.targets, self._rows, self._folds)
         for index, stored in enumerate(batch):
-            causes: dict[Target, Exception] = {}
-            step: Step | None = None
-            if is_of_run(stored):
+            if self._folds.is_of_run(stored):
+                of_folded, alone = takers[stored.type]
+                causes: dict[Target, Exception] = {}
+                step: Step | None = None
                 if of_runs:
                     try:
                         step = await self._fold_run(stored)
@@ -132,11 +162,12 @@ class Cohort:
                     except Exception as error:
                         causes.update(dict.fromkeys(of_runs, error))
                     else:
-                        for taker in takers:
+                        for taker in of_folded:
                             taker.take(step, causes)
-                self._take_alone(stored, step, alone, causes)
-            if causes:
-                raise _Unfoldable(index, causes)
+                if alone:
+                    self._take_alone(stored, step, alone, causes)
+                if causes:
+                    raise _Unfoldable(index, causes)
             if index % FOLD_SLICE_EVENTS == FOLD_SLICE_EVENTS - 1:
                 await asyncio.sleep(0)
 
@@ -159,22 +190,15 @@ class Cohort:
         takers: Sequence[_Taker],
         causes: dict[Target, Exception],
     ) -> None:
+        if step is None:
+            try:
+                decoded = self._folds.read(stored)
+            except Refusal as error:
+                causes.update((taker.target, error) for taker in takers)
+                return
+            step = Step(decoded.envelope, decoded.recorded)
         for taker in takers:
-            reads = taker.target.view.reads
-            assert reads is not None, "it reads events by themselves"
-            if stored.type not in reads and self._folds.knows(stored.type):
-                continue
-            if step is None:
-                try:
-                    decoded = self._folds.read(stored)
-                except Refusal as error:
-                    causes[taker.target] = error
-                    continue
-                step = Step(decoded.envelope, decoded.recorded)
             taker.take(step, causes)
-
-    def _taker(self, target: Target) -> _Taker:
-        return _Taker(target, self._rows.setdefault(target, {}))
 
     def _save(self, batch: Sequence[StoredEvent]) -> None:
         if not batch:
@@ -186,7 +210,7 @@ class Cohort:
                 changes.append(Change(target, [of_run(run) for run in self._changed]))
             else:
                 changes.append(Change(target, list(self._rows.get(target, {}).values())))
-        self._folds.trim(list(self._changed))
+        self._folds.trim(self._changed)
         self._rows, self._changed = {}, {}
         after, self.position = self.position, batch[-1].position
         if changes:

@@ -8,7 +8,7 @@ built over it would say what nobody recorded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -17,7 +17,7 @@ from stretto.run.v1.plan_pb2 import TaskSpec
 from stretto_core.eventlog.chain import chain_hash
 from stretto_core.eventlog.codec import Codec, Decoded, UnreadableEvent
 from stretto_core.eventlog.recorded import StoredEvent
-from stretto_core.ids import Namespace, RunId, TaskName, partition_of
+from stretto_core.ids import Namespace, RunId, StreamId, TaskName, partition_of
 
 from stretto_kernel.domain.run import evolve, new_run
 from stretto_kernel.domain.run.evolve import EVOLVED
@@ -35,22 +35,28 @@ class RunFolds:
     def __init__(self, codec: Codec, *, tasks_max: int = TASKS_MAX) -> None:
         self._codec = codec
         self._tasks_max = tasks_max
-        self._runs: OrderedDict[RunId, FoldedRun] = OrderedDict()
+        self._runs: OrderedDict[StreamId, FoldedRun] = OrderedDict()
+        self._task_count = 0
 
     def forget_all(self) -> None:
         """Forget every run."""
         self._runs.clear()
+        self._task_count = 0
+
+    def is_of_run(self, stored: StoredEvent) -> bool:
+        """Whether the event is a fact of a run: other streams have other folds."""
+        return stored.stream in self._runs or partition_of(stored.stream) is not None
 
     def missing_after(self, stored: StoredEvent) -> int | None:
         """After which version of its run the events before this one are needed; None: none are."""
-        folded = self._runs.get(RunId(stored.stream))
+        folded = self._runs.get(stored.stream)
         version = 0 if folded is None else folded.state.version
         return version if version + 1 < stored.version else None
 
     def fold(self, stored: StoredEvent) -> Step:
         """Fold a run's next event. Raises UnreadableEvent, with nothing changed."""
         decoded = self.read(stored)
-        folded = self._runs.get(RunId(stored.stream)) or self._begin(stored, decoded)
+        folded = self._runs.get(stored.stream) or self._begin(stored, decoded)
         if decoded.envelope.previous_hash != folded.chain_hash:
             raise UnreadableEvent(
                 "its previous hash is not the hash of the event before",
@@ -64,9 +70,10 @@ class RunFolds:
         if queues := _queues(event):
             folded.queues.update(dict.fromkeys(queues))
         touched = folded.state.take_touched()
+        numbers = folded.numbers
         for task in touched.tasks:
-            folded.numbers.setdefault(task, len(folded.numbers))
-        self._runs.move_to_end(folded.state.run_id)
+            if task not in numbers:
+                numbers[task] = len(numbers)
         return Step(decoded.envelope, decoded.recorded, folded, touched, before)
 
     def knows(self, type_name: str) -> bool:
@@ -86,27 +93,29 @@ class RunFolds:
             )
         return decoded
 
-    def trim(self, ended: list[FoldedRun]) -> None:
-        """Forget the ended ones of these runs, and the longest unused beyond the bound."""
-        for folded in ended:
+    def trim(self, used: Iterable[FoldedRun]) -> None:
+        """Forget those of the runs just used that ended, and the longest unused beyond the bound."""
+        for folded in used:
+            stream = StreamId(folded.state.run_id)
+            if stream not in self._runs:
+                continue
+            self._task_count -= folded.counted
             if folded.state.end is not None:
-                self._runs.pop(folded.state.run_id, None)
-        task_count = sum(folded.state.task_count for folded in self._runs.values())
-        while task_count > self._tasks_max:
+                del self._runs[stream]
+            else:
+                folded.counted = folded.state.task_count
+                self._task_count += folded.counted
+                self._runs.move_to_end(stream)
+        while self._task_count > self._tasks_max:
             _, gone = self._runs.popitem(last=False)
-            task_count -= gone.state.task_count
+            self._task_count -= gone.counted
 
     def _begin(self, stored: StoredEvent, first: Decoded) -> FoldedRun:
         run_id = RunId(stored.stream)
         namespace = Namespace(first.envelope.namespace)
         folded = FoldedRun(new_run(run_id, namespace), first.envelope.principal)
-        self._runs[run_id] = folded
+        self._runs[stored.stream] = folded
         return folded
-
-
-def is_of_run(stored: StoredEvent) -> bool:
-    """Whether the event is a fact of a run: other streams have other folds."""
-    return partition_of(stored.stream) is not None
 
 
 def _phase_of_named(folded: FoldedRun, event: Any) -> Phase | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from stretto.run.v1 import events_pb2 as ev
 
 from stretto_kernel.domain.run.task import Leased
-from stretto_kernel.projections.view import Step, View
+from stretto_kernel.projections.view import Step, View, names_of
 
 _ENDS = (
     ev.AttemptSucceeded,
@@ -61,5 +61,6 @@ USAGE = View(
     row=UsageRow,
     key_count=2,
     of_event=usage_added,
+    concerns=names_of(ev.AttemptLeased, *_ENDS),
     merge=add,  # type: ignore[arg-type]
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 from stretto.common.v1.principal_pb2 import Principal
@@ -32,7 +32,7 @@ class FoldedRun:
     """A run as the projector knows it.
 
     queues: every queue its tasks name. numbers: the place of each task in the order they came to
-    be. chain_hash: of its newest event.
+    be. chain_hash: of its newest event. counted: its tasks, as the bound of the cache counts them.
     """
 
     state: RunState
@@ -40,10 +40,10 @@ class FoldedRun:
     queues: dict[str, None] = field(default_factory=dict)
     numbers: dict[TaskName, int] = field(default_factory=dict)
     chain_hash: bytes = GENESIS
+    counted: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class Step(NamedTuple):
     """One event and what it did. `run` is the state after it.
 
     before: the phase of the task that the event names, before it.
@@ -76,8 +76,8 @@ class View:
     row: the type of its rows; the first `key_count` fields are the key.
     of_event: the rows that an event changed. of_run: the one row of a run, made once for all the
       events of a batch that concern it. One of the two.
-    reads: full names of the types it is handed, each read by itself; None: every event of a run,
-      folded.
+    reads: full names of the types it is handed, each read by itself; None: events of a run, folded.
+    concerns: full names of the types of a folded run that may change its rows; None: all of them.
     merge: what a row becomes that is there already; SQL does the same.
     """
 
@@ -88,6 +88,7 @@ class View:
     of_event: Callable[[Step], Iterable[Row]] | None = None
     of_run: Callable[[FoldedRun], Row] | None = None
     reads: frozenset[str] | None = None
+    concerns: frozenset[str] | None = None
     merge: Callable[[Row, Row], Row] = newer
 
     @property

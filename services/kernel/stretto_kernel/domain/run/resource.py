@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import run_pb2 as pb
+from stretto_core.clock import NS_PER_S
 from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.holders import find
@@ -78,7 +79,7 @@ def task_of_its_own(state: RunState, record: TaskRecord) -> pb.Task:
     spec = record.spec
     lease = record.last_lease
     phase = record.phase
-    shown = pb.Task(
+    return pb.Task(
         name=task_name(state, record.name),
         task=record.name,
         activation=record.activation,
@@ -94,14 +95,14 @@ def task_of_its_own(state: RunState, record: TaskRecord) -> pb.Task:
         spawner=record.spawner or "",
         clean_up=spec.clean_up,
         artifacts=phase.artifacts if isinstance(phase, Succeeded) else (),
+        ready_time=_timestamp(record.ready_ns) if record.ready_ns else None,
+        lease_time=_timestamp(lease.leased_ns) if lease else None,
+        end_time=(
+            _timestamp(phase.ended_ns)
+            if isinstance(phase, Succeeded | Failed | Cancelled | Skipped)
+            else None
+        ),
     )
-    if record.ready_ns:
-        shown.ready_time.FromNanoseconds(record.ready_ns)
-    if lease:
-        shown.lease_time.FromNanoseconds(lease.leased_ns)
-    if isinstance(phase, Succeeded | Failed | Cancelled | Skipped):
-        shown.end_time.FromNanoseconds(phase.ended_ns)
-    return shown
 
 
 def _given_up_ns(state: RunState, record: TaskRecord) -> int:
@@ -129,6 +130,5 @@ def _show_end(shown: pb.Run, state: RunState) -> None:
 
 
 def _timestamp(instant_ns: int) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromNanoseconds(instant_ns)
-    return stamp
+    # Half the time of FromNanoseconds, which is Python: the views show a task at every event.
+    return Timestamp(seconds=instant_ns // NS_PER_S, nanos=instant_ns % NS_PER_S)
