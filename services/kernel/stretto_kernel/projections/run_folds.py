@@ -94,7 +94,7 @@ class RunFolds:
         return decoded
 
     def trim(self, used: Iterable[FoldedRun]) -> None:
-        """Forget those of the runs just used that ended, and the longest unused beyond the bound."""
+        """Forget the ended ones of the runs just used, and the longest unused beyond the bound."""
         for folded in used:
             stream = StreamId(folded.state.run_id)
             if stream not in self._runs:

@@ -115,9 +115,16 @@ def _encode_dataclass(value: object) -> bytes:
     kind = type(value)
     names = _FIELD_NAMES.get(kind)
     if names is None:
-        assert is_dataclass(kind), kind
-        names = _FIELD_NAMES[kind] = tuple(each.name for each in fields(kind))
+        names = _FIELD_NAMES[kind] = _field_names(kind)
     return _sequence(b"d", (kind.__name__, *(getattr(value, name) for name in names)))
+
+
+def _field_names(kind: type) -> tuple[str, ...]:
+    named: tuple[str, ...] | None = getattr(kind, "_fields", None)
+    if named is not None:
+        return named
+    assert is_dataclass(kind), kind
+    return tuple(each.name for each in fields(kind))
 
 
 # Policies and edges repeat from task to task. They are read from typed fields, so that equal ones

@@ -7,7 +7,6 @@ fail-fast began, clean-up may start) follow from the fact that causes them and a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from stretto.run.v1 import events_pb2 as ev
@@ -128,7 +127,7 @@ def _attempt_progressed(settling: Settling, event: ev.AttemptProgressed) -> None
     record.details = event.details
     lease = record.phase
     assert isinstance(lease, Leased)
-    settling.state.move(record, replace(lease, details_ns=settling.time_ns))
+    settling.state.move(record, lease._replace(details_ns=settling.time_ns))
 
 
 def _attempt_succeeded(settling: Settling, event: ev.AttemptSucceeded) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.ids import TaskName
@@ -115,7 +114,7 @@ def may_open(state: RunState, record: TaskRecord) -> bool:
 
 def asked_to_stop(lease: Leased, deadline_ns: int) -> Leased:
     """Return the lease with its holder asked to stop."""
-    return replace(lease, stop_deadline_ns=deadline_ns)
+    return lease._replace(stop_deadline_ns=deadline_ns)
 
 
 def subtree(state: RunState, root: TaskName) -> Iterator[TaskRecord]:

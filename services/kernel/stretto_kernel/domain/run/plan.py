@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.payload_pb2 import Payload
@@ -104,8 +105,7 @@ class Timeouts:
     task_ns: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
+class TaskSpec(NamedTuple):
     """One task; names are full names inside the run."""
 
     name: TaskName

@@ -8,7 +8,7 @@ the same in a run of ten tasks or a hundred thousand.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Artifact, Payload
@@ -41,16 +41,7 @@ class Open:
     late_epoch: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """A worker holds it under the record's epoch.
-
-    attempt: which try of the activation. stop_deadline_ns: set once a join that no longer needs the
-    task asked it to stop. details_ns: when details were last recorded, 0 = never. request_id: the
-    LeaseWork call that it was granted to, "" = a work stream.
-    """
-
-    number: ClassVar[int] = 2
+class _Lease(NamedTuple):
     worker_id: WorkerId
     session_id: SessionId
     attempt: int
@@ -59,6 +50,18 @@ class Leased:
     stop_deadline_ns: int | None = None
     details_ns: int = 0
     request_id: RequestId = NO_CALL
+
+
+class Leased(_Lease):
+    """A worker holds it under the record's epoch.
+
+    attempt: which try of the activation. stop_deadline_ns: set once a join that no longer needs the
+    task asked it to stop. details_ns: when details were last recorded, 0 = never. request_id: the
+    LeaseWork call that it was granted to, "" = a work stream.
+    """
+
+    __slots__ = ()
+    number: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
