@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stretto_kernel.domain.run.queries import is_held, run_state
-from stretto_kernel.domain.run.resource import to_run
+from stretto_kernel.domain.run.resource import run_of_its_phase
 from stretto_kernel.domain.run.stopping import is_resetting
 from stretto_kernel.projections.view import FoldedRun, Step, View
 
@@ -48,9 +48,7 @@ def phase_row(run: FoldedRun) -> RunPhaseRow:
     elif stopping is not None:
         ordinary = GIVEN_UP_ALL if stopping.grace_over else GIVEN_UP_UNLEASED
     ended_ns = end.ended_ns if end is not None else 0
-    shown = to_run(state, state.time_ns, creator=run.creator, with_input=False)
-    for field in ("task_counts", "version", "update_time"):
-        shown.ClearField(field)
+    shown = run_of_its_phase(state, creator=run.creator)
     return RunPhaseRow(
         run_id=state.run_id,
         from_version=state.version,

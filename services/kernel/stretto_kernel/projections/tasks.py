@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
 
-from stretto_kernel.domain.run.resource import task_of_its_own
+from stretto_kernel.domain.run.resource import show_course
 from stretto_kernel.domain.run.task import Open
 from stretto_kernel.projections.view import Step, View
 
@@ -42,7 +42,8 @@ def tasks_changed(step: Step) -> Iterator[TaskRow]:
     for name in step.touched.tasks:
         record = state.tasks[name]
         phase = record.phase
-        shown: run_pb2.Task = task_of_its_own(state, record)
+        course = run_pb2.Task()
+        show_course(course, record)
         yield TaskRow(
             run_id=state.run_id,
             task=name,
@@ -53,7 +54,8 @@ def tasks_changed(step: Step) -> Iterator[TaskRow]:
             not_before_ns=phase.not_before_ns if isinstance(phase, Open) else 0,
             queue=record.spec.queue,
             executor=record.spec.executor,
-            shown=shown.SerializeToString(deterministic=True),
+            # Messages whose bytes follow one another are read as one.
+            shown=run.as_planned(record) + course.SerializeToString(deterministic=True),
         )
 
 

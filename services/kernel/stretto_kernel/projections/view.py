@@ -19,7 +19,8 @@ from stretto_core.eventlog.recorded import Recorded
 from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run import RunState, Touched
-from stretto_kernel.domain.run.task import Phase
+from stretto_kernel.domain.run.resource import task_as_planned
+from stretto_kernel.domain.run.task import Phase, TaskRecord
 
 Row = tuple[Any, ...]
 """A row of a view; each view has a NamedTuple of its own."""
@@ -33,6 +34,7 @@ class FoldedRun:
 
     queues: every queue its tasks name. numbers: the place of each task in the order they came to
     be. chain_hash: of its newest event. counted: its tasks, as the bound of the cache counts them.
+    planned: see `as_planned`.
     """
 
     state: RunState
@@ -41,6 +43,15 @@ class FoldedRun:
     numbers: dict[TaskName, int] = field(default_factory=dict)
     chain_hash: bytes = GENESIS
     counted: int = 0
+    planned: dict[TaskName, bytes] = field(default_factory=dict)
+
+    def as_planned(self, record: TaskRecord) -> bytes:
+        """Return what no event changes of a task's resource, serialised; made once a task."""
+        found = self.planned.get(record.name)
+        if found is None:
+            shown = task_as_planned(self.state, record)
+            found = self.planned[record.name] = shown.SerializeToString(deterministic=True)
+        return found
 
 
 class Step(NamedTuple):

@@ -253,7 +253,8 @@ def task_counts(state: RunState, now_ns: int) -> pb.TaskCounts:
     """Return how many tasks stand in which state; costs the tasks in backoff at most."""
     shown = pb.TaskCounts(total_count=state.task_count)
     _add_counts(shown, state, clean_up=False)
-    _add_counts(shown, state, clean_up=True)
+    if state.clean_up_tasks:
+        _add_counts(shown, state, clean_up=True)
     for task in state.backing_off:
         if is_held(state):
             break  # They were counted as waiting for the hold.

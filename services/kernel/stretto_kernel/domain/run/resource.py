@@ -13,7 +13,7 @@ from stretto_kernel.domain.run.holders import find
 from stretto_kernel.domain.run.queries import run_state, task_counts, task_state, wait_reason
 from stretto_kernel.domain.run.state import RunState
 from stretto_kernel.domain.run.stopping import is_given_up
-from stretto_kernel.domain.run.task import Cancelled, Failed, Open, Skipped, Succeeded, TaskRecord
+from stretto_kernel.domain.run.task import Ended, Open, Succeeded, TaskRecord
 
 
 def run_name(state: RunState) -> str:
@@ -31,29 +31,35 @@ def to_run(
 ) -> pb.Run:
     """Return the run as read at `now_ns`. `creator` is in the envelope of version 1 only."""
     assert state.start is not None, "only a started run is shown"
+    shown = run_of_its_phase(state, creator=creator)
+    shown.task_counts.CopyFrom(task_counts(state, now_ns))
+    _put(shown.update_time, state.time_ns)
+    shown.version = state.version
+    if with_input and state.start.input is not None:
+        shown.input.CopyFrom(state.start.input)
+    return shown
+
+
+def run_of_its_phase(state: RunState, *, creator: Principal | None = None) -> pb.Run:
+    """Return what only run-wide facts change of the run, without its input."""
+    start = state.start
+    assert start is not None, "only a started run is shown"
     shown = pb.Run(
         name=run_name(state),
         run_id=state.run_id,
-        display_name=state.start.display_name,
+        display_name=start.display_name,
         state=run_state(state),
-        labels=state.start.labels,
-        task_counts=task_counts(state, now_ns),
-        holds=[
-            pb.Hold(
-                hold_id=hold.hold_id, reason=hold.reason, create_time=_timestamp(hold.placed_ns)
-            )
-            for hold in state.holds.placed
-        ],
-        create_time=_timestamp(state.start.started_ns),
-        update_time=_timestamp(state.time_ns),
-        version=state.version,
+        labels=start.labels or None,
         creator=creator,
-        input=state.start.input if with_input else None,
         growing=not state.sealed,
         encrypted=state.key_id != 0,
     )
+    _put(shown.create_time, start.started_ns)
+    for hold in state.holds.placed:
+        held = shown.holds.add(hold_id=hold.hold_id, reason=hold.reason)
+        _put(held.create_time, hold.placed_ns)
     if state.shredding is not None:
-        shown.shred_time.FromNanoseconds(state.shredding.since_ns)
+        _put(shown.shred_time, state.shredding.since_ns)
         shown.shred_reason = state.shredding.reason
     if state.end is not None:
         _show_end(shown, state)
@@ -68,41 +74,57 @@ def to_task(state: RunState, task: TaskName, now_ns: int) -> pb.Task:
     shown.state = task_state(state, task, now_ns)
     shown.wait_reason = wait_reason(state, task, now_ns)
     if shown.wait_reason == pb.WAIT_REASON_BACKOFF and isinstance(phase, Open):
-        shown.not_before_time.FromNanoseconds(phase.not_before_ns)
+        _put(shown.not_before_time, phase.not_before_ns)
     if not record.ended and (ended_ns := _given_up_ns(state, record)):
-        shown.end_time.FromNanoseconds(ended_ns)
+        _put(shown.end_time, ended_ns)
     return shown
 
 
 def task_of_its_own(state: RunState, record: TaskRecord) -> pb.Task:
     """Return what a task's own events say: without its state, which the run has a part in."""
+    shown = task_as_planned(state, record)
+    show_course(shown, record)
+    return shown
+
+
+def task_as_planned(state: RunState, record: TaskRecord) -> pb.Task:
+    """Return what no event changes of a task."""
     spec = record.spec
-    lease = record.last_lease
-    phase = record.phase
-    return pb.Task(
+    shown = pb.Task(
         name=task_name(state, record.name),
         task=record.name,
-        activation=record.activation,
-        attempt=lease.attempt if lease else 0,
-        epoch=record.epoch,
-        worker_id=lease.worker_id if lease else "",
-        result=phase.result if isinstance(phase, Succeeded) else None,
-        failure=record.failure,
         executor=spec.executor,
         queue=spec.queue,
-        dependencies=[edge.task for edge in spec.dependencies],
-        subtree_dependencies=[edge.task for edge in spec.dependencies if edge.subtree],
         spawner=record.spawner or "",
         clean_up=spec.clean_up,
-        artifacts=phase.artifacts if isinstance(phase, Succeeded) else (),
-        ready_time=_timestamp(record.ready_ns) if record.ready_ns else None,
-        lease_time=_timestamp(lease.leased_ns) if lease else None,
-        end_time=(
-            _timestamp(phase.ended_ns)
-            if isinstance(phase, Succeeded | Failed | Cancelled | Skipped)
-            else None
-        ),
     )
+    for edge in spec.dependencies:
+        shown.dependencies.append(edge.task)
+        if edge.subtree:
+            shown.subtree_dependencies.append(edge.task)
+    return shown
+
+
+def show_course(shown: pb.Task, record: TaskRecord) -> None:
+    """Add to a task what its own events changed. The views do so at every event of a task."""
+    lease = record.last_lease
+    phase = record.phase
+    shown.activation = record.activation
+    shown.epoch = record.epoch
+    if lease is not None:
+        shown.attempt = lease.attempt
+        shown.worker_id = lease.worker_id
+        _put(shown.lease_time, lease.leased_ns)
+    if record.failure is not None:
+        shown.failure.CopyFrom(record.failure)
+    if record.ready_ns:
+        _put(shown.ready_time, record.ready_ns)
+    if isinstance(phase, Succeeded):
+        shown.result.CopyFrom(phase.result)
+        shown.artifacts.extend(phase.artifacts)
+    if record.ended:
+        assert isinstance(phase, Ended)
+        _put(shown.end_time, phase.ended_ns)
 
 
 def _given_up_ns(state: RunState, record: TaskRecord) -> int:
@@ -116,7 +138,7 @@ def _given_up_ns(state: RunState, record: TaskRecord) -> int:
 
 def _show_end(shown: pb.Run, state: RunState) -> None:
     assert state.end is not None
-    shown.end_time.FromNanoseconds(state.end.ended_ns)
+    _put(shown.end_time, state.end.ended_ns)
     match state.end.event:
         case ev.RunSucceeded() as succeeded:
             if succeeded.HasField("output"):
@@ -129,6 +151,6 @@ def _show_end(shown: pb.Run, state: RunState) -> None:
             shown.end_reason = killed.reason
 
 
-def _timestamp(instant_ns: int) -> Timestamp:
-    # Half the time of FromNanoseconds, which is Python: the views show a task at every event.
-    return Timestamp(seconds=instant_ns // NS_PER_S, nanos=instant_ns % NS_PER_S)
+def _put(stamp: Timestamp, instant_ns: int) -> None:
+    # A third of the time of FromNanoseconds, and of a Timestamp that is made and copied.
+    stamp.seconds, stamp.nanos = divmod(instant_ns, NS_PER_S)
