@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import stretto_verify.verify as verifier
-from stretto.eventlog.v1.export_pb2 import ExportedEvent, ExportFrame
-from stretto_core.eventlog.export import MAGIC
 from stretto_core.eventlog.seals import seal_hash
 from stretto_verify.verify import NotWhole, Report, verify
 
+from tests.unit.audit.attacks import ATTACKS, forged, frames_of, joined
 from tests.unit.audit.logs import FOREIGN_KEY, KEY, SealedLog, sealed_log
 
 ATTACKS_PER_KIND = 80  # Of eight kinds, on two files: over a thousand.
@@ -33,20 +30,6 @@ def check(
 @pytest.fixture(scope="module")
 def log() -> SealedLog:
     return sealed_log()
-
-
-def frames_of(data: bytes) -> list[ExportFrame]:
-    frames, at = [], len(MAGIC)
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        frames.append(ExportFrame.FromString(data[at + 4 : at + 4 + length]))
-        at += 4 + length
-    return frames
-
-
-def joined(frames: list[ExportFrame]) -> bytes:
-    parts = [frame.SerializeToString() for frame in frames]
-    return MAGIC + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def test_a_whole_file_says_what_it_holds(log: SealedLog) -> None:
@@ -78,83 +61,9 @@ def test_one_namespace_is_whole_and_the_others_are_only_counted(log: SealedLog) 
     assert b"default-" not in data
 
 
-# Each attack changes a file at a random place; none has the private key.
-
-
-def flip(data: bytes, chance: random.Random) -> bytes:
-    at = chance.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ (1 << chance.randrange(8))]) + data[at + 1 :]
-
-
-def truncate(data: bytes, chance: random.Random) -> bytes:
-    return data[: chance.randrange(len(data))]
-
-
-def _of_events(
-    change: Callable[[list[ExportedEvent], random.Random], None],
-) -> Callable[..., bytes]:
-    def attack(data: bytes, chance: random.Random) -> bytes:
-        frames = frames_of(data)
-        events = [event for frame in frames for event in frame.events.events]
-        change(events, chance)
-        header, trailer = frames[0], frames[-1]
-        trailer.trailer.event_count = len(events)
-        body = ExportFrame()
-        body.events.events.extend(events)
-        return joined([header, body, trailer])
-
-    return attack
-
-
-def _drop(events: list[ExportedEvent], chance: random.Random) -> None:
-    del events[chance.randrange(len(events))]
-
-
-def _swap(events: list[ExportedEvent], chance: random.Random) -> None:
-    first, second = chance.sample(range(len(events)), 2)
-    one, other = events[first], events[second]
-    one.stored_bytes, other.stored_bytes = other.stored_bytes, one.stored_bytes
-
-
-def _insert(events: list[ExportedEvent], chance: random.Random) -> None:
-    at = chance.randrange(len(events))
-    forged = copy.deepcopy(events[at])
-    forged.position += chance.choice([0, 1])
-    events.insert(at + 1, forged)
-
-
-def _replay(events: list[ExportedEvent], chance: random.Random) -> None:
-    at = chance.randrange(1, len(events))
-    events[at].stored_bytes = events[chance.randrange(at)].stored_bytes
-
-
 @functools.cache
-def another_log() -> SealedLog:
-    return sealed_log(salt="another ")
-
-
-def _fork(events: list[ExportedEvent], chance: random.Random) -> None:
-    """Let another history of the same log begin at a random place."""
-    other = another_log()
-    at = chance.randrange(len(events))
-    for index in range(at, len(events)):
-        events[index].stored_bytes = other.events[index].stored_bytes
-
-
-def _hide(events: list[ExportedEvent], chance: random.Random) -> None:
-    events[chance.randrange(len(events))].event_hash = chance.randbytes(32)
-
-
-ATTACKS = {
-    "flip": flip,
-    "truncate": truncate,
-    "drop": _of_events(_drop),
-    "swap": _of_events(_swap),
-    "insert": _of_events(_insert),
-    "replay": _of_events(_replay),
-    "fork": _of_events(_fork),
-    "hide": _of_events(_hide),
-}
+def another_history() -> list[bytes]:
+    return [event.stored_bytes for event in sealed_log(salt="another ").events]
 
 
 @pytest.mark.parametrize("kind", sorted(ATTACKS))
@@ -163,7 +72,7 @@ def test_every_attack_without_the_key_is_found(log: SealedLog, kind: str, namesp
     data = log.export(namespace=namespace)
     chance = random.Random(f"{kind} {namespace}")
     for number in range(ATTACKS_PER_KIND):
-        changed = ATTACKS[kind](data, chance)
+        changed = ATTACKS[kind](data, chance, another_history())
         if changed == data:
             continue
         with pytest.raises(NotWhole):
@@ -178,7 +87,7 @@ def test_an_attack_on_events_is_found_by_the_events_and_not_by_the_signature_of_
     chance = random.Random(kind)
     for _ in range(50):
         with pytest.raises(NotWhole, match="position"):
-            check(ATTACKS[kind](log.export(), chance))
+            check(ATTACKS[kind](log.export(), chance, another_history()))
 
 
 def test_the_first_bad_event_is_named(log: SealedLog) -> None:
@@ -197,6 +106,21 @@ def test_the_last_event_of_a_stream_is_named_by_the_range_its_seal_covers(log: S
     expected = rf"from position {seal.after_position + 1} to {seal.position}"
     with pytest.raises(NotWhole, match=expected):
         check(joined(frames))
+
+
+def test_a_history_made_again_with_another_key_is_whole_only_for_who_pins_none(
+    log: SealedLog,
+) -> None:
+    data = log.export()
+    assert check(forged(data, KEY, lambda *_: True)).event_count == check(data).event_count
+
+    def leave_out_the_tenth(index: int, _: object) -> bool:
+        return index != 10
+
+    without = forged(data, FOREIGN_KEY, leave_out_the_tenth)
+    assert check(without, key=None).event_count == check(data).event_count - 1
+    with pytest.raises(NotWhole, match="another key"):
+        check(without)
 
 
 @pytest.mark.parametrize("salt", ["", "another "])
