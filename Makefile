@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench bench-peers plot clean pin
+.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench bench-peers plot verify-ten-million clean pin
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON=$(PYTHON) bash scripts/setup.sh $(VENV)
@@ -69,6 +69,9 @@ bench-peers: setup ## Measure other systems beside ours, in an environment of th
 
 plot: setup ## Draw docs/cost-per-task.svg from the lines of `make bench ONLY=size` (FROM=file)
 	@$(BIN)/python scripts/plot_sizes.py $(FROM) docs/cost-per-task.svg
+
+verify-ten-million: setup ## Seal, export and verify a log of ten million events (EVENTS=n for another size; 10 GB of disk)
+	@$(BIN)/python -m tests.bench.ten_million --events $(or $(EVENTS),10000000)
 
 pin: setup ## Recompute constraints.txt from pyproject.toml
 	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile --universal --no-header --all-extras --group dev pyproject.toml -o constraints.txt -q

@@ -48,7 +48,7 @@ _MESSAGES = {
     "Seal": "partition=1:text after_position=2:int position=3:int event_count=4:int root=5:bytes"
     " previous_seal_hash=6:bytes public_key=7:bytes signature=8:bytes",
     "Header": "partition=1:text namespace=3:text start_seal=4:Seal end_seal=5:Seal"
-    " public_key=6:bytes",
+    " public_key=6:bytes seals_beyond=7:Seal*",
     "Exported": "position=1:int stored_bytes=2:bytes? event_hash=3:bytes?",
     "Events": "events=1:Exported*",
     "Trailer": "event_count=1:int signature=2:bytes",
@@ -272,8 +272,9 @@ class _Check:
     def end(self, trailer: Any, digest: bytes) -> Report:
         """Check what is left once every event was given."""
         end = self._header.end_seal
-        if _seal_hash(end) != self._last_seal_hash:
-            self._seal(end, f"the seal at position {end.position}")
+        for seal in (*self._header.seals_beyond, end):
+            if _seal_hash(seal) != self._last_seal_hash:
+                self._seal(seal, f"the seal at position {seal.position}")
         if self._broken is not None:
             raise self._broken
         if self._pending:
@@ -337,8 +338,8 @@ class _Check:
             seal = _SEAL.FromString(body)
         except DecodeError:
             raise NotWhole(f"{place}: the seal does not decode") from None
-        # The seal a file starts after is itself recorded a moment later.
-        if _seal_hash(seal) != self._last_seal_hash:
+        # A seal is recorded after what it covers: those the file starts after may lie in it.
+        if seal.position > self._start_position:
             self._seal(seal, place)
 
     def _seal(self, seal: Any, place: str) -> None:
@@ -466,8 +467,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         with sys.stdin.buffer if asked.file == "-" else Path(asked.file).open("rb") as source:
-            magic = source.read(len(MAGIC))
-            pinned = {"key": asked.key, "seal": asked.seal}
+            magic, pinned = source.read(len(MAGIC)), {"key": asked.key, "seal": asked.seal}
             if magic == PROOF_MAGIC:
                 report = verify_proof(source.read(PROOF_BYTES_MAX), **pinned)
             else:

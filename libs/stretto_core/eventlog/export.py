@@ -6,7 +6,7 @@ Pure: events in, bytes out, a chunk at a time; nothing is kept but a running dig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -32,15 +32,23 @@ class ExportWriter:
     """Makes one file: `begin`, then `add` in order of position, then `end`.
 
     start: the seal after which the file begins; None = from the first event. end_seal: the one it
-    ends with. namespace: whose events are given whole; "" = all. Seals always are.
+    ends with. seals_beyond: those before it whose own events lie beyond its position. namespace:
+    whose events are given whole; "" = all. Seals always are.
     """
 
     def __init__(
-        self, key: SealKey, *, start: LogSealed | None, end_seal: LogSealed, namespace: str = ""
+        self,
+        key: SealKey,
+        *,
+        start: LogSealed | None,
+        end_seal: LogSealed,
+        seals_beyond: Sequence[LogSealed] = (),
+        namespace: str = "",
     ) -> None:
         self._key = key
         self._start = start
         self._end_seal = end_seal
+        self._seals_beyond = seals_beyond
         self._namespace = namespace
         self._digest = hashlib.sha256()
         self._event_count = 0
@@ -54,6 +62,7 @@ class ExportWriter:
             start_seal=self._start,
             end_seal=self._end_seal,
             public_key=self._key.public_bytes,
+            seals_beyond=self._seals_beyond,
         )
         return self._count(MAGIC + _framed(ExportFrame(header=header)))
 

@@ -16,6 +16,7 @@ from stretto_kernel.app.sealer import NotSealedYet
 from stretto_kernel.kernel import Kernel
 from stretto_verify.verify import NotWhole, Report, verify, verify_proof
 
+from tests.unit.audit.attacks import frames_of
 from tests.unit.kernel.harness import NAMESPACE, new_store, start_kernel
 from tests.unit.kernel.test_sealer import BY_COUNT, NEVER, seals_of, start_runs
 
@@ -88,6 +89,27 @@ async def test_a_cursor_is_rounded_down_to_a_seal(store: MemoryStore, kernel: Ke
         before = [seal for seal in seals if seal.position <= event.position]
         report = checked(store, await exported(kernel, since=event.position))
         assert report.after_position == (before[-1].position if before else 0)
+
+
+async def test_a_log_that_was_never_sealed_gets_many_seals_at_once_and_files_of_it_are_whole() -> (
+    None
+):
+    store = new_store()
+    first = await start_kernel(store, seals=NEVER)
+    await start_runs(first, 33)
+    await first.stop()
+    kernel = await start_kernel(store, seals=BY_COUNT)
+    data = await exported(kernel)
+    report = checked(store, data)
+    assert report.event_count == sum(each.position <= report.position for each in store.events)
+    assert report.seal_count == len(seals_of(store)) == 7
+    assert frames_of(data)[0].header.seals_beyond
+    await start_runs(kernel, 3)
+    for seal in seals_of(store):
+        data = await exported(kernel, since=seal.position)
+        assert checked(store, data, seal=seal_hash(seal)).after_position == seal.position
+    assert not frames_of(await exported(kernel))[0].header.seals_beyond
+    await kernel.stop()
 
 
 async def test_a_cursor_of_another_log_is_refused(store: MemoryStore, kernel: Kernel) -> None:

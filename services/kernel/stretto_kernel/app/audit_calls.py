@@ -20,7 +20,7 @@ from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, StreamId
 
-from stretto_kernel.app.seal_search import newest_seal_at, seal_over
+from stretto_kernel.app.seal_search import newest_seal_at, seal_over, seals_beyond
 from stretto_kernel.app.sealer import NotSealedYet, Sealer
 
 READ_EVENTS = 500
@@ -72,7 +72,11 @@ class Export:
         end_seal = await sealer.seal_now()
         start = await newest_seal_at(log, min(since_position, end_seal.position))
         writer = ExportWriter(
-            await sealer.key(), start=start, end_seal=end_seal, namespace=namespace
+            await sealer.key(),
+            start=start,
+            end_seal=end_seal,
+            seals_beyond=await seals_beyond(log, start, end_seal),
+            namespace=namespace,
         )
         after_position = 0 if start is None else start.position
         return cls(log, writer, after_position=after_position, end_seal=end_seal)
@@ -80,7 +84,8 @@ class Export:
     async def parts(self, now_ns: int) -> AsyncGenerator[Part, None]:
         """Yield the file. now_ns: when it is made. Raises StoreDown."""
         position, count = self.after_position, 0
-        yield Part(self._writer.begin(now_ns), count, position)
+        for content in _cut(self._writer.begin(now_ns)):
+            yield Part(content, count, position)
         while position < self.end_seal.position:
             page = await self._log.read_all(
                 after_position=position, limit=READ_EVENTS, bytes_max=READ_BYTES_MAX
@@ -89,10 +94,14 @@ class Export:
             if not events:
                 break  # Somebody took the last ones away: the verifier finds it.
             position, count = events[-1].position, count + len(events)
-            content = self._writer.add(events)
-            for start in range(0, len(content), PART_BYTES_MAX):
-                yield Part(content[start : start + PART_BYTES_MAX], count, position)
+            for content in _cut(self._writer.add(events)):
+                yield Part(content, count, position)
         yield Part(self._writer.end(), count, position)
+
+
+def _cut(content: bytes) -> list[bytes]:
+    starts = range(0, len(content), PART_BYTES_MAX)
+    return [content[start : start + PART_BYTES_MAX] for start in starts]
 
 
 async def prove(log: EventLog, sealer: Sealer, event: StoredEvent) -> EventProof:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.eventlog.v1.seal_pb2 import LogSealed
 from stretto_core.eventlog.port import EventLog
+from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import seals_stream
 
 
@@ -23,6 +24,23 @@ async def seal_over(log: EventLog, position: int) -> LogSealed | None:
     seals = _Seals(log)
     version = 1 + await seals.count_up_to(position - 1)
     return await seals.at(version) if version <= await seals.count() else None
+
+
+async def seals_beyond(log: EventLog, start: LogSealed | None, end: LogSealed) -> list[LogSealed]:
+    """Return the seals after `start` and before `end` whose own events lie beyond `end`'s position.
+
+    Of a log that was never long without a seal there are none.
+    """
+    seals = _Seals(log)
+    least = await seals.count_up_to(0 if start is None else start.position)
+    last = most = await seals.count_up_to(end.position) - 1
+    while least < most:
+        middle = (least + most + 1) // 2
+        if (await seals.stored_at(middle)).position <= end.position:
+            least = middle
+        else:
+            most = middle - 1
+    return [await seals.at(version) for version in range(least + 1, last + 1)]
 
 
 class _Seals:
@@ -49,6 +67,9 @@ class _Seals:
         return least
 
     async def at(self, version: int) -> LogSealed:
-        page = await self._log.read_stream(self._stream, after_version=version - 1, limit=1)
-        envelope = RecordedEvent.FromString(page.events[0].stored_bytes)
+        envelope = RecordedEvent.FromString((await self.stored_at(version)).stored_bytes)
         return LogSealed.FromString(envelope.body)
+
+    async def stored_at(self, version: int) -> StoredEvent:
+        page = await self._log.read_stream(self._stream, after_version=version - 1, limit=1)
+        return page.events[0]

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stretto.eventlog.v1 import seal_pb2 as stretto_dot_eventlog_dot_v1_dot_seal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/eventlog/v1/export.proto\x12\x13stretto.eventlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estretto/eventlog/v1/seal.proto\"\xb8\x01\n\x0b\x45xportFrame\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.stretto.eventlog.v1.ExportHeaderH\x00\x12\x35\n\x06\x65vents\x18\x02 \x01(\x0b\x32#.stretto.eventlog.v1.ExportedEventsH\x00\x12\x35\n\x07trailer\x18\x03 \x01(\x0b\x32\".stretto.eventlog.v1.ExportTrailerH\x00\x42\x06\n\x04part\"\xdf\x01\n\x0c\x45xportHeader\x12\x11\n\tpartition\x18\x01 \x01(\t\x12/\n\x0b\x65xport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x32\n\nstart_seal\x18\x04 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x30\n\x08\x65nd_seal\x18\x05 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x12\n\npublic_key\x18\x06 \x01(\x0c\"D\n\x0e\x45xportedEvents\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".stretto.eventlog.v1.ExportedEvent\"Z\n\rExportedEvent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x16\n\x0cstored_bytes\x18\x02 \x01(\x0cH\x00\x12\x14\n\nevent_hash\x18\x03 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"7\n\rExportTrailer\x12\x13\n\x0b\x65vent_count\x18\x01 \x01(\x03\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/eventlog/v1/export.proto\x12\x13stretto.eventlog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1estretto/eventlog/v1/seal.proto\"\xb8\x01\n\x0b\x45xportFrame\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.stretto.eventlog.v1.ExportHeaderH\x00\x12\x35\n\x06\x65vents\x18\x02 \x01(\x0b\x32#.stretto.eventlog.v1.ExportedEventsH\x00\x12\x35\n\x07trailer\x18\x03 \x01(\x0b\x32\".stretto.eventlog.v1.ExportTrailerH\x00\x42\x06\n\x04part\"\x95\x02\n\x0c\x45xportHeader\x12\x11\n\tpartition\x18\x01 \x01(\t\x12/\n\x0b\x65xport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x32\n\nstart_seal\x18\x04 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x30\n\x08\x65nd_seal\x18\x05 \x01(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\x12\x12\n\npublic_key\x18\x06 \x01(\x0c\x12\x34\n\x0cseals_beyond\x18\x07 \x03(\x0b\x32\x1e.stretto.eventlog.v1.LogSealed\"D\n\x0e\x45xportedEvents\x12\x32\n\x06\x65vents\x18\x01 \x03(\x0b\x32\".stretto.eventlog.v1.ExportedEvent\"Z\n\rExportedEvent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x16\n\x0cstored_bytes\x18\x02 \x01(\x0cH\x00\x12\x14\n\nevent_hash\x18\x03 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"7\n\rExportTrailer\x12\x13\n\x0b\x65vent_count\x18\x01 \x01(\x03\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTFRAME']._serialized_start=123
   _globals['_EXPORTFRAME']._serialized_end=307
   _globals['_EXPORTHEADER']._serialized_start=310
-  _globals['_EXPORTHEADER']._serialized_end=533
-  _globals['_EXPORTEDEVENTS']._serialized_start=535
-  _globals['_EXPORTEDEVENTS']._serialized_end=603
-  _globals['_EXPORTEDEVENT']._serialized_start=605
-  _globals['_EXPORTEDEVENT']._serialized_end=695
-  _globals['_EXPORTTRAILER']._serialized_start=697
-  _globals['_EXPORTTRAILER']._serialized_end=752
+  _globals['_EXPORTHEADER']._serialized_end=587
+  _globals['_EXPORTEDEVENTS']._serialized_start=589
+  _globals['_EXPORTEDEVENTS']._serialized_end=657
+  _globals['_EXPORTEDEVENT']._serialized_start=659
+  _globals['_EXPORTEDEVENT']._serialized_end=749
+  _globals['_EXPORTTRAILER']._serialized_start=751
+  _globals['_EXPORTTRAILER']._serialized_end=806
 # @@protoc_insertion_point(module_scope)

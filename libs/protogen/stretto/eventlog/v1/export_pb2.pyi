@@ -72,6 +72,7 @@ class ExportHeader(_message.Message):
     START_SEAL_FIELD_NUMBER: _builtins.int
     END_SEAL_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    SEALS_BEYOND_FIELD_NUMBER: _builtins.int
     partition: _builtins.str
     """The partition exported."""
     namespace: _builtins.str
@@ -90,6 +91,12 @@ class ExportHeader(_message.Message):
     def end_seal(self) -> _seal_pb2.LogSealed:
         """The seal with which it ends: every event up to its position is in the file."""
 
+    @_builtins.property
+    def seals_beyond(self) -> _containers.RepeatedCompositeFieldContainer[_seal_pb2.LogSealed]:
+        """Seals before `end_seal` whose own events lie beyond its position, in order: a log that was not
+        sealed for a while gets several seals at once. Usually none.
+        """
+
     def __init__(
         self,
         *,
@@ -99,10 +106,11 @@ class ExportHeader(_message.Message):
         start_seal: _seal_pb2.LogSealed | None = ...,
         end_seal: _seal_pb2.LogSealed | None = ...,
         public_key: _builtins.bytes = ...,
+        seals_beyond: _abc.Iterable[_seal_pb2.LogSealed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_seal", b"end_seal", "export_time", b"export_time", "start_seal", b"start_seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_seal", b"end_seal", "export_time", b"export_time", "namespace", b"namespace", "partition", b"partition", "public_key", b"public_key", "start_seal", b"start_seal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_seal", b"end_seal", "export_time", b"export_time", "namespace", b"namespace", "partition", b"partition", "public_key", b"public_key", "seals_beyond", b"seals_beyond", "start_seal", b"start_seal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,7 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class LogSealed(_message.Message):
     """The log of a partition was sealed: an event of the stream `<partition>-seals`, in the namespace
     `stretto-audit`. Seals follow one another without a gap: each covers the events between the last
-    position of the one before and its own `position`, the seal's own event not included.
+    position of the one before and its own `position`, the seal's own event not included; that lies
+    somewhere behind, and is covered by a later seal.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
