@@ -75,6 +75,11 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Runs",
+        "board_commands",
+        {"board": "Read and write the blackboard of a run."},
+    ),
+    CommandModule(
         "Steering",
         "steer_commands",
         {
