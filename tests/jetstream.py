@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import nats
-from nats.js.errors import NotFoundError
-from stretto_core.bus.jetstream import STREAM
 
 
 async def wipe(url: str) -> None:
-    """Delete everything the bus ever published."""
+    """Delete everything the bus ever kept: what was published, and every bucket."""
     client = await nats.connect(url)
-    with suppress(NotFoundError):
-        await client.jetstream().delete_stream(STREAM)
+    stream = client.jetstream()
+    for each in await stream.streams_info():
+        assert each.config.name is not None
+        await stream.delete_stream(each.config.name)
     await client.close()

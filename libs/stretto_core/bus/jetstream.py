@@ -3,7 +3,7 @@
 One JetStream stream keeps what was published for consumers of any language: `STRETTO`, subjects
 `stretto.>`, a day long. It is made when missing, also in mid-run: whatever is lost there is in the
 log. Subscriptions of ours are plain ones of NATS: they need no past, and what one misses while it
-reconnects is in the log, too. This is the only module that knows the client library.
+reconnects is in the log, too. This module and `jetstream_buckets` alone know the client library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONNECT_TIMEOUT_S = 2.0
 ACK_TIMEOUT_S = 5.0
 RECONNECT_WAIT_S = 0.1
 REOPEN_WAIT_S = 1.0
-_LOST = (NatsError, OSError, TimeoutError, APIError, NoStreamResponseError)
+LOST = (NatsError, OSError, TimeoutError, APIError, NoStreamResponseError)
 
 
 class JetStreamBus:
@@ -59,27 +59,27 @@ class JetStreamBus:
         """Hand the hints over; returns once the server has stored them all."""
         for hint in hints:
             check_hint(hint)
-        client = await self._connected()
+        client = await self.connected()
         async with self._publishing:
             try:
                 async with asyncio.timeout(ACK_TIMEOUT_S):
                     await self._publish(client, hints)
-            except _LOST as error:
-                raise Unavailable(f"the bus did not take it: {_said(error)}") from error
+            except LOST as error:
+                raise Unavailable(f"the bus did not take it: {said(error)}") from error
 
     async def subscribe(
         self, pattern: str, *, buffer_count_max: int = BUFFER_COUNT_DEFAULT
     ) -> HintBuffer:
         """Return what comes from now on, at most `buffer_count_max` (>= 1) unread at a time."""
         check_pattern(pattern)
-        client = await self._connected()
+        client = await self.connected()
         buffer = HintBuffer(pattern, buffer_count_max, self._stop)
         try:
             await self._listen(client, buffer)
             # The server knows of it once it answers what was sent after it.
             await client.flush()
-        except _LOST as error:
-            raise Unavailable(f"the bus cannot be reached: {_said(error)}") from error
+        except LOST as error:
+            raise Unavailable(f"the bus cannot be reached: {said(error)}") from error
         return buffer
 
     async def close(self) -> None:
@@ -150,7 +150,8 @@ class JetStreamBus:
         self._stream = stream
         return stream
 
-    async def _connected(self) -> Client:
+    async def connected(self) -> Client:
+        """Return the connection, made at the first use. Raises Unavailable."""
         async with self._connecting:
             if self._closed:
                 raise Unavailable("the bus is closed")
@@ -174,9 +175,9 @@ class JetStreamBus:
                     error_cb=self._note,
                     closed_cb=self._ended,
                 )
-        except _LOST as error:
+        except LOST as error:
             await client.close()
-            raise Unavailable(f"the bus cannot be reached: {_said(error)}") from error
+            raise Unavailable(f"the bus cannot be reached: {said(error)}") from error
         return client
 
     async def _listen(self, client: Client, buffer: HintBuffer) -> None:
@@ -194,7 +195,7 @@ class JetStreamBus:
         """The library gave its connection up for good, as after a refusal by the server."""
         if self._closed or self._client is None or not self._client.is_closed:
             return
-        self._log.warning("bus.connection_ended", cause=_said(self._client.last_error or OSError()))
+        self._log.warning("bus.connection_ended", cause=said(self._client.last_error or OSError()))
         self._client = self._stream = None
         if self._subscriptions:
             self._reopening = asyncio.create_task(self._reopen(), name="bus-reopen")
@@ -203,23 +204,23 @@ class JetStreamBus:
         """Connect for those who only listen; whoever publishes does so by itself."""
         while True:
             try:
-                client = await self._connected()
+                client = await self.connected()
                 for buffer in list(self._subscriptions):
                     await self._listen(client, buffer)
                 return
-            except (Unavailable, *_LOST):
+            except (Unavailable, *LOST):
                 await asyncio.sleep(REOPEN_WAIT_S)
 
     async def _disconnected(self) -> None:
         self._broken.set()
 
     async def _note(self, error: Exception) -> None:
-        self._log.debug("bus.trouble", cause=_said(error))
+        self._log.debug("bus.trouble", cause=said(error))
 
     async def _stop(self, buffer: HintBuffer) -> None:
         subscription = self._subscriptions.pop(buffer, None)
         if subscription is not None:
-            with suppress(*_LOST):
+            with suppress(*LOST):
                 await subscription.drain()  # type: ignore[no-untyped-call]
 
 
@@ -233,6 +234,6 @@ def _hint(message: Msg) -> Hint | None:
     return Hint(subject, Partition(partition), int(position), message.data)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """Return what went wrong; the library's errors may hold an address, never the token."""
     return str(error) or type(error).__name__

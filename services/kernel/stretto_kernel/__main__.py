@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import uvloop
@@ -60,7 +60,10 @@ from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
 if TYPE_CHECKING:  # Only the projector loads it.
-    from stretto_kernel.relay.relay import RelayBoard
+    from stretto_core.bus.jetstream import JetStreamBus
+
+    from stretto_kernel.relay.board_mirror import BoardMirror
+    from stretto_kernel.relay.relay import Relay, RelayBoard
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let the writer's thread wait for the loop that long."""
@@ -206,16 +209,26 @@ async def _run_projector(settings: Settings) -> int:
         return 1
     store = ViewTables(settings.partition, event_log.tracking)
     fresh = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
-    projector = Projector(event_log, store, VIEWS, RUN_CODEC, fresh=fresh)
+    relaying = None
+    if settings.nats_url:
+        relaying = _new_relaying(event_log, RelayBoardTable(store), settings)
+    projector = Projector(
+        event_log,
+        store,
+        VIEWS,
+        RUN_CODEC,
+        fresh=fresh,
+        rebuilt=(lambda _: None) if relaying is None else relaying.mirror.views_rebuilt,
+    )
     followers = [asyncio.create_task(projector.run(), name="projector")]
     blob_table = BlobTable(settings.postgres_dsn, SystemClock())
     tables = BlobReferenceTables(settings.postgres_dsn)
     sweeping = keep_sweeping(blob_table, tables, SystemClock())
     followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
     followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
-    if settings.nats_url:
-        relaying = _relay(event_log, RelayBoardTable(store), settings.nats_url)
-        followers.append(asyncio.create_task(relaying, name="relay"))
+    if relaying is not None:
+        followers.append(asyncio.create_task(relaying.relay.run(), name="relay"))
+        followers.append(asyncio.create_task(relaying.mirror.keep(), name="mirror"))
     ended = asyncio.create_task(stopped.wait())
     log.info("projector.following", relaying=bool(settings.nats_url))
     await asyncio.wait([*followers, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -226,6 +239,8 @@ async def _run_projector(settings: Settings) -> int:
     for follower in followers:
         follower.cancel()
     await asyncio.wait(followers)
+    if relaying is not None:
+        await relaying.bus.close()
     await blob_table.close()
     await tables.close()
     await event_log.close()
@@ -244,16 +259,26 @@ async def _sweep_task_logs(settings: Settings) -> None:
         await sweep.close()
 
 
-async def _relay(event_log: PostgresLog, board: RelayBoard, nats_url: str) -> None:
-    from stretto_core.bus.jetstream import JetStreamBus  # noqa: PLC0415
+class _Relaying(NamedTuple):
+    """What feeds the bus, and the connection it has together."""
 
+    bus: JetStreamBus
+    mirror: BoardMirror
+    relay: Relay
+
+
+def _new_relaying(event_log: PostgresLog, board: RelayBoard, settings: Settings) -> _Relaying:
+    from stretto_core.bus.jetstream import JetStreamBus  # noqa: PLC0415
+    from stretto_core.bus.jetstream_buckets import JetStreamBuckets  # noqa: PLC0415
+
+    from stretto_kernel.adapters.newest_boards import NewestBoards  # noqa: PLC0415
+    from stretto_kernel.relay.board_mirror import BoardMirror  # noqa: PLC0415
     from stretto_kernel.relay.relay import Relay  # noqa: PLC0415
 
-    bus = JetStreamBus(nats_url)
-    try:
-        await Relay(event_log, bus, board).run()
-    finally:
-        await bus.close()
+    bus = JetStreamBus(settings.nats_url)
+    view = NewestBoards(settings.partition, event_log.tracking)
+    mirror = BoardMirror(event_log, view, JetStreamBuckets(bus))
+    return _Relaying(bus, mirror, Relay(event_log, bus, board, mirror))
 
 
 def _tokens(settings: Settings) -> TokenFile | TokenTable:

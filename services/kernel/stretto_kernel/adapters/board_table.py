@@ -1,4 +1,4 @@
-"""The view `blackboard` in PostgreSQL: as of any version of a run, and its newest rows."""
+"""The view `blackboard` in PostgreSQL: as of any version of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composable, Composed, Literal
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
-from stretto_core.ids import Namespace, Partition, RunId
+from stretto_core.ids import Partition, RunId
 
 from stretto_kernel.adapters.view_reader import ViewReader
 from stretto_kernel.app.board_calls import EntryQuery
@@ -17,7 +17,7 @@ from stretto_kernel.projections.past_boards import BoardRows
 
 
 class BoardTable:
-    """Implements PastBoardView and BoardSource over the connections that `tracking` uses."""
+    """Implements PastBoardView over the connections that `tracking` uses."""
 
     def __init__(self, partition: Partition, tracking: TrackingRecorder) -> None:
         self._reader = ViewReader(partition, tracking, BLACKBOARD)
@@ -63,32 +63,6 @@ class BoardTable:
             count=Literal(count),
         )
 
-    async def namespaces(self) -> Sequence[Namespace]:
-        """See `BoardSource`."""
-
-        def read(cursor: Cursor[DictRow], _: int) -> list[Namespace]:
-            rows = cursor.execute(self._reader.statements["namespaces"]).fetchall()
-            return [Namespace(row["namespace"]) for row in rows]
-
-        return await self._reader.read(read, [])
-
-    async def newest(
-        self, namespace: Namespace, after: tuple[str, str], count_max: int
-    ) -> BoardRows:
-        """See `BoardSource`."""
-        asked = {
-            "namespace": namespace,
-            "run_id": after[0],
-            "key": after[1],
-            "count": count_max + 1,
-        }
-
-        def read(cursor: Cursor[DictRow], position: int) -> BoardRows:
-            rows = cursor.execute(self._reader.statements["newest"], asked).fetchall()
-            return _rows(position, rows, count_max)
-
-        return await self._reader.read(read, BoardRows(0))
-
     async def _read(self, statement: Composed, count_max: int) -> BoardRows:
         def read(cursor: Cursor[DictRow], position: int) -> BoardRows:
             return _rows(position, cursor.execute(statement).fetchall(), count_max)
@@ -97,10 +71,11 @@ class BoardTable:
 
 
 def _rows(position: int, rows: Sequence[DictRow], count_max: int) -> BoardRows:
-    found = [_row(row) for row in rows[:count_max]]
+    found = [board_row(row) for row in rows[:count_max]]
     return BoardRows(position, found, more=len(rows) > count_max)
 
 
-def _row(row: DictRow) -> BoardRow:
+def board_row(row: DictRow) -> BoardRow:
+    """Return a row of the table as the view has it."""
     said = {name: row[name] for name in BoardRow._fields}
     return BoardRow(**{**said, "writer": bytes(row["writer"]), "value": bytes(row["value"])})

@@ -164,3 +164,17 @@ def entries_of(run: HostedRun) -> dict[str, BoardEntry]:
     """Return the table of entries as decided; not to be changed."""
     board = run.state.board
     return {} if board is None else board.entries
+
+
+def to_entry(run_name: str, entry: BoardEntry) -> blackboard_pb2.Entry:
+    """Return an entry as the contract has it. run_name: namespaces/*/runs/*."""
+    shown = blackboard_pb2.Entry(
+        run=run_name,
+        key=entry.key,
+        revision=entry.revision,
+        value=entry.value,
+        writer=entry.writer,
+        deleted=entry.value is None,
+    )
+    shown.write_time.FromNanoseconds(entry.written_ns)
+    return shown

@@ -8,7 +8,7 @@ both as of one instant while they go on; the exchange is a change of names in on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -47,6 +47,8 @@ class FoldKeeper:
         self._lead = lead
         self._live = {target.view.name: target for target in live}
         self._new_cohort = new_cohort
+        self.rebuilt: Callable[[Collection[str]], None] = _nobody
+        """Told the names of views that a fresh fold has replaced."""
         self._log = structlog.get_logger("stretto.kernel.projector")
 
     async def run(self) -> None:
@@ -120,6 +122,7 @@ class FoldKeeper:
             # With the word that it is done, in one transaction: a death after it repeats nothing.
             swap_ns = await self._fresh.swap(copies, done)
             self._lead.leave(copies)
+        self.rebuilt(fold.views)
         return replace(done, swap_ns=swap_ns)
 
     def _require_in_step(self, targets: Iterable[Target]) -> None:
@@ -127,6 +130,10 @@ class FoldKeeper:
             if target not in self._lead.cohort.targets:
                 which = "copy of the view" if target.is_copy else "view"
                 raise _GivenUp("VIEW_STOPPED", f"the {which} {target.view.name} stands still")
+
+
+def _nobody(views: Collection[str]) -> None:
+    del views
 
 
 class _Progress:

@@ -10,7 +10,7 @@ crash of the server, reads on from where the views are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import structlog
 from stretto_core.errors import Unavailable
@@ -31,7 +31,8 @@ AGAIN_S = 0.2
 class Projector:
     """Keeps the views of one partition.
 
-    fresh: where fresh folds are asked for; None = none are. tasks_max: see `RunFolds`.
+    fresh: where fresh folds are asked for; None = none are. rebuilt: told the names of views that
+    a fresh fold has replaced. tasks_max: see `RunFolds`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Projector:
         codec: Codec,
         *,
         fresh: FreshFoldStore | None = None,
+        rebuilt: Callable[[Collection[str]], None] = lambda _: None,
         tasks_max: int = TASKS_MAX,
     ) -> None:
         self._log = log
@@ -49,6 +51,7 @@ class Projector:
         self._targets = [Target(view) for view in views]
         self._codec = codec
         self._fresh = fresh
+        self._rebuilt = rebuilt
         self._tasks_max = tasks_max
         self._logger = structlog.get_logger("stretto.kernel.projector")
 
@@ -75,6 +78,7 @@ class Projector:
                 group.create_task(lead.join(self._cohort(targets, position)), name="catch-up")
             if self._fresh is not None:
                 keeper = FoldKeeper(self._store, self._fresh, lead, self._targets, self._cohort)
+                keeper.rebuilt = self._rebuilt
                 group.create_task(keeper.run(), name="fresh-folds")
 
     async def _positions(self) -> Mapping[Target, int]:

@@ -46,6 +46,14 @@ class RelayBoard(Protocol):
         ...
 
 
+class Mirror(Protocol):
+    """What is fed with the same events."""
+
+    async def take(self, batch: Sequence[StoredEvent]) -> None:
+        """Mirror the next events; waits for a bus that is down. They may come again."""
+        ...
+
+
 class _Moved(Exception):
     """Somebody set the relay's place elsewhere."""
 
@@ -53,10 +61,13 @@ class _Moved(Exception):
 class Relay:
     """Relays one partition."""
 
-    def __init__(self, log: EventLog, bus: Bus, board: RelayBoard) -> None:
+    def __init__(
+        self, log: EventLog, bus: Bus, board: RelayBoard, mirror: Mirror | None = None
+    ) -> None:
         self._log = log
         self._bus = bus
         self._board = board
+        self._mirror = mirror
         self._saved = 0
         self._links = Links(log)
         self._unsaid = True
@@ -130,6 +141,8 @@ class Relay:
             for window in windows_of(wave):
                 await self._publish(window)
         if batch:
+            if self._mirror is not None:
+                await self._mirror.take(batch)
             self.position = batch[-1].position
 
     async def _publish(self, window: Sequence[Hint]) -> None:

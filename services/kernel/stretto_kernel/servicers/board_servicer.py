@@ -12,7 +12,7 @@ from stretto.blackboard.v1 import blackboard_service_pb2 as pb
 from stretto.blackboard.v1.blackboard_service_pb2_grpc import BlackboardServiceServicer
 from stretto_core.rpc.call import current_call
 
-from stretto_kernel.app.board_calls import EntryPage
+from stretto_kernel.app.board_calls import EntryPage, to_entry
 from stretto_kernel.app.moments import AtVersion
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
@@ -103,22 +103,8 @@ class BoardServicer(BlackboardServiceServicer):
 _NOW, _THEN = "entries", "entries then"
 
 
-def show_entry(run_name: str, entry: BoardEntry) -> blackboard_pb2.Entry:
-    """Return an entry as the contract has it."""
-    shown = blackboard_pb2.Entry(
-        run=run_name,
-        key=entry.key,
-        revision=entry.revision,
-        value=entry.value,
-        writer=entry.writer,
-        deleted=entry.value is None,
-    )
-    shown.write_time.FromNanoseconds(entry.written_ns)
-    return shown
-
-
 def _show_all(run_name: str, entries: Sequence[BoardEntry]) -> list[blackboard_pb2.Entry]:
-    return [show_entry(run_name, entry) for entry in entries]
+    return [to_entry(run_name, entry) for entry in entries]
 
 
 def _page(run_name: str, page: EntryPage, *, then: bool = False) -> pb.ListEntriesResponse:

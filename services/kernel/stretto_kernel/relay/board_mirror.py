@@ -1,0 +1,230 @@
+"""The live mirror of blackboards: one bucket a namespace, fed from the committed log.
+
+It is eventual and never the record: at least once, an older revision never over a newer one. A
+bucket that is missing (its server lost it, or there never was one) is made and filled from the view
+`blackboard`, and with what the log has after it. A deletion is an entry without a value, so that
+nothing that comes again brings it back. Values are `stretto.blackboard.v1.Entry`, serialised, with
+the value as it is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+from stretto.blackboard.v1 import blackboard_pb2
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto.run.v1 import events_pb2 as ev
+from stretto_core.bus.buckets import BucketMissing, Buckets, BucketValue
+from stretto_core.errors import Unavailable
+from stretto_core.eventlog.port import EventLog
+from stretto_core.eventlog.recorded import StoredEvent
+from stretto_core.ids import Namespace, Partition, RunId
+
+from stretto_kernel.app.board_calls import to_entry
+from stretto_kernel.domain.run.blackboard_state import BoardEntry, changes_of
+from stretto_kernel.relay.place import RELAY
+
+AGAIN_S = 0.2
+AGAIN_S_MAX = 5.0
+LOOK_S = 5.0
+"""So soon a bucket that was lost is made again, though nobody writes."""
+PAGE_ENTRIES = 500
+VIEW = "blackboard"
+FILLED = "=filled"
+"""The last word of a key that says that a partition's part of a bucket is whole."""
+BODIES: dict[str, type[ev.BoardEntriesWritten] | type[ev.BoardEntriesDeleted]] = {
+    kind.DESCRIPTOR.full_name: kind for kind in (ev.BoardEntriesWritten, ev.BoardEntriesDeleted)
+}
+_ESCAPED = re.compile(r"[^A-Za-z0-9_/-]")
+
+Values = dict[Namespace, dict[str, BucketValue]]
+"""By namespace and key, the newest of each."""
+
+
+class BoardNamespaces(NamedTuple):
+    """The namespaces that have entries, or had. position: of the view, at least."""
+
+    position: int
+    names: Sequence[Namespace] = ()
+
+
+class RunEntry(NamedTuple):
+    """An entry of a run."""
+
+    run_id: RunId
+    entry: BoardEntry
+
+
+class NewestEntries(NamedTuple):
+    """Some entries, and whether there are more. position: of the view, at least."""
+
+    position: int
+    entries: Sequence[RunEntry] = ()
+    more: bool = False
+
+
+class BoardSource(Protocol):
+    """The view `blackboard`. Every method raises Unavailable."""
+
+    async def namespaces(self) -> BoardNamespaces:
+        """Return the namespaces that have entries, or had."""
+        ...
+
+    async def newest(
+        self, namespace: Namespace, after: RunEntry | None, count_max: int
+    ) -> NewestEntries:
+        """Return the newest version of entries, deletions too, in order of runs and keys."""
+        ...
+
+
+def bucket_of(namespace: Namespace) -> str:
+    """Return the bucket that mirrors a namespace's blackboards."""
+    return f"stretto_board_{namespace}"
+
+
+def key_of(partition: Partition, run_id: RunId, key: str) -> str:
+    """Return <partition>.<run>.<key>: the key of an entry, in which `=3A` stands for a colon."""
+    escaped = _ESCAPED.sub(lambda found: f"={ord(found[0]):02X}", key)
+    return f"{partition}.{run_id}.{escaped}"
+
+
+class BoardMirror:
+    """Mirrors the blackboards of one partition."""
+
+    def __init__(self, log: EventLog, source: BoardSource, buckets: Buckets) -> None:
+        self._log = log
+        self._source = source
+        self._buckets = buckets
+        self._filled = BucketValue(f"{log.partition}.{FILLED}", 1, b"")
+        self._namespaces: set[Namespace] = set()
+        self._position = 0
+        self._taking = asyncio.Lock()
+        self._asked = asyncio.Event()
+        self._logger = structlog.get_logger("stretto.kernel.mirror")
+
+    def views_rebuilt(self, names: Collection[str]) -> None:
+        """A fresh fold has replaced these views: the buckets are soon made anew with theirs."""
+        if VIEW in names:
+            self._asked.set()
+
+    async def take(self, batch: Sequence[StoredEvent]) -> None:
+        """Mirror what the next events of the log changed; waits for a bus that is down."""
+        values = self._values(batch)
+        async with self._taking:
+            for namespace, of_namespace in values.items():
+                await self._put(namespace, list(of_namespace.values()))
+            if batch:
+                self._position = max(self._position, batch[-1].position)
+
+    async def keep(self) -> None:
+        """Make lost buckets again, and all of them when asked to, until cancelled."""
+        knows_all = False
+        while True:
+            rebuilding = self._asked.is_set()
+            self._asked.clear()
+            try:
+                if not self._position:  # What the relay had taken before is taken.
+                    self._position = await self._log.tracking_position(RELAY)
+                if rebuilding or not knows_all:
+                    began, found = self._position, await self._source.namespaces()
+                    self._namespaces.update(found.names)
+                    knows_all = found.position >= began  # What came since was taken here.
+                for namespace in sorted(self._namespaces):
+                    if rebuilding:
+                        await self._clear(namespace)
+                    if rebuilding or not await self._is_filled(namespace):
+                        await self._fill(namespace)
+            except (Unavailable, BucketMissing) as cause:
+                if rebuilding:
+                    self._asked.set()
+                self._logger.info("mirror.postponed", message=cause.message)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                continue
+
+    async def _put(self, namespace: Namespace, values: Sequence[BucketValue]) -> None:
+        """Put values, again and again until the bus has taken all of them."""
+        again_s = AGAIN_S
+        while True:
+            try:
+                return await self._buckets.put_newer(bucket_of(namespace), values)
+            except BucketMissing:
+                try:
+                    await self._fill(namespace)
+                    continue
+                except (Unavailable, BucketMissing) as cause:
+                    message = cause.message
+            except Unavailable as cause:
+                message = cause.message
+            self._logger.info("mirror.waits", namespace=namespace, message=message)
+            await asyncio.sleep(again_s)
+            again_s = min(2 * again_s, AGAIN_S_MAX)
+
+    async def _clear(self, namespace: Namespace) -> None:
+        """Empty a bucket, never between what is put and the position that says so."""
+        async with self._taking:
+            if await self._buckets.exists(bucket_of(namespace)):
+                await self._buckets.clear(bucket_of(namespace), self._log.partition)
+
+    async def _fill(self, namespace: Namespace) -> None:
+        """Make the bucket, put what the view has, then what the log has after it."""
+        bucket = bucket_of(namespace)
+        await self._buckets.make(bucket)
+        self._namespaces.add(namespace)
+        after: RunEntry | None = None
+        position, more, count = -1, True, 0
+        while more:
+            page = await self._source.newest(namespace, after, PAGE_ENTRIES)
+            position = page.position if position < 0 else position
+            values = [self._value(namespace, *each) for each in page.entries]
+            await self._buckets.put_newer(bucket, values)
+            count += len(values)
+            more = page.more
+            after = page.entries[-1] if page.entries else after
+        while position < self._position:
+            log_page = await self._log.read_all(after_position=position)
+            if not log_page.events:
+                break
+            fresh = self._values(log_page.events).get(namespace, {})
+            await self._buckets.put_newer(bucket, list(fresh.values()))
+            position = log_page.events[-1].position
+        await self._buckets.put_newer(bucket, [self._filled])
+        self._logger.info("mirror.filled", namespace=namespace, entry_count=count)
+
+    async def _is_filled(self, namespace: Namespace) -> bool:
+        """Whether the bucket was filled to the end: a crash leaves one that is not."""
+        try:
+            return await self._buckets.get(bucket_of(namespace), self._filled.key) is not None
+        except BucketMissing:
+            return False
+
+    def _values(self, events: Iterable[StoredEvent]) -> Values:
+        """Return the newest that events say of each key. Costs nothing but a look for others."""
+        found: Values = {}
+        for stored in events:
+            body = BODIES.get(stored.type)
+            if body is None:
+                continue
+            envelope = RecordedEvent.FromString(stored.stored_bytes)
+            namespace, run_id = Namespace(envelope.namespace), RunId(envelope.stream)
+            event = body.FromString(envelope.body)
+            for entry in changes_of(event, stored.version, envelope.time.ToNanoseconds()):
+                value = self._value(namespace, run_id, entry)
+                found.setdefault(namespace, {})[value.key] = value
+        return found
+
+    def _value(self, namespace: Namespace, run_id: RunId, entry: BoardEntry) -> BucketValue:
+        shown: blackboard_pb2.Entry = to_entry(f"namespaces/{namespace}/runs/{run_id}", entry)
+        return BucketValue(
+            key_of(self._log.partition, run_id, entry.key),
+            entry.revision,
+            shown.SerializeToString(deterministic=True),
+        )
