@@ -1,4 +1,4 @@
-r"""Reads recorded events from the bus with a NATS client and the contracts, and nothing else of ours.
+r"""Reads recorded events from the bus with a NATS client and the contracts; nothing else of ours.
 
     mkdir read
     python -m grpc_tools.protoc -I proto --python_out=read proto/stretto/common/v1/principal.proto \

@@ -136,7 +136,9 @@ MODULES = (
     CommandModule(
         "Event log",
         "relay_commands",
-        {"relay": "Show how far the log is relayed to the bus, or relay it again."},
+        {
+            "relay": "Show how far the log is relayed to the bus, or relay it again from a position.",
+        },
     ),
     CommandModule(
         "Plans",
