@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench bench-peers plot verify-ten-million clean pin
+.PHONY: help setup demo test check proto sync fmt lint types arch unit model contract sim integration e2e bench bench-peers plot verify-ten-million trap clean pin
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ plot: setup ## Draw docs/cost-per-task.svg from the lines of `make bench ONLY=si
 
 verify-ten-million: setup ## Seal, export and verify a log of ten million events (EVENTS=n for another size; 10 GB of disk)
 	@$(BIN)/python -m tests.bench.ten_million --events $(or $(EVENTS),10000000)
+
+trap: setup ## Hold inserts open while 32 writers commit 1,000,000 events: nobody may pass over one (EVENTS=n)
+	@$(BIN)/python -m tests.trap --events $(or $(EVENTS),1000000)
 
 pin: setup ## Recompute constraints.txt from pyproject.toml
 	@$(BIN)/python -m pip install -q uv && $(BIN)/uv pip compile --universal --no-header --all-extras --group dev pyproject.toml -o constraints.txt -q

@@ -137,7 +137,8 @@ MODULES = (
         "Event log",
         "relay_commands",
         {
-            "relay": "Show how far the log is relayed to the bus, or relay it again from a position.",
+            "relay": "Show how far the log is relayed to the bus, or relay it again from a "
+            "position.",
         },
     ),
     CommandModule(
