@@ -68,10 +68,10 @@ class Bench:
 
         return await self._in_parallel(start, runs, outstanding)
 
-    async def offered(self, *, runs_per_s: float, warm_s: float, seconds: float) -> Measured:
+    async def offered(self, *, runs_per_s: float, seconds: float) -> Measured:
         """Starts that come at a rate, whatever became of those before."""
         offered = Offered(self._client, self._stub, self._ids, form_of(_noop()).graph)
-        return await offered.measure(runs_per_s=runs_per_s, warm_s=warm_s, seconds=seconds)
+        return await offered.measure(runs_per_s=runs_per_s, seconds=seconds)
 
     async def sequence(self, *, runs: int) -> Measured:
         """One run after another, each started and waited for; how long each took."""

@@ -28,7 +28,7 @@ METRICS = {
     "size-100000": {"cpu_us_per_task"},
     "queued-1000000": {"cpu_us_per_task", "p99_ms", "rss_mb", "bytes_per_task"},
     "ended": {"rss_mb", "bytes_per_task"},
-    "overload-2x": {"tasks_per_s", "refused", "p99_ms"},
+    "overload-2x": {"tasks_per_s", "refused", "cpu_us_per_task", "p99_ms"},
     "relay": {"events_per_s"},
     "idle": {"sql_per_s", "cpu_percent", "rss_mb"},
     "startup": {"serving_s", "wall_s"},

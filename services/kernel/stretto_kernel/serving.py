@@ -57,6 +57,8 @@ from stretto_kernel.servicers.task_log_servicer import TaskLogServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
+HOLDERS_CALLS = ("RenewLeases", "ReportOutcomes")
+"""Never behind the starts that wait for their turn: a lease would run out there."""
 PROJECTION_SERVICE = "stretto.projection.v1.ProjectionService"
 """Under this name health tells whether every view follows the log."""
 PROBE_AFTER_NS = 5 * NS_PER_S
@@ -214,7 +216,8 @@ def add_servicers(
     followers = followers or Followers.of(kernel, FollowLimits())
     runs = RunServicer(kernel, listing, past.runs, watchers=followers.watchers)
     server.add(add_RunServiceServicer_to_server, runs)
-    server.add(add_WorkServiceServicer_to_server, WorkServicer(kernel, task_logs))
+    work = WorkServicer(kernel, task_logs)
+    server.add(add_WorkServiceServicer_to_server, work, ahead=HOLDERS_CALLS)
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
     server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))

@@ -34,6 +34,7 @@ from tests.waiting import until
 
 WEIGHT_MAX = 4
 OUTCOMES_COUNT = 500
+STARTS_COUNT = 400
 
 
 @asynccontextmanager
@@ -115,6 +116,29 @@ async def test_renewals_and_outcomes_do_not_stand_behind_starts(
     (receipt,) = (await reported).receipts
     assert receipt.status.code == 0
     await asyncio.gather(*starts)
+    await worker.cut()
+
+
+async def test_a_renewal_does_not_wait_for_the_handlers_of_starts(kernel: Served) -> None:
+    """Hundreds of starts came before it, and only then its own call."""
+    await kernel.start()
+    worker = StreamWorker(kernel.channel)
+    await until(lambda: bool(worker.assignments))
+    renewal = work_pb2.Renewal(token=worker.assignments[0].token)
+    answered: list[str] = []
+
+    async def start() -> None:
+        await reason_of(kernel.start())
+        answered.append("start")
+
+    async def renew() -> None:
+        await WorkServiceStub(kernel.channel).RenewLeases(
+            work.RenewLeasesRequest(renewals=[renewal])
+        )
+        answered.append("renewal")
+
+    await asyncio.gather(*(start() for _ in range(STARTS_COUNT)), renew())
+    assert answered.index("renewal") < STARTS_COUNT / 2
     await worker.cut()
 
 
