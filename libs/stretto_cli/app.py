@@ -107,6 +107,14 @@ MODULES = (
         },
     ),
     CommandModule(
+        "Namespaces",
+        "namespace_commands",
+        {
+            "namespace": "Say what holds for the runs that are started in a namespace.",
+            "shred": "Forget for good what an ended run carried: its data key is destroyed.",
+        },
+    ),
+    CommandModule(
         "Event log",
         "log_commands",
         {

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from rich import markup
@@ -216,4 +217,6 @@ def plain(value: object) -> object:
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
+    if isinstance(value, Enum) and not isinstance(value, str):
+        return {value.name.lower(): True}  # Stands for a value: {"shredded": true}.
     return value

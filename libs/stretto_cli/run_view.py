@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from stretto_sdk.runs import Failure, Run, RunState, Task, TaskState
+from stretto_sdk.shredded import SHREDDED
 
 from stretto_cli import printing
 from stretto_cli.progress import wait_text
@@ -31,6 +32,8 @@ def print_output(output: object) -> None:
         sys.stdout.buffer.flush()
     elif isinstance(output, str):
         printing.print_line(output)
+    elif output is SHREDDED:
+        printing.print_line(str(output))
     else:
         printing.print_json(output)
 
@@ -53,6 +56,7 @@ def print_run(run: Run) -> None:
             ),
             ("created", f"{printing.instant(run.create_time)} by {printing.escape(run.creator)}"),
             ("ended", printing.instant(run.end_time)),
+            ("shredded", _shredding(run)),
             ("took", printing.span(run.create_time, run.end_time)),
             ("version", str(run.version)),
         )
@@ -61,6 +65,13 @@ def print_run(run: Run) -> None:
     if run.state is RunState.SUCCEEDED and run.output is not None:
         printing.out.print("[dim]output[/]")
         print_output(run.output)
+
+
+def _shredding(run: Run) -> str:
+    if run.shred_time is None:
+        return ""
+    why = f": {printing.escape(run.shred_reason)}" if run.shred_reason else ""
+    return f"{printing.instant(run.shred_time)}{why}"
 
 
 def print_task(run_id: str, task: Task) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stretto_sdk.plan import Plan
     from stretto_sdk.plan_files.read import read_plan_file
     from stretto_sdk.runs import Artifact, Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.shredded import SHREDDED
     from stretto_sdk.sync_blackboard import SyncBlackboard
     from stretto_sdk.sync_client import SyncClient
     from stretto_sdk.task_log import LogEntry, LogStream
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from stretto_sdk.worker.worker import Worker
 
 __all__ = [
+    "SHREDDED",
     "Artifact",
     "Blackboard",
     "Blob",
@@ -100,6 +102,7 @@ _HOMES = {
     "RunKilled": "errors",
     "RunNotSucceeded": "errors",
     "RunState": "runs",
+    "SHREDDED": "shredded",
     "SpawnRefused": "worker.context",
     "SyncBlackboard": "sync_blackboard",
     "SyncClient": "sync_client",

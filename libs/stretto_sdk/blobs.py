@@ -59,6 +59,8 @@ class BlobClient:
     async def put(self, namespace: str, source: Source) -> BlobRef:
         """Store the bytes unless they are there, and return what names them.
 
+        In a namespace that encrypts that is another digest than theirs, and a new one each time.
+
         Raises InvalidArgument (too large, or the file changed while it was read), OSError, and the
         refusal that ended the last try.
         """
@@ -70,12 +72,12 @@ class BlobClient:
         while True:
             try:
                 with refusals():
-                    await self._stub.PutBlob(
+                    answer = await self._stub.PutBlob(
                         _requests(f"namespaces/{namespace}", blob, source),
                         metadata=self._metadata,
                         timeout=PUT_S_MAX,
                     )
-                return blob
+                return answer.blob
             except Refusal as refused:
                 # From the first break: how long an upload went well before it does not count.
                 if not retries:
@@ -99,7 +101,8 @@ class BlobClient:
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes from an offset (length 0: to the end); goes on after a broken connection.
 
-        The caller sees exactly the bytes asked for; a whole blob is checked against its digest.
+        The caller sees exactly the bytes asked for; a whole blob is checked against its digest,
+        or by the kernel, which decrypts it.
         Raises NotFound, OutOfRange.
         """
         loop = asyncio.get_running_loop()
@@ -119,6 +122,8 @@ class BlobClient:
                     async for answer in call:
                         retries = 0
                         got += len(answer.data)
+                        if answer.decrypted:
+                            digester = None  # The digest is that of the ciphertext.
                         if digester is not None:
                             digester.update(answer.data)
                         if answer.data:

@@ -25,6 +25,7 @@ from stretto_sdk.client_blobs import BlobReading, store_large
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.client_history import LookingBack
 from stretto_sdk.client_logs import AnyRun, id_of
+from stretto_sdk.client_namespaces import NamespaceCalls
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_queues import QueueCalls
 from stretto_sdk.client_start import start_run
@@ -51,7 +52,9 @@ FROM_PLAN: Final = object()
 """Stands for the input of the plan itself, since None is an input."""
 
 
-class Client(LookingBack, WorkerCalls, QueueCalls, BlobReading, ViewCalls, AuditCalls):
+class Client(
+    LookingBack, WorkerCalls, QueueCalls, NamespaceCalls, BlobReading, ViewCalls, AuditCalls
+):
     """A connection to a suite; use it as an async context manager.
 
     >>> async with Client() as client:

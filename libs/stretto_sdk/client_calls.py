@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceStub
+from stretto.namespace.v1.namespace_service_pb2_grpc import NamespaceServiceStub
 from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceStub
 from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceStub
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
@@ -35,6 +36,7 @@ from stretto_sdk.run_ends import RunEnds
 if TYPE_CHECKING:
     # These exist in the generated stubs only.
     from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceAsyncStub
+    from stretto.namespace.v1.namespace_service_pb2_grpc import NamespaceServiceAsyncStub
     from stretto.projection.v1.projection_service_pb2_grpc import ProjectionServiceAsyncStub
     from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceAsyncStub
     from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceAsyncStub
@@ -109,6 +111,11 @@ class Calls:
     def boards(self) -> GrpcBoards:
         """The blackboards of the suite."""
         return GrpcBoards(self._channel, token=self._endpoint.token, policy=self._policy)
+
+    @cached_property
+    def namespaces(self) -> NamespaceServiceAsyncStub:
+        """The stub of NamespaceService."""
+        return NamespaceServiceStub(self._channel)
 
     @cached_property
     def blobs(self) -> BlobClient:

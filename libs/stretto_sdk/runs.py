@@ -19,6 +19,7 @@ from stretto.eventlog.v1 import event_log_service_pb2
 from stretto.run.v1 import run_pb2, run_service_pb2
 from stretto_core.ids import RunId
 
+from stretto_sdk.shredded import SHREDDED
 from stretto_sdk.values import blob_of
 
 
@@ -109,6 +110,8 @@ class Run:
     input, output: a Blob when it is too large to stand here. output: once SUCCEEDED.
     failure: once FAILED. end_reason: once CANCELLED or KILLED.
     holds: reasons that keep it from dispatching, by hold id.
+    encrypted: its values have a data key. shred_time: when that was destroyed, shred_reason: why;
+    every value is SHREDDED since.
     position: where the log holds the write that returned this; None from a read.
     """
 
@@ -129,6 +132,9 @@ class Run:
     update_time: datetime | None = None
     end_time: datetime | None = None
     growing: bool = False
+    encrypted: bool = False
+    shred_time: datetime | None = None
+    shred_reason: str = ""
     position: Position | None = None
 
 
@@ -248,6 +254,9 @@ def run_of(message: run_pb2.Run, position: lease_pb2.Position | None = None) -> 
         update_time=optional_time(message, message.update_time, "update_time"),
         end_time=optional_time(message, message.end_time, "end_time"),
         growing=message.growing,
+        encrypted=message.encrypted,
+        shred_time=optional_time(message, message.shred_time, "shred_time"),
+        shred_reason=message.shred_reason,
         position=None if position is None else _position(position),
     )
 
@@ -317,7 +326,10 @@ def event_of(message: event_log_service_pb2.LoggedEvent, cursor: str = "") -> Ev
 
 
 def value_of(payload: payload_pb2.Payload) -> object:
-    """Return what a payload holds: parsed JSON, bytes, a Blob to fetch, None for an unset one."""
+    """Return what a payload holds: parsed JSON, bytes, a Blob to fetch, None for an unset one.
+
+    SHREDDED for one that nobody can read any more.
+    """
     match payload.WhichOneof("value"):
         case "json":
             value: object = json.loads(payload.json)
@@ -326,6 +338,8 @@ def value_of(payload: payload_pb2.Payload) -> object:
             return payload.data
         case "blob" | "composed":
             return blob_of(payload)
+        case "shredded":
+            return SHREDDED
         case _:
             return None
 

@@ -16,6 +16,7 @@ from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_audit import ExportPart, Proof, Seal
 from stretto_sdk.client_history import ReplayStep, RunDiff
 from stretto_sdk.client_logs import AnyRun
+from stretto_sdk.client_namespaces import NamespaceSettings
 from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
 from stretto_sdk.client_views import FreshFold, Relay, Views
 from stretto_sdk.client_workers import KnownWorker
@@ -435,6 +436,43 @@ class SyncClient:
             reason=reason,
             etag=etag,
         )
+
+    def namespaces(self) -> Sequence[NamespaceSettings]:
+        """Read the namespaces of which a setting was ever changed, by name.
+
+        >>> secret = [one.namespace for one in client.namespaces() if one.encrypt_payloads]
+        """
+        return self._loop.call(self._client.namespaces)
+
+    def namespace_settings(self, namespace: str = "") -> NamespaceSettings:
+        """Read the settings of one namespace, by default the client's own.
+
+        >>> print((client.namespace_settings()).encrypt_payloads)
+        """
+        return self._loop.call(self._client.namespace_settings, namespace)
+
+    def update_namespace(
+        self, namespace: str = "", *, encrypt_payloads: bool, etag: str = ""
+    ) -> NamespaceSettings:
+        """Say whether runs started from now on have a data key; older ones stay as they are.
+
+        >>> client.update_namespace("patients", encrypt_payloads=True)
+
+        namespace: by default the client's own. etag: else it is refused.
+        """
+        return self._loop.call(
+            self._client.update_namespace, namespace, encrypt_payloads=encrypt_payloads, etag=etag
+        )
+
+    def shred(self, run: AnyRun, *, reason: str = "") -> Run:
+        """Forget for good what an ended, encrypted run carried: its data key is destroyed.
+
+        >>> client.shred(run, reason="the customer left")
+
+        What it was called, how it went and when stays readable; every value reads as SHREDDED.
+        Raises NotFound, FailedPrecondition (RUN_NOT_ENDED: kill it first, RUN_NOT_ENCRYPTED).
+        """
+        return self._loop.call(self._client.shred, run, reason=reason)
 
     def fetch(self, value: object) -> object:
         """Return a value whole: what a Blob stands for, anything else as it is.

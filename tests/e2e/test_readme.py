@@ -63,6 +63,14 @@ def test_every_command_of_queues_runs(suite: Suite) -> None:
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+def test_every_command_of_encryption_runs(suite: Suite) -> None:
+    page = BLOCK.findall((ROOT / "docs" / "encryption.md").read_text())
+    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+    told = command("bash", "-c", program, environ=suite.environ)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "(shredded)" in told.stdout or "shredded" in told.stdout
+
+
 def test_no_page_has_commands_that_are_not_run() -> None:
     pages = {
         page.name
@@ -71,7 +79,7 @@ def test_no_page_has_commands_that_are_not_run() -> None:
             language in {"sh", "bash", "console"} for language, _ in BLOCK.findall(page.read_text())
         )
     }
-    assert pages == {"clients.md", "operations.md", "plan-files.md", "queues.md"}
+    assert pages == {"clients.md", "encryption.md", "operations.md", "plan-files.md", "queues.md"}
 
 
 def test_its_programs_are_the_examples() -> None:

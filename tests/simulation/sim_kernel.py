@@ -33,6 +33,7 @@ from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
@@ -94,6 +95,7 @@ class SimKernel:
         store: MemoryStore,
         index: MemoryViews,
         blobs: MemoryBlobs,
+        keys: RunKeys,
         log_faults: AppendFaults,
         exclusive: bool,
         queue_limits: Mapping[str, int],
@@ -109,7 +111,8 @@ class SimKernel:
             ids=ids,
             dialer=_Dialer(process, network),
             index=index,
-            blobs=BlobCalls(blobs, clock),
+            blobs=BlobCalls(blobs, clock, random_bytes=keys.random_bytes),
+            keys=keys,
             to_status=to_status,
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits), seals=SEALS))

@@ -25,6 +25,8 @@ from stretto_core.testing.trace import Trace
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_core.testing.virtual_loop import VirtualLoop
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_sdk.imports import Imported
 from stretto_sdk.plan_form import parse_run
 from stretto_sdk.slices import slices_of
@@ -67,6 +69,7 @@ async def _makespan_s(loop: VirtualLoop, imported: Imported) -> float:
         store=MemoryStore(Partition("p0")),
         index=MemoryViews(),
         blobs=MemoryBlobs(),
+        keys=RunKeys(MemoryRunKeys()),
         log_faults=LogStorm(random_for(SEED, "log"), Trace(loop), share=0.0),
         exclusive=True,
         queue_limits={},

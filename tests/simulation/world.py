@@ -25,6 +25,8 @@ from stretto_core.testing.trace import Trace
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_core.testing.virtual_loop import VirtualLoop
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
+from stretto_kernel.app.run_keys import RunKeys
 
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
@@ -117,6 +119,7 @@ class World:
         self.index = MemoryViews()
         self.blobs = MemoryBlobs()
         self.blobs.keep(Namespace("default"), LARGE_BYTES)
+        self.run_keys = MemoryRunKeys()
         self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
         self.seal_laws = SealLaws()
@@ -189,6 +192,9 @@ class World:
             store=self.store,
             index=self.index,
             blobs=self.blobs,
+            keys=RunKeys(
+                self.run_keys, random_bytes=random_for(self.seed, f"keys {name}").randbytes
+            ),
             log_faults=self.storm,
             exclusive=exclusive,
             queue_limits={NARROW_QUEUE: NARROW_LIMIT},

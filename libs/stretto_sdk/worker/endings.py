@@ -13,6 +13,7 @@ from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.durations import duration_of
+from stretto_sdk.shredded import SHREDDED
 from stretto_sdk.strict_json import parse_json, to_json
 from stretto_sdk.value_sizes import READ_BYTES_MAX
 from stretto_sdk.worker.effects import Ending, Failed
@@ -89,12 +90,14 @@ def payload_of(value: object, *, source: str, bytes_max: int = PAYLOAD_BYTES_MAX
 
 
 def value_of(payload: Payload, *, source: str) -> object:
-    """Return what a payload holds: parsed JSON, or bytes. Raises InvalidArgument."""
+    """Return what a payload holds: parsed JSON, bytes, SHREDDED. Raises InvalidArgument."""
     match payload.WhichOneof("value"):
         case "json":
             return parse_json(payload.json, source=source, bytes_max=READ_BYTES_MAX)
         case "data":
             return payload.data
+        case "shredded":
+            return SHREDDED
         case None:
             return None
     raise InvalidArgument(f"{source} is a blob that was not fetched")

@@ -37,8 +37,10 @@ from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.followers import Followers, add_follower_metrics
 from stretto_kernel.kernel import Kernel
@@ -102,6 +104,7 @@ async def _run_kernel(settings: Settings) -> int:
     index = RunIndexTable(settings.partition, event_log.tracking)
     clock = SystemClock()
     blob_table = BlobTable(settings.postgres_dsn, clock)
+    key_table = RunKeyTable(settings.postgres_dsn)
     ports = KernelPorts(
         log=event_log,
         clock=clock,
@@ -109,6 +112,7 @@ async def _run_kernel(settings: Settings) -> int:
         dialer=GrpcDialer(),
         index=index,
         blobs=BlobCalls(blob_table, clock),
+        keys=RunKeys(key_table),
         to_status=to_status,
     )
     limits = KernelLimits(
@@ -142,6 +146,7 @@ async def _run_kernel(settings: Settings) -> int:
         await task_logs.close()
         await log_table.close()
         await blob_table.close()
+        await key_table.close()
         await event_log.close()
 
 

@@ -26,11 +26,14 @@ from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.board_calls import BoardCalls
 from stretto_kernel.app.board_watching import BoardWatching
 from stretto_kernel.app.fact_writer import FactWriter
+from stretto_kernel.app.namespace_calls import NamespaceCalls
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.queue_calls import QueueCalls
 from stretto_kernel.app.recovery import RunIndex, find_active_runs
 from stretto_kernel.app.run_calls import RunCalls
+from stretto_kernel.app.run_keys import RunKeys, StartKeys
 from stretto_kernel.app.sealer import Sealer, SealLimits
+from stretto_kernel.app.shredding import Shredder, settle_marks
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.death_watch import WorkerDialer
 from stretto_kernel.dispatch.dispatcher import Dispatcher
@@ -73,6 +76,7 @@ class KernelPorts:
     dialer: WorkerDialer
     index: RunIndex
     blobs: BlobCalls
+    keys: RunKeys
     to_status: Callable[[Refusal], status_pb2.Status]
 
 
@@ -107,7 +111,7 @@ class OwnedPartition:
         self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.facts = FactWriter(owned, clock, ports.ids, limits=limits.writer)
         self.host = StreamHost(
-            ports.log, self.facts, RUN_CODEC, ended_runs_max=limits.ended_runs_max
+            ports.log, self.facts, RUN_CODEC, ports.keys, ended_runs_max=limits.ended_runs_max
         )
         self._queues = ReadyQueues()
         self._settings = QueueCalls(
@@ -117,6 +121,7 @@ class OwnedPartition:
             changed=self._heed_settings,
             voided=self._queues.void_settings,
         )
+        self.namespaces = NamespaceCalls(ports, self.facts)
         self.folds = BackgroundFolds(self.host, self._queues.gates.unblock)
         self._own = OwnCommands(self.host, clock)
         self._leases = LeaseTable()
@@ -151,10 +156,12 @@ class OwnedPartition:
             ports.ids,
             partition=ports.log.partition,
             blobs=ports.blobs,
+            keys=StartKeys(ports.keys, self.namespaces.encrypts),
             wait_reason=self.dispatcher.wait_reason,
         )
         self.boards = BoardCalls(self.host, self.calls, ports.blobs, BoardFence(shared))
         self.board_watching = BoardWatching(self.host, self.calls, ports.log)
+        self.shredder = Shredder(self.host, self.calls, ports.keys, ports.blobs)
         self._lease_ended = asyncio.Event()
         self.late_ns_max = 0
         """The longest that the alarm rang late: a stretch on the loop that let nobody else run."""
@@ -230,6 +237,9 @@ class OwnedPartition:
 
     async def _recover(self) -> None:
         await self._settings.fold()
+        await self.namespaces.fold()
+        if self.namespaces.are_set:  # Else nothing was ever encrypted.
+            await settle_marks(self._ports.log, self._ports.keys, self._ports.blobs)
         active = await find_active_runs(self._ports.log, self._ports.index)
         for run in active:
             if run.limited_queues is None:
@@ -249,6 +259,7 @@ class OwnedPartition:
         self.folds.close()
         self._settings.close()
         self.sealer.close(cause)
+        self.namespaces.close()
         self.streams.close_all(cause)
         self.polls.close_all(cause)
         self.unary_writes.close_all(cause)

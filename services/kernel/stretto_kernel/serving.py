@@ -19,6 +19,7 @@ from stretto.blackboard.v1.blackboard_service_pb2_grpc import (
 )
 from stretto.blob.v1.blob_service_pb2_grpc import add_BlobServiceServicer_to_server
 from stretto.eventlog.v1.event_log_service_pb2_grpc import add_EventLogServiceServicer_to_server
+from stretto.namespace.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from stretto.projection.v1.projection_service_pb2_grpc import (
     add_ProjectionServiceServicer_to_server,
 )
@@ -37,6 +38,7 @@ from stretto_core.telemetry.metrics import Registry
 
 from stretto_kernel.app.admission import Admission
 from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
@@ -48,6 +50,7 @@ from stretto_kernel.projections.view_watch import ViewWatch
 from stretto_kernel.servicers.blob_servicer import BlobServicer
 from stretto_kernel.servicers.board_servicer import BoardServicer
 from stretto_kernel.servicers.event_log_servicer import EventLogServicer
+from stretto_kernel.servicers.namespace_servicer import NamespaceServicer
 from stretto_kernel.servicers.projection_servicer import ProjectionServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.registry_servicer import RegistryServicer
@@ -142,6 +145,7 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
         label="reason",
         read=lambda: dict(kernel.partition.boards.refused_counts) if kernel.is_owner else {},
     )
+    _add_key_metrics(registry, kernel.ports.keys)
     blobs = kernel.ports.blobs
     registry.gauge(
         "stretto_kernel_blob_uploads_open",
@@ -165,6 +169,19 @@ def _add_admission_metrics(registry: Registry, admission: Admission) -> None:
         "stretto_kernel_begun_refused",
         "Calls refused for that since the start.",
         read=lambda: admission.refused_count,
+    )
+
+
+def _add_key_metrics(registry: Registry, keys: RunKeys) -> None:
+    registry.gauge(
+        "stretto_kernel_run_keys_made",
+        "Data keys of runs made since the start.",
+        read=lambda: keys.made_count,
+    )
+    registry.gauge(
+        "stretto_kernel_run_keys_destroyed",
+        "Data keys of runs destroyed since the start.",
+        read=lambda: keys.destroyed_count,
     )
 
 
@@ -221,8 +238,9 @@ def add_servicers(
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
     server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))
+    server.add(add_NamespaceServiceServicer_to_server, NamespaceServicer(kernel))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))
-    server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel.ports.blobs))
+    server.add(add_BlobServiceServicer_to_server, BlobServicer(kernel))
     server.add(
         add_EventLogServiceServicer_to_server,
         EventLogServicer(kernel.ports.log, followers.feed, kernel),

@@ -32,9 +32,11 @@ from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
@@ -90,6 +92,7 @@ async def served(
     index = RunIndexTable(PARTITION, log.tracking)
     clock = SystemClock()
     blob_table = BlobTable(dsn, clock)
+    key_table = RunKeyTable(dsn)
     ports = KernelPorts(
         log=log,
         clock=clock,
@@ -97,6 +100,7 @@ async def served(
         dialer=GrpcDialer(),
         index=index,
         blobs=BlobCalls(blob_table, clock),
+        keys=RunKeys(key_table),
         to_status=to_status,
     )
     kernel = Kernel(ports, KernelLimits(**limits))
@@ -138,6 +142,7 @@ async def served(
         await task_logs.close()
         await log_table.close()
         await blob_table.close()
+        await key_table.close()
         await log.close()
 
 

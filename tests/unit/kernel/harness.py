@@ -20,10 +20,12 @@ from stretto_core.ids import Namespace, Partition, RequestId, RunId, SessionId
 from stretto_core.ids.system import SystemIds
 from stretto_core.rpc.status import to_status
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.asking import Answered
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.recovery import NoRunIndex
 from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import commands
@@ -60,6 +62,7 @@ async def start_kernel(
     clock: Clock | None = None,
     blobs: MemoryBlobs | None = None,
     seals: SealLimits | None = None,
+    keys: MemoryRunKeys | None = None,
 ) -> Kernel:
     clock = clock or SystemClock()
     ports = KernelPorts(
@@ -69,6 +72,7 @@ async def start_kernel(
         dialer=dialer or Dialer(),
         index=NoRunIndex(),
         blobs=BlobCalls(blobs or MemoryBlobs(), clock),
+        keys=RunKeys(keys or MemoryRunKeys()),
         to_status=to_status,
     )
     limits = KernelLimits(queue_limits=queue_limits or {}, seals=seals or SealLimits())

@@ -22,7 +22,7 @@ from stretto_core.ids import Namespace
 
 from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
 from stretto_kernel.adapters.named_statements import named_statements
-from stretto_kernel.app.blob_store import StoredBlob, Untouched
+from stretto_kernel.app.blob_store import CLEAR, Holder, StoredBlob, Untouched
 from stretto_kernel.domain.run.blob_names import BlobName
 
 R = TypeVar("R")
@@ -55,7 +55,12 @@ class BlobTable:
         self._exists = False
 
     async def touch(
-        self, namespace: Namespace, blobs: Collection[BlobName], *, now_ns: int
+        self,
+        namespace: Namespace,
+        blobs: Collection[BlobName],
+        *,
+        now_ns: int,
+        holder: Holder = CLEAR,
     ) -> frozenset[BlobName]:
         """See `BlobStore`."""
         rows = await self._rows(
@@ -65,6 +70,7 @@ class BlobTable:
             digests=[blob.digest for blob in blobs],
             sizes_bytes=[blob.size_bytes for blob in blobs],
             now_ns=now_ns,
+            **holder._asdict(),
         )
         return frozenset(blobs) - {BlobName(bytes(digest), size) for digest, size in rows}
 
@@ -76,7 +82,14 @@ class BlobTable:
     async def find(self, namespace: Namespace, digest: bytes) -> StoredBlob | None:
         """See `BlobStore`."""
         rows = await self._rows(self._durable, "find", namespace=namespace, digest=digest)
-        return StoredBlob(*rows[0]) if rows else None
+        if not rows:
+            return None
+        key, size_bytes, encrypted, secret = rows[0]
+        return StoredBlob(key, size_bytes, encrypted, None if secret is None else bytes(secret))
+
+    async def forget_keys(self, key_id: int) -> None:
+        """See `BlobStore`."""
+        await self.change("forget_keys", key_id=key_id)
 
     async def read(self, key: int, chunk_number: int) -> bytes | None:
         """See `BlobStore`."""
@@ -177,12 +190,17 @@ class _Upload:
         if not added:
             raise _expired()
 
-    async def commit(self, blob: BlobName, *, now_ns: int) -> None:
+    async def commit(self, blob: BlobName, *, now_ns: int, secret: bytes | None = None) -> None:
         """See `BlobUpload`."""
         digest, size_bytes = blob
         while True:
             done = await self._table.change(
-                "commit", key=self._key, digest=digest, size_bytes=size_bytes, now_ns=now_ns
+                "commit",
+                key=self._key,
+                digest=digest,
+                size_bytes=size_bytes,
+                now_ns=now_ns,
+                secret=secret,
             )
             if done is not None:
                 break

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from stretto_core.ids import Namespace
 
-from stretto_kernel.app.blob_store import StoredBlob, Untouched
+from stretto_kernel.app.blob_store import CLEAR, Holder, StoredBlob, Untouched
 from stretto_kernel.domain.run.blob_names import BlobName
 
 
@@ -18,6 +18,12 @@ class _Blob:
     chunks: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
     touched_ns: int = 0
+    encrypted: bool = False
+    secrets: dict[int, bytes] = field(default_factory=dict)
+
+    def opens_for(self, holder: Holder) -> bool:
+        """Whether it can be read, and is encrypted if need be."""
+        return bool(self.secrets) or not (self.encrypted or holder.encrypts)
 
 
 class MemoryBlobs:
@@ -42,17 +48,30 @@ class MemoryBlobs:
         return name
 
     async def touch(
-        self, namespace: Namespace, blobs: Collection[BlobName], *, now_ns: int
+        self,
+        namespace: Namespace,
+        blobs: Collection[BlobName],
+        *,
+        now_ns: int,
+        holder: Holder = CLEAR,
     ) -> frozenset[BlobName]:
         """See `BlobStore`."""
         missing = set()
         for name in blobs:
             blob = self._blobs.get((namespace, name.digest))
-            if blob is None or blob.size_bytes != name.size_bytes:
+            if blob is None or blob.size_bytes != name.size_bytes or not blob.opens_for(holder):
                 missing.add(name)
             else:
                 blob.touched_ns = max(blob.touched_ns, now_ns)
+                if holder.key_id and blob.secrets:
+                    blob.secrets[holder.key_id] = next(iter(blob.secrets.values()))
         return frozenset(missing)
+
+    async def forget_keys(self, key_id: int) -> None:
+        """See `BlobStore`."""
+        for blob in self._by_key.values():
+            if blob.secrets.pop(key_id, None) is not None and blob.secrets.keys() <= {0}:
+                blob.secrets.clear()
 
     async def begin(self, namespace: Namespace, *, now_ns: int) -> _Upload:
         """See `BlobStore`."""
@@ -63,7 +82,10 @@ class MemoryBlobs:
     async def find(self, namespace: Namespace, digest: bytes) -> StoredBlob | None:
         """See `BlobStore`."""
         blob = self._blobs.get((namespace, digest))
-        return None if blob is None else StoredBlob(blob.key, blob.size_bytes)
+        if blob is None:
+            return None
+        secret = next(iter(blob.secrets.values()), None)
+        return StoredBlob(blob.key, blob.size_bytes, blob.encrypted, secret)
 
     async def read(self, key: int, chunk_number: int) -> bytes | None:
         """See `BlobStore`."""
@@ -134,8 +156,11 @@ class _Upload:
         """See `BlobUpload`."""
         self._blob.chunks.append(chunk)
 
-    async def commit(self, blob: BlobName, *, now_ns: int) -> None:
+    async def commit(self, blob: BlobName, *, now_ns: int, secret: bytes | None = None) -> None:
         """See `BlobUpload`."""
+        if secret is not None:
+            self._blob.encrypted = True
+            self._blob.secrets[0] = secret
         self._blobs.commit(self._namespace, blob, self._blob, now_ns)
 
     async def discard(self) -> None:

@@ -180,7 +180,7 @@ def _columns(entries: Sequence[Entry]) -> dict[str, Any]:
         "lease_entry_count": [entry.head.entry_count for entry in entries],
         "lease_bytes": [entry.head.bytes_count for entry in entries],
         "truncated": [entry.truncated for entry in entries],
-        "content": [entry.content for entry in entries],
+        "content": [entry.stored_content for entry in entries],
     }
 
 

@@ -33,11 +33,33 @@ class Untouched(NamedTuple):
     touched_ns: int
 
 
+class Holder(NamedTuple):
+    """Who names blobs: a run with that data key, a run without one, or nobody yet (key id 0).
+
+    encrypts: only encrypted blobs whose key is there will do.
+    """
+
+    key_id: int = 0
+    encrypts: bool = False
+
+
+CLEAR = Holder()
+
+
 class StoredBlob(NamedTuple):
-    """A blob that is there. key: what its chunks are read by."""
+    """A blob that is there. key: what its chunks are read by.
+
+    encrypted: its chunks are ciphertext; secret: of its cipher, None = clear, or destroyed.
+    """
 
     key: int
     size_bytes: int
+    encrypted: bool = False
+    secret: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Never the secret: this ends in logs."""
+        return f"StoredBlob({self.key}, {self.size_bytes}, {self.encrypted})"
 
 
 class BlobUpload(Protocol):
@@ -47,10 +69,10 @@ class BlobUpload(Protocol):
         """Store the next chunk: CHUNK_BYTES, less for the last. Raises Unavailable."""
         ...
 
-    async def commit(self, blob: BlobName, *, now_ns: int) -> None:
+    async def commit(self, blob: BlobName, *, now_ns: int, secret: bytes | None = None) -> None:
         """Make the blob visible, with fsync; or renew the one that came first. Raises Unavailable.
 
-        The caller has checked digest and size.
+        The caller has checked digest and size. secret: what its chunks were encrypted with.
         """
         ...
 
@@ -63,9 +85,24 @@ class BlobStore(Protocol):
     """The blobs of all namespaces."""
 
     async def touch(
-        self, namespace: Namespace, blobs: Collection[BlobName], *, now_ns: int
+        self,
+        namespace: Namespace,
+        blobs: Collection[BlobName],
+        *,
+        now_ns: int,
+        holder: Holder = CLEAR,
     ) -> frozenset[BlobName]:
-        """Renew the touched time of those that are there; return the others. Raises Unavailable."""
+        """Renew the touched time of those that are there; return the others. Raises Unavailable.
+
+        A holder with a key gets a copy of the key of each. One whose key is destroyed is not there.
+        """
+        ...
+
+    async def forget_keys(self, key_id: int) -> None:
+        """Destroy the blobs' keys that the run of a data key holds. On disk; idempotent.
+
+        Where no other run holds one, the one that the put left goes too. Raises Unavailable.
+        """
         ...
 
     async def begin(self, namespace: Namespace, *, now_ns: int) -> BlobUpload:

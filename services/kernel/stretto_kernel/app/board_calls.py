@@ -117,9 +117,10 @@ class BoardCalls:
         if isinstance(command, PutEntries) and (
             blobs := {blob for each in command.writes for blob in in_payload(each.value)}
         ):
+            found = await self._runs.find(write.namespace, write.run_id)
             if token is not None:  # A stranger learns nothing of blobs.
-                self._fence.check(await self._runs.find(write.namespace, write.run_id), token)
-            await self._blobs.require(write.namespace, blobs)
+                self._fence.check(found, token)
+            await self._blobs.require(write.namespace, blobs, found.state.key_id)
 
         def question(run: HostedRun) -> Decided[int]:
             if token is not None:

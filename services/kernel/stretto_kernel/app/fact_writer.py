@@ -30,6 +30,7 @@ from stretto_core.eventlog.recorded import NewEvent, Recorded
 from stretto_core.eventlog.writer import Committed, WriterLimits
 from stretto_core.ids import EventId, IdSource
 
+from stretto_kernel.app.confidential import encrypted
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_stream import (
     DecidedAgain,
@@ -258,19 +259,26 @@ class FactWriter:
     ) -> tuple[NewEvent, ...]:
         """Encode the facts as the next of the stream and evolve it by each."""
         time_ns = max(self._clock.now_ns(), hosted.head.time_ns)
+        key = hosted.key
+        key_id = 0 if key is None else key.key_id
+        if key is not None and cause.request_digest:
+            cause = cause._replace(request_digest=key.keyed(cause.request_digest))
         encoded = []
         for event in events:
             new = decider.codec.encode(
-                event,
+                event if key is None else encrypted(event, key),
                 stream=hosted.stream,
                 head=hosted.head,
                 event_id=EventId(self._ids.uuid7()),
                 time_ns=time_ns,
                 cause=cause,
+                key_id=key_id,
             )
             hosted.head = next_head(new, time_ns)
             hosted.last_event_id = new.event_id
-            recorded = Recorded(event, new.version, time_ns, cause.request_id, cause.request_digest)
+            recorded = Recorded(
+                event, new.version, time_ns, cause.request_id, cause.request_digest, key_id
+            )
             decider.evolve(hosted.state, recorded)
             encoded.append(new)
         hosted.correlation_id = cause.correlation_id

@@ -10,6 +10,7 @@ from stretto.common.v1.principal_pb2 import Principal
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto_core.ids import Namespace, RunId, StreamId, TaskName
 
+from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.hosted_stream import HostedStream, succeed
 from stretto_kernel.domain.run import RunState, Touched, new_run
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
@@ -110,6 +111,13 @@ def unfolded(run_id: RunId, first: RecordedEvent) -> HostedRun:
     return HostedRun(
         StreamId(run_id), new_run(run_id, namespace), namespace, creator=first.principal
     )
+
+
+def give_key(run: HostedRun, key: DataKey | None) -> None:
+    """Let an empty run's facts be encrypted with the key, and its digests be made with it."""
+    assert run.decided == 0, "a run has its key from its first fact on"
+    run.key = key
+    run.state.digest_key = b"" if key is None else key.digest_key
 
 
 def void_watchers(run: HostedRun) -> None:

@@ -16,6 +16,8 @@ from stretto_core.eventlog.codec import Decoded
 from stretto_core.eventlog.recorded import Recorded, StoredEvent, StreamHead
 from stretto_core.ids import Namespace, StreamId
 
+from stretto_kernel.app.data_key import DataKey
+
 State = TypeVar("State")
 
 
@@ -38,6 +40,7 @@ class HostedStream(Generic[State]):
     head: the end of the stream as decided; `committed` is the version known to be on disk.
     position: where the newest committed fact lies in the partition's log.
     dropped: facts of it were not stored; this object is history and the stream is folded anew.
+    key: what its facts leave the kernel encrypted with; None = clear, or destroyed.
     """
 
     stream: StreamId
@@ -49,6 +52,7 @@ class HostedStream(Generic[State]):
     last_event_id: str = ""
     correlation_id: str = ""
     dropped: bool = False
+    key: DataKey | None = None
     waiters: deque[Waiter] = field(default_factory=deque)
 
     @property

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import run_pb2
@@ -29,11 +29,14 @@ from stretto_core.ids import (
 
 from stretto_kernel.app.asking import Answered, Asked, Decided, Finder, answered, ask, put
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.confidential import reveal
+from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
+from stretto_kernel.app.run_keys import StartKeys
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import decide, evolve, new_run
 from stretto_kernel.domain.run.blob_names import BlobName, in_graph, in_payload, in_tasks
@@ -41,6 +44,7 @@ from stretto_kernel.domain.run.commands import AddTasks, Command, StartRun
 from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.domain.run.resource import to_run, to_task
 
+Shown = TypeVar("Shown", run_pb2.Run, run_pb2.Task)
 WaitReasonOf = Callable[[HostedRun, TaskName], run_pb2.WaitReason.ValueType]
 
 
@@ -84,6 +88,7 @@ class RunCalls:
         *,
         partition: Partition,
         blobs: BlobCalls,
+        keys: StartKeys,
         wait_reason: WaitReasonOf,
     ) -> None:
         self._host = host
@@ -92,6 +97,7 @@ class RunCalls:
         self._ids = ids
         self._partition = partition
         self._blobs = blobs
+        self._keys = keys
         self._wait_reason = wait_reason
 
     def run_id_of(self, namespace: Namespace, request_id: RequestId) -> RunId:
@@ -106,12 +112,14 @@ class RunCalls:
         Raises RequestIdReused, BlobMissing, and InvalidArgument or Unimplemented for a plan that is
         wrong.
         """
-        await self._blobs.require(namespace, blobs_in_start(command))
         start = RunStart(namespace, command, caller)
+        if blobs := blobs_in_start(command):
+            key = await self._key_of(start)
+            await self._blobs.require(namespace, blobs, 0 if key is None else key.key_id)
         return await ask(self._host, self._start_finder(start), partial(self._start, start))
 
     def put_start(self, start: RunStart) -> Asked[run_pb2.Run] | None:
-        """Decide a start at once; None when its id, or a blob, has to be looked up first.
+        """Decide a start at once; None when its id, a blob or a key has to be looked up first.
 
         Raises what `start_run` does, for a plan that is wrong.
         """
@@ -120,7 +128,7 @@ class RunCalls:
         run_id = self.run_id_of(start.namespace, start.command.request_id)
         run = self._host.find(run_id)
         if run is None:
-            if not self._presence.is_surely_new(run_id):
+            if not self._presence.is_surely_new(run_id) or self._keys.encrypts(start.namespace):
                 return None
             run = self._host.create(run_id, start.namespace, start.caller.principal)
         return put(self._host, run, partial(self._start, start))
@@ -144,10 +152,20 @@ class RunCalls:
             surely_new = dropped_count == 0 and self._presence.is_surely_new(run_id)
             if not surely_new and await self._presence.exists(run_id):
                 return await self._host.load(run_id)
+            key = await self._key_of(start)
             run = self._host.find(run_id)  # Somebody may have begun it during the look-up.
-            return run or self._host.create(run_id, start.namespace, start.caller.principal)
+            return run or self._host.create(
+                run_id, start.namespace, start.caller.principal, key=key
+            )
 
         return find
+
+    async def _key_of(self, start: RunStart) -> DataKey | None:
+        """Return the key that the run has, or gets: it is on disk before there is a fact of it."""
+        run_id = self.run_id_of(start.namespace, start.command.request_id)
+        if (run := self._host.find(run_id)) is not None:
+            return run.key
+        return await self._keys.make(start.namespace, run_id)
 
     def _start(self, start: RunStart, run: HostedRun) -> Decided[run_pb2.Run]:
         own_facts = self._host.take(run, start.command, self.cause(run, start.caller))
@@ -158,7 +176,8 @@ class RunCalls:
         self, namespace: Namespace, command: StartRun, caller: Caller
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
-        await self._blobs.require(namespace, blobs_in_start(command))
+        blobs = blobs_in_start(command)
+        await self._blobs.require(namespace, blobs, needs_key=self._keys.encrypts(namespace))
         state = new_run(self.run_id_of(namespace, command.request_id), namespace)
         facts = decide(state, command)
         check_fact_bytes(facts)
@@ -211,7 +230,9 @@ class RunCalls:
         Raises RunNotFound, BlobMissing and what the decider refuses.
         """
         if isinstance(command, AddTasks):
-            await self._blobs.require(namespace, frozenset(in_tasks(command.tasks)))
+            blobs = frozenset(in_tasks(command.tasks))
+            run = await self.find(namespace, run_id)
+            await self._blobs.require(namespace, blobs, run.state.key_id)
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             own_facts = self._host.take(run, command, self.cause(run, caller))
@@ -249,7 +270,7 @@ class RunCalls:
         shown = to_task(run.state, task, run.instant_ns(self._clock.now_ns()))
         if shown.state == run_pb2.TASK_STATE_READY:
             shown.wait_reason = self._wait_reason(run, task)
-        return shown
+        return _marked(run, shown)
 
     def finder(self, namespace: Namespace, run_id: RunId) -> Finder[HostedRun]:
         """Return what finds the run of a question."""
@@ -257,7 +278,8 @@ class RunCalls:
 
     def _show(self, run: HostedRun, *, with_input: bool) -> run_pb2.Run:
         now_ns = run.instant_ns(self._clock.now_ns())
-        return to_run(run.state, now_ns, creator=run.creator, with_input=with_input)
+        shown = to_run(run.state, now_ns, creator=run.creator, with_input=with_input)
+        return _marked(run, shown)
 
     def cause(self, run: HostedRun, caller: Caller) -> Cause:
         """Return the cause of what a caller makes true."""
@@ -274,3 +296,10 @@ class RunCalls:
 def blobs_in_start(command: StartRun) -> frozenset[BlobName]:
     """Return the blobs that a start names."""
     return frozenset((*in_graph(command.graph), *in_payload(command.input)))
+
+
+def _marked(run: HostedRun, shown: Shown) -> Shown:
+    """Return what is shown of a run; what was shredded is marked, for it is folded as it lies."""
+    if run.state.shredding is not None:
+        reveal(shown, lambda _: None)
+    return shown

@@ -18,10 +18,20 @@ from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
+from stretto_kernel.app.confidential import decrypt
+from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.ended_runs import EndedRuns
 from stretto_kernel.app.fact_writer import Decider, FactWriter
-from stretto_kernel.app.hosted_run import HostedRun, release, tell_board, unfolded, void_watchers
+from stretto_kernel.app.hosted_run import (
+    HostedRun,
+    give_key,
+    release,
+    tell_board,
+    unfolded,
+    void_watchers,
+)
 from stretto_kernel.app.hosted_stream import advance
+from stretto_kernel.app.run_keys import RunKeyMissing, RunKeys
 from stretto_kernel.domain.run import Touched, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
 
@@ -80,9 +90,16 @@ class StreamHost:
     """The runs of one ownership of a partition."""
 
     def __init__(
-        self, log: EventLog, facts: FactWriter, codec: Codec, *, ended_runs_max: int
+        self,
+        log: EventLog,
+        facts: FactWriter,
+        codec: Codec,
+        keys: RunKeys,
+        *,
+        ended_runs_max: int,
     ) -> None:
         self._log = log
+        self._keys = keys
         self._runs: dict[RunId, HostedRun] = {}
         self._ended = EndedRuns(ended_runs_max)
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
@@ -122,10 +139,22 @@ class StreamHost:
             folding.add_done_callback(partial(self._folded, run_id))
         return await asyncio.shield(folding)  # One caller's deadline must not end it for others.
 
-    def create(self, run_id: RunId, namespace: Namespace, creator: Principal) -> HostedRun:
-        """Return an empty run under `run_id`; the caller decides its start at once."""
+    def create(
+        self,
+        run_id: RunId,
+        namespace: Namespace,
+        creator: Principal,
+        *,
+        key: DataKey | None = None,
+    ) -> HostedRun:
+        """Return an empty run under `run_id`; the caller decides its start at once.
+
+        key: what its facts are encrypted with, made for it before.
+        """
         assert run_id not in self._runs, "a run in memory is not created again"
         run = HostedRun(StreamId(run_id), new_run(run_id, namespace), namespace, creator=creator)
+        if key is not None:
+            give_key(run, key)
         self._runs[run_id] = run
         return run
 
@@ -152,6 +181,14 @@ class StreamHost:
             self._ended.forget(run.run_id)  # A retried one goes on.
         self._listener.run_changed(run, touched)
         return True
+
+    def forget(self, run: HostedRun) -> None:
+        """Let go of a clean, ended run: whoever follows it finds it as the log has it now."""
+        assert run.is_clean and run.has_ended, "nothing of it is lost"
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
+            self._ended.forget(run.run_id)
+        void_watchers(run)
 
     def until_end(self, run: HostedRun) -> asyncio.Future[None]:
         """Return a future that is done when the run has ended as decided, or its memory is void."""
@@ -188,6 +225,32 @@ class StreamHost:
             folding.exception()  # Whoever asked may be gone; that is no one's error.
 
     async def _fold(self, run_id: RunId) -> HostedRun:
+        run = await self._read(run_id, with_key=True)
+        if run is not None and run.key is not None and run.state.shredding is not None:
+            # The key outlived the fact by a crash: what it opened is forgotten all the same.
+            run = await self._read(run_id, with_key=False)
+        if (begun := self._runs.get(run_id)) is not None:
+            return begun  # It was started while this read the log.
+        if self.facts.closed_by is not None:
+            raise self.facts.closed_by  # Nobody would tell its followers of the end any more.
+        if run is None:
+            raise NotFound("no such run", run_id=run_id)
+        if run.state.key_id and run.key is None and run.state.shredding is None:
+            raise RunKeyMissing("the run's data key is not in the database", run_id=run_id)
+        run.committed = run.decided
+        self._runs[run_id] = run
+        run.state.take_touched()
+        if run.has_ended:
+            self._retire(run)
+        else:
+            self._listener.run_folded(run)
+        return run
+
+    async def _read(self, run_id: RunId, *, with_key: bool) -> HostedRun | None:
+        """Fold the run from the log; None when there is none.
+
+        with_key: decrypt it if its key is there; otherwise it is folded as it lies.
+        """
         run: HostedRun | None = None
         version, more, weight = 0, True, 0
         while more:
@@ -200,6 +263,10 @@ class StreamHost:
                 decoded = self.decider.codec.decode(stored.stored_bytes)
                 if run is None:
                     run = unfolded(run_id, decoded.envelope)
+                    if with_key and (key_id := decoded.envelope.key_id):
+                        give_key(run, await self._keys.find(key_id))
+                if run.key is not None:
+                    decrypt(decoded.recorded.event, run.key)
                 advance(run, stored, decoded, evolve)
                 weight += 1 + len(stored.stored_bytes) // FOLD_EVENT_BYTES
                 if weight >= FOLD_SLICE_EVENTS:
@@ -207,19 +274,6 @@ class StreamHost:
                     await asyncio.sleep(0)
             more = page.more and run is not None
             version = 0 if run is None else run.decided
-        if (begun := self._runs.get(run_id)) is not None:
-            return begun  # It was started while this read the log.
-        if self.facts.closed_by is not None:
-            raise self.facts.closed_by  # Nobody would tell its followers of the end any more.
-        if run is None:
-            raise NotFound("no such run", run_id=run_id)
-        run.committed = run.decided
-        self._runs[run_id] = run
-        run.state.take_touched()
-        if run.has_ended:
-            self._retire(run)
-        else:
-            self._listener.run_folded(run)
         return run
 
     def _retire(self, run: HostedRun) -> None:

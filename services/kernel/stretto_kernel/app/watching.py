@@ -22,7 +22,6 @@ from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
-from stretto_kernel.domain.run.resource import to_run
 
 INTERVAL_S = 0.1
 TASKS_PER_CHANGE_MAX = 500
@@ -117,7 +116,7 @@ async def watch_run(
             version, ended = run.decided, run.has_ended and not watch.is_noted
             if version == after_version and not ended:
                 continue  # Its memory was void for a moment, and nothing is new.
-            shown = to_run(run.state, clock.now_ns(), creator=run.creator, with_input=False)
+            shown = calls.show_end(run)
             try:
                 # The first is a read of now. The others tell of commits: no need to ask the store
                 # whether there is a newer owner, whose facts the follower would only hear later.

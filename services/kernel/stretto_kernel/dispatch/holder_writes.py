@@ -41,7 +41,8 @@ from stretto_kernel.domain.run.blob_names import BlobName, in_tasks
 from stretto_kernel.domain.run.refusals import LeaseLost
 
 ToStatus = Callable[[Refusal], status_pb2.Status]
-RequireBlobs = Callable[[Namespace, frozenset[BlobName]], Awaitable[None]]
+RequireBlobs = Callable[[Namespace, frozenset[BlobName], int], Awaitable[None]]
+"""Of a namespace, for a run with that data key; 0 = without."""
 
 
 class _Write(NamedTuple):
@@ -215,7 +216,10 @@ class HolderWriter:
     ) -> None:
         """Renew what the write names before it is decided: from here on nothing sweeps it."""
         try:
-            await self._require_blobs(namespace, blobs)
+            run = await self._host.load(write.run_id)
+            await self._require_blobs(namespace, blobs, run.state.key_id)
+        except NotFound:
+            await self._load_and_take(write, 0)  # Refused there.
         except Refusal as refusal:
             self._answered(write, refusal)
             write.holder.flush()

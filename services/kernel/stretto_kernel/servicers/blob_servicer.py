@@ -10,19 +10,21 @@ from stretto.blob.v1.blob_service_pb2_grpc import BlobServiceServicer
 from stretto.common.v1.payload_pb2 import BlobRef
 from stretto_core.ids import Namespace
 
-from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.blob_store import Holder
 from stretto_kernel.domain.run.blob_names import BlobName, blob_name
 from stretto_kernel.domain.run.findings import Findings
+from stretto_kernel.kernel import Kernel
 from stretto_kernel.servicers.fields import Fields
 
 ASKED_MAX = 1_000
 
 
 class BlobServicer(BlobServiceServicer):
-    """Serves the blobs; needs no ownership of a partition."""
+    """Serves the blobs; whether a namespace encrypts, the ownership at hand knows."""
 
-    def __init__(self, calls: BlobCalls) -> None:
-        self._calls = calls
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._calls = kernel.ports.blobs
 
     async def PutBlob(
         self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: Any
@@ -33,8 +35,13 @@ class BlobServicer(BlobServiceServicer):
         namespace = fields.namespace("parent", first.parent)
         fields.check_blob("blob", first.blob)
         fields.refuse("the request")
-        await self._calls.put(namespace, blob_name(first.blob), _data(first, request_iterator))
-        return pb.PutBlobResponse(blob=first.blob)
+        stored = await self._calls.put(
+            namespace,
+            blob_name(first.blob),
+            _data(first, request_iterator),
+            encrypts=self._kernel.partition.namespaces.encrypts(namespace),
+        )
+        return pb.PutBlobResponse(blob=BlobRef(**stored._asdict()))
 
     async def GetBlob(
         self, request: pb.GetBlobRequest, context: Any
@@ -52,16 +59,19 @@ class BlobServicer(BlobServiceServicer):
         empty = True
         async for chunk in found.chunks:
             empty = False
-            yield pb.GetBlobResponse(size_bytes=found.size_bytes, data=chunk)
+            yield pb.GetBlobResponse(
+                size_bytes=found.size_bytes, data=chunk, decrypted=found.decrypted
+            )
         if empty:
-            yield pb.GetBlobResponse(size_bytes=found.size_bytes)
+            yield pb.GetBlobResponse(size_bytes=found.size_bytes, decrypted=found.decrypted)
 
     async def FindMissingBlobs(
         self, request: pb.FindMissingBlobsRequest, context: Any
     ) -> pb.FindMissingBlobsResponse:
         """See the contract."""
         namespace, names = _parse_asked(request)
-        absent = await self._calls.find_missing(namespace, names) if names else frozenset()
+        holder = Holder(encrypts=self._kernel.partition.namespaces.encrypts(namespace))
+        absent = await self._calls.find_missing(namespace, names, holder) if names else ()
         missing = [
             BlobRef(digest=name.digest, size_bytes=name.size_bytes)
             for name in dict.fromkeys(names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from stretto.blackboard.v1 import blackboard_pb2
 from stretto.blackboard.v1 import blackboard_service_pb2 as pb
 from stretto.blackboard.v1.blackboard_service_pb2_grpc import BlackboardServiceServicer
@@ -21,6 +22,8 @@ from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.servicers import board_requests as parse
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
 from stretto_kernel.servicers.run_requests import Asked, position_of
+
+Read = TypeVar("Read", bound=Message)
 
 
 class BoardServicer(BlackboardServiceServicer):
@@ -40,9 +43,10 @@ class BoardServicer(BlackboardServiceServicer):
             page = await self._kernel.partition.boards.get(namespace, run_id, keys)
         else:
             page = await self._past.get(namespace, run_id, moment, keys)
-        return pb.GetEntriesResponse(
+        response = pb.GetEntriesResponse(
             entries=_show_all(request.run, page.entries), revision=page.version
         )
+        return await self._revealed(response)
 
     async def PutEntries(
         self, request: pb.PutEntriesRequest, context: Any
@@ -75,13 +79,13 @@ class BoardServicer(BlackboardServiceServicer):
             page = await self._kernel.partition.boards.list_entries(
                 namespace, run_id, query, count_max=size
             )
-            return _page(request.run, page)
+            return await self._revealed(_page(request.run, page))
         if request.page_token:
             version, after = decode_token("page_token", _THEN, request.page_token, part_count=2)
             moment = AtVersion(token_number("page_token", version))
             query = replace(query, after_key=after)
         page = await self._past.list_entries(namespace, run_id, moment, query, count_max=size)
-        return _page(request.run, page, then=True)
+        return await self._revealed(_page(request.run, page, then=True))
 
     async def WatchEntries(
         self, request: pb.WatchEntriesRequest, context: Any
@@ -91,9 +95,15 @@ class BoardServicer(BlackboardServiceServicer):
         changes = self._kernel.partition.board_watching.watch(namespace, run_id, prefix, after)
         async with aclosing(changes):
             async for entries, revision, ended in changes:
-                yield pb.WatchEntriesResponse(
+                response = pb.WatchEntriesResponse(
                     changes=_show_all(request.run, entries), revision=revision, ended=ended
                 )
+                yield await self._revealed(response)
+
+    async def _revealed(self, response: Read) -> Read:
+        """What a view tells, or a shredded run, is as the log has it: decrypt or mark it."""
+        await self._kernel.ports.keys.reveal([response])
+        return response
 
     def _asked(self) -> Asked:
         call = current_call()

@@ -1,4 +1,7 @@
-"""EventLogService: reads, follows and verifies the record."""
+"""EventLogService: reads, follows and verifies the record.
+
+Bodies are decrypted for the caller as they are shown; stored bytes are given as they lie.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from stretto.common.v1.lease_pb2 import Position
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceServicer
@@ -51,6 +54,7 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
         super().__init__(kernel)
         self._log = log
         self._feed = feed
+        self._keys = kernel.ports.keys
 
     async def ReadStream(
         self, request: pb.ReadStreamRequest, context: Any
@@ -66,7 +70,7 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
         )
         if not page.events and not await self._log.existing_streams([stream]):
             raise NotFound("no such stream", stream=stream)
-        shown = self._show_some(page.events, request.form)
+        shown = await self._show_some(page.events, request.form)
         return pb.ReadStreamResponse(events=shown, more=page.more or len(shown) < len(page.events))
 
     async def ReadAll(self, request: pb.ReadAllRequest, context: Any) -> pb.ReadAllResponse:
@@ -80,7 +84,7 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
         )
         if after and not page.events and after > (head := await self._log.position()):
             raise BeyondTheLog(f"the log ends at {head}", position=str(head))
-        shown = self._show_some(page.events, request.form)
+        shown = await self._show_some(page.events, request.form)
         return pb.ReadAllResponse(
             events=shown,
             cursor=self._cursor(page.events[len(shown) - 1].position if shown else after),
@@ -104,7 +108,7 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
                 async for part in parts:
                     for events, until in _messages(part, _bytes_max(request.form)):
                         reached = until
-                        shown = self._show(events, request.form)
+                        shown = await self._show(events, request.form)
                         yield pb.SubscribeResponse(events=shown, cursor=self._cursor(until))
                         if len(shown) < len(events):
                             raise self._damaged(events[len(shown)])
@@ -149,17 +153,31 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
             more = page.more
             yield page
 
-    def _show(self, events: Sequence[StoredEvent], form: pb.EventForm) -> list[pb.LoggedEvent]:
+    async def _show(
+        self, events: Sequence[StoredEvent], form: pb.EventForm
+    ) -> list[pb.LoggedEvent]:
         """Return the events up to the first that is damaged."""
         shown: list[pb.LoggedEvent] = []
+        encrypted: list[tuple[pb.LoggedEvent, Message]] = []
         with suppress(DecodeError, KeyError):
             for event in events:
-                shown.append(_logged(self._log.partition, event, form))
+                logged = _logged(self._log.partition, event, form)
+                if logged.event.key_id:
+                    encrypted.append((logged, _body(logged.event)))
+                shown.append(logged)
+        if encrypted:
+            await self._keys.reveal([body for _, body in encrypted])
+        for logged, body in encrypted:
+            logged.event.body = body.SerializeToString(deterministic=True)
+            if form.body_json:
+                logged.body_json = _json(body)
         return shown
 
-    def _show_some(self, events: Sequence[StoredEvent], form: pb.EventForm) -> list[pb.LoggedEvent]:
+    async def _show_some(
+        self, events: Sequence[StoredEvent], form: pb.EventForm
+    ) -> list[pb.LoggedEvent]:
         """Return the events up to the first that is damaged. Raises DamagedEvent for the first."""
-        shown = self._show(events, form)
+        shown = await self._show(events, form)
         if events and not shown:
             raise self._damaged(events[0])
         return shown
@@ -234,14 +252,17 @@ def _logged(partition: str, event: StoredEvent, form: pb.EventForm) -> pb.Logged
     )
     if form.stored_bytes:
         logged.stored_bytes = event.stored_bytes
-    if form.body_json:
-        logged.body_json = _body_json(recorded)
+    if form.body_json and not recorded.key_id:
+        logged.body_json = _json(_body(recorded))
     return logged
 
 
-def _body_json(recorded: RecordedEvent) -> str:
+def _body(recorded: RecordedEvent) -> Message:
     descriptor = descriptor_pool.Default().FindMessageTypeByName(recorded.type)
-    body = message_factory.GetMessageClass(descriptor).FromString(recorded.body)
+    return message_factory.GetMessageClass(descriptor).FromString(recorded.body)
+
+
+def _json(body: Message) -> str:
     return json_format.MessageToJson(body, indent=None)
 
 

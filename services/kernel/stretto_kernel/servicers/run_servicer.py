@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
@@ -29,6 +30,7 @@ from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.task_listing import TaskListing
 
 Response = TypeVar("Response")
+Read = TypeVar("Read", bound=Message)
 
 RETRY_STEP_COUNT = 500
 """Some milliseconds: see `domain.run.reopening`."""
@@ -107,17 +109,18 @@ class RunServicer(RunServiceServicer):
         moment = parse_as_of(fields, request.as_of, self._partition_name)
         fields.refuse("the request")
         if moment is not None:
-            return pb.GetRunResponse(run=await self._past.get_run(namespace, run_id, moment))
+            past = pb.GetRunResponse(run=await self._past.get_run(namespace, run_id, moment))
+            return await self._revealed(past)
         run, _ = await self._kernel.partition.calls.get_run(namespace, run_id)
         return pb.GetRunResponse(run=run)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         """See the contract."""
-        return await self._listing.list_runs(request)
+        return await self._revealed(await self._listing.list_runs(request))
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         """See the contract."""
-        return await self._tasks.list_tasks(request)
+        return await self._revealed(await self._tasks.list_tasks(request))
 
     async def ListRunChanges(
         self, request: pb.ListRunChangesRequest, context: Any
@@ -129,7 +132,7 @@ class RunServicer(RunServiceServicer):
         self, request: pb.ListAttemptsRequest, context: Any
     ) -> pb.ListAttemptsResponse:
         """See the contract."""
-        return await self._listing.attempts.list_attempts(request)
+        return await self._revealed(await self._listing.attempts.list_attempts(request))
 
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Any
@@ -172,7 +175,11 @@ class RunServicer(RunServiceServicer):
 
     async def ShredRun(self, request: pb.ShredRunRequest, context: Any) -> pb.ShredRunResponse:
         """See the contract."""
-        return await self._steer(parse.parse_shred(request, self._asked()), pb.ShredRunResponse)
+        asked = parse.parse_shred(request, self._asked())
+        run, number = await self._kernel.partition.shredder.shred_run(
+            asked.namespace, asked.run_id, asked.command, asked.caller
+        )
+        return pb.ShredRunResponse(run=run, position=self._position(number))
 
     async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
         """See the contract."""
@@ -188,6 +195,11 @@ class RunServicer(RunServiceServicer):
         with self._kernel.admission.admit(request.ByteSize()):
             steer = parse.parse_retry(request, self._asked(), step_count=self._retry_step_count)
             return await self._steer(steer, pb.RetryRunResponse)
+
+    async def _revealed(self, response: Read) -> Read:
+        """What views tell is as the log has it: decrypt it for the caller."""
+        await self._kernel.ports.keys.reveal([response])
+        return response
 
     async def _steer(self, steer: parse.Steer, response: Callable[..., Response]) -> Response:
         run, number = await self._kernel.partition.calls.steer_run(

@@ -85,6 +85,7 @@ class Book:
                     content,
                     chunk.dropped_bytes,
                     head,
+                    written.key,
                 )
             )
         self._leases[lease] = head

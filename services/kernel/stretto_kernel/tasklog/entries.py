@@ -8,13 +8,19 @@ apart here: who stores a position second is refused and looks again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from stretto.tasklog.v1.task_log_pb2 import LogStream
 from stretto_core.errors import Conflict, Exhausted
 from stretto_core.ids import RunId, TaskName
 
+from stretto_kernel.app.data_key import DataKey
+
+CONTEXT = b"stretto.task_log.v1"
+"""Says of ciphertext that it is of a task log."""
+GONE = b"(shredded)\n"
+"""Stands for what nobody can read any more."""
 EVERY_TASK = TaskName("")
 
 
@@ -39,12 +45,13 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written under one lease, checked and fenced."""
+    """What was written under one lease, checked and fenced. key: it is stored encrypted with it."""
 
     lease: LeaseId
     activation: int
     attempt: int
     chunks: Sequence[Chunk]
+    key: DataKey | None = None
 
 
 class LeaseHead(NamedTuple):
@@ -58,7 +65,10 @@ class LeaseHead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Some bytes as they are stored. head: how far the lease's log is with it."""
+    """Some bytes of a log. head: how far the lease's log is with it.
+
+    key: what its content is stored encrypted with; None = clear, or as it was read.
+    """
 
     position: int
     lease: LeaseId
@@ -69,6 +79,20 @@ class Entry:
     content: bytes
     dropped_bytes: int
     head: LeaseHead
+    key: DataKey | None = None
+
+    @property
+    def stored_content(self) -> bytes:
+        """The content as it is stored: encrypted, its last byte still tells whether a line ends."""
+        if self.key is None:
+            return self.content
+        end = b"\n" if self.content.endswith(b"\n") else b"\x00"
+        return self.key.encrypt(self.content, CONTEXT) + end
+
+    def opened(self, key: DataKey | None) -> Entry:
+        """Return an entry as it was read of a run with a data key (None: destroyed), in clear."""
+        content = GONE if key is None else key.decrypt(self.content[:-1], CONTEXT)
+        return replace(self, content=content)
 
     @property
     def truncated(self) -> bool:

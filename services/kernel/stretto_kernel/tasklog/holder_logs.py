@@ -61,7 +61,7 @@ async def admit(partition: OwnedPartition, logs: pb.LeaseLogs) -> Written:
             lease = await _lease_for_sure(partition, task, logs.token, run)
     except NotFound:
         raise LeaseLost("there is no such run", current_epoch="0") from None
-    return Written(LeaseId(run_id, task, logs.token.epoch), lease[0], lease[1], chunks)
+    return Written(LeaseId(run_id, task, logs.token.epoch), lease[0], lease[1], chunks, run.key)
 
 
 async def _lease_for_sure(
@@ -81,6 +81,8 @@ def _lease(
 ) -> tuple[int, int]:
     """The activation and the attempt of the newest lease. Raises WrongSecret, LeaseLost."""
     check_genuine(partition.keys, run, task, token)
+    if run.state.shredding is not None:
+        raise LeaseLost("the run was shredded", current_epoch=str(run.state.tasks[task].epoch))
     record = run.state.tasks[task]
     lease = record.phase if isinstance(record.phase, Leased) else record.last_lease
     if record.epoch != token.epoch or lease is None:

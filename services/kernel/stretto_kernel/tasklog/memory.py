@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stretto_core.ids import RunId
 
@@ -50,7 +51,10 @@ class MemoryTaskLogs:
         """See `TaskLogStore`."""
         every = self.entries.get(selection.run_id, [])
         found = [entry for entry in every[after_position:] if selection.holds(entry)]
-        page = found[:PAGE_ENTRIES_MAX]
+        page = [
+            replace(entry, content=entry.stored_content, key=None)
+            for entry in found[:PAGE_ENTRIES_MAX]
+        ]
         return Page(page, page[-1].position if page else max(after_position, len(every)))
 
     async def tail(self, selection: Selection, *, line_count: int) -> TailStart:

@@ -107,7 +107,7 @@ class TaskLogs:
             over = True
             if reading.follow:
                 run, over = await self._look(partition, run, selection, tail)
-            page = await self._next(selection, tail, position)
+            page = await self._next(selection, tail, position, run)
             if page.entries:
                 missing_count = 0 if selection.task else page.entries[0].position - position - 1
                 if skip_line_count:
@@ -142,7 +142,7 @@ class TaskLogs:
         await self.appender.settled()
         return run, True
 
-    async def _next(self, selection: Selection, tail: Tail, position: int) -> Page:
+    async def _next(self, selection: Selection, tail: Tail, position: int, run: HostedRun) -> Page:
         entries = tail.after(position)
         if entries is not None:
             reached = entries[-1].position if entries else position
@@ -151,6 +151,8 @@ class TaskLogs:
         page = await self._store.read(selection, after_position=position)
         if not page.entries and changed is tail.changed:
             tail.begin(page.reached)
+        if run.state.key_id:
+            return Page([entry.opened(run.key) for entry in page.entries], page.reached)
         return page
 
 

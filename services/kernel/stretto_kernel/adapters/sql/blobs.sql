@@ -19,11 +19,21 @@ CREATE TABLE IF NOT EXISTS stretto.blob_chunks (
     bytes bytea NOT NULL,
     PRIMARY KEY (blob_number, chunk_number)
 );
+-- Keys of encrypted blobs: as it was put (key_id 0), and once for each run that names it, under the id
+-- of that run's data key. An encrypted blob without any cannot be read any more.
+ALTER TABLE stretto.blobs ADD COLUMN IF NOT EXISTS encrypted boolean NOT NULL DEFAULT false;
+CREATE TABLE IF NOT EXISTS stretto.blob_keys (
+    blob_number bigint NOT NULL REFERENCES stretto.blobs ON DELETE CASCADE,
+    key_id bigint NOT NULL,
+    secret bytea NOT NULL,
+    PRIMARY KEY (blob_number, key_id)
+);
+CREATE INDEX IF NOT EXISTS blob_keys_run ON stretto.blob_keys (key_id) WHERE key_id > 0;
 -- Blobs are compressed already or not worth it; and a chunk is read as it lies.
 ALTER TABLE stretto.blob_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;
 
 -- name: exists
-SELECT to_regclass('stretto.blob_chunks') IS NOT NULL;
+SELECT to_regclass('stretto.blob_keys') IS NOT NULL;
 
 -- name: touch
 -- Rows are locked in the order of their digests: two commands that name the same blobs in another
@@ -34,9 +44,18 @@ WITH named AS (
 ), there AS (
     SELECT kept.blob_number FROM stretto.blobs AS kept
     JOIN named ON kept.digest = named.digest AND kept.size_bytes = named.size_bytes
-    WHERE kept.namespace = %(namespace)s
+    WHERE kept.namespace = %(namespace)s AND (
+        EXISTS (SELECT FROM stretto.blob_keys AS held WHERE held.blob_number = kept.blob_number)
+        OR NOT (kept.encrypted OR %(encrypts)s)
+    )
     ORDER BY kept.digest
     FOR UPDATE OF kept
+), copied AS (
+    INSERT INTO stretto.blob_keys (blob_number, key_id, secret)
+    SELECT DISTINCT ON (held.blob_number) held.blob_number, %(key_id)s, held.secret
+    FROM stretto.blob_keys AS held JOIN there USING (blob_number)
+    WHERE %(key_id)s > 0
+    ON CONFLICT DO NOTHING
 )
 UPDATE stretto.blobs AS kept SET touched_ns = greatest(kept.touched_ns, %(now_ns)s)
 FROM there WHERE kept.blob_number = there.blob_number
@@ -60,8 +79,14 @@ UPDATE stretto.blobs SET touched_ns = greatest(touched_ns, %(now_ns)s)
 WHERE namespace = %(namespace)s AND digest = %(digest)s;
 
 -- name: commit
+WITH kept AS (
+    INSERT INTO stretto.blob_keys (blob_number, key_id, secret)
+    SELECT blob_number, 0, %(secret)s::bytea FROM stretto.blobs
+    WHERE blob_number = %(key)s AND digest IS NULL AND %(secret)s::bytea IS NOT NULL
+)
 UPDATE stretto.blobs
 SET digest = %(digest)s, size_bytes = %(size_bytes)s,
+    encrypted = %(secret)s::bytea IS NOT NULL,
     touched_ns = greatest(touched_ns, %(now_ns)s)
 WHERE blob_number = %(key)s AND digest IS NULL;
 
@@ -69,8 +94,22 @@ WHERE blob_number = %(key)s AND digest IS NULL;
 DELETE FROM stretto.blobs WHERE blob_number = %(key)s AND digest IS NULL;
 
 -- name: find
-SELECT blob_number, size_bytes FROM stretto.blobs
+SELECT blob_number, size_bytes, encrypted,
+       (SELECT secret FROM stretto.blob_keys AS held
+        WHERE held.blob_number = kept.blob_number LIMIT 1)
+FROM stretto.blobs AS kept
 WHERE namespace = %(namespace)s AND digest = %(digest)s;
+
+-- name: forget_keys
+WITH gone AS (
+    DELETE FROM stretto.blob_keys WHERE key_id = %(key_id)s AND key_id > 0 RETURNING blob_number
+)
+DELETE FROM stretto.blob_keys AS held USING gone
+WHERE held.blob_number = gone.blob_number AND held.key_id = 0
+  AND NOT EXISTS (
+    SELECT FROM stretto.blob_keys AS other
+    WHERE other.blob_number = held.blob_number AND other.key_id NOT IN (0, %(key_id)s)
+  );
 
 -- name: read
 SELECT bytes FROM stretto.blob_chunks

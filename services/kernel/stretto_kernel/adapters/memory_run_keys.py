@@ -1,0 +1,55 @@
+"""Data keys in memory: the test double, with the simulator's kernels sharing one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from stretto_core.ids import RunId
+
+from stretto_kernel.app.run_key_store import Marked, StoredKey
+
+
+class MemoryRunKeys:
+    """Implements RunKeyStore."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[int, bytes] = {}
+        self._runs: dict[RunId, int] = {}
+        self._marked: set[int] = set()
+        self._newest = 0
+
+    async def make(self, secrets: Mapping[RunId, bytes]) -> Mapping[RunId, StoredKey]:
+        """See `RunKeyStore`."""
+        for run_id, secret in secrets.items():
+            if run_id not in self._runs:
+                self._newest += 1
+                self._runs[run_id] = self._newest
+                self._secrets[self._newest] = secret
+        return {
+            run_id: StoredKey(self._runs[run_id], self._secrets[self._runs[run_id]])
+            for run_id in secrets
+        }
+
+    async def find(self, key_ids: Collection[int]) -> Mapping[int, bytes]:
+        """See `RunKeyStore`."""
+        return {key_id: self._secrets[key_id] for key_id in key_ids if key_id in self._secrets}
+
+    async def mark(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+        if key_id in self._secrets:
+            self._marked.add(key_id)
+
+    async def marked(self) -> Sequence[Marked]:
+        """See `RunKeyStore`."""
+        runs = {key_id: run_id for run_id, key_id in self._runs.items()}
+        return [Marked(key_id, runs[key_id]) for key_id in sorted(self._marked)]
+
+    async def unmark(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+        self._marked.discard(key_id)
+
+    async def destroy(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+        self._secrets.pop(key_id, None)
+        self._marked.discard(key_id)
+        self._runs = {run_id: known for run_id, known in self._runs.items() if known != key_id}

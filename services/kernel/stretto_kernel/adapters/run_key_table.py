@@ -1,0 +1,122 @@
+"""Data keys in PostgreSQL: part of the record, every change on disk before it is answered.
+
+Uses one connection of its own; the statements are in `sql/run_keys.sql`. The table is made at the
+first key: an installation that encrypts nothing has none, and asks nothing but whether it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+import psycopg
+import structlog
+from psycopg.rows import TupleRow
+from stretto_core.eventlog.postgres.schema import LOCK_INITIALISATION
+from stretto_core.ids import RunId
+
+from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.app.run_key_store import Marked, StoredKey
+
+R = TypeVar("R")
+
+# What is acknowledged is on disk, whatever the role or the database has by default.
+_SYNCHRONOUS = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') = 'off'",
+)
+
+
+class RunKeyTable:
+    """Implements RunKeyStore; connects at the first use. Close it at the end."""
+
+    def __init__(self, dsn: str) -> None:
+        self._statements = named_statements("run_keys.sql", {})
+        self._lane = DatabaseLane(dsn, "run-keys", prepare=_SYNCHRONOUS)
+        self._exists = False
+        self._log = structlog.get_logger("stretto.kernel.keys")
+
+    async def make(self, secrets: Mapping[RunId, bytes]) -> Mapping[RunId, StoredKey]:
+        """See `RunKeyStore`."""
+
+        def make(connection: Connection) -> Mapping[RunId, StoredKey]:
+            self._create(connection)
+            rows = self._rows(connection, "make", run_ids=[*secrets], secrets=[*secrets.values()])
+            return {RunId(run_id): StoredKey(key_id, bytes(key)) for run_id, key_id, key in rows}
+
+        return await self._lane.run(make)
+
+    async def find(self, key_ids: Collection[int]) -> Mapping[int, bytes]:
+        """See `RunKeyStore`."""
+
+        def find(connection: Connection) -> Mapping[int, bytes]:
+            rows = self._rows(connection, "find", key_ids=list(key_ids))
+            return {key_id: bytes(secret) for key_id, secret in rows}
+
+        return await self._if_there(find, {})
+
+    async def mark(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+        await self._change("mark", key_id)
+
+    async def marked(self) -> Sequence[Marked]:
+        """See `RunKeyStore`."""
+
+        def read(connection: Connection) -> Sequence[Marked]:
+            rows = self._rows(connection, "marked")
+            return [Marked(key_id, RunId(run_id)) for key_id, run_id in rows]
+
+        return await self._if_there(read, ())
+
+    async def unmark(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+        await self._change("unmark", key_id)
+
+    async def destroy(self, key_id: int) -> None:
+        """See `RunKeyStore`."""
+
+        def destroy(connection: Connection) -> None:
+            named = {"key_id": key_id}
+            with connection.transaction():
+                connection.execute(self._statements["overwrite"], named)
+                connection.execute(self._statements["destroy"], named)
+            try:
+                connection.execute(self._statements["clean"])
+            except psycopg.Error as error:
+                # The key is destroyed; its dead versions stay until PostgreSQL cleans by itself.
+                self._log.warning("keys.not_cleaned", error=type(error).__name__)
+
+        await self._if_there(destroy, None)
+
+    async def close(self) -> None:
+        """Finish what is under way, then close the connection."""
+        await self._lane.close()
+
+    async def _change(self, statement: str, key_id: int) -> None:
+        def change(connection: Connection) -> None:
+            connection.execute(self._statements[statement], {"key_id": key_id})
+
+        await self._if_there(change, None)
+
+    async def _if_there(self, work: Callable[[Connection], R], otherwise: R) -> R:
+        def with_table(connection: Connection) -> R:
+            return work(connection) if self._is_there(connection) else otherwise
+
+        return await self._lane.run(with_table)
+
+    def _rows(self, connection: Connection, name: str, **parameters: object) -> list[TupleRow]:
+        return connection.execute(self._statements[name], parameters, binary=True).fetchall()
+
+    def _create(self, connection: Connection) -> None:
+        if not self._is_there(connection):
+            with connection.transaction():
+                connection.execute(LOCK_INITIALISATION)
+                connection.execute(self._statements["create"])
+            self._exists = True
+
+    def _is_there(self, connection: Connection) -> bool:
+        if not self._exists:
+            row = connection.execute(self._statements["exists"]).fetchone()
+            self._exists = bool(row and row[0])
+        return self._exists

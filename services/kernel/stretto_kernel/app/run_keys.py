@@ -1,0 +1,148 @@
+"""The data keys in use: made for new runs, found for old ones, forgotten when they are destroyed.
+
+Keeps the newest few thousand in memory; what is destroyed leaves it first. Knows no table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from google.protobuf.message import Message
+from stretto_core.errors import FailedPrecondition
+from stretto_core.ids import Namespace, RunId
+
+from stretto_kernel.app.confidential import key_ids_in, reveal
+from stretto_kernel.app.data_key import SECRET_BYTES, DataKey, RandomBytes
+from stretto_kernel.app.run_key_store import Marked, RunKeyStore, StoredKey
+
+KEYS_MAX = 4_096
+MADE_AT_ONCE_MAX = 500
+
+
+class RunKeyMissing(FailedPrecondition):
+    """The run was not shredded and its key is not there: the database lost it. Restore it."""
+
+    reason = "RUN_KEY_MISSING"
+
+
+class RunKeys:
+    """The keys of one kernel process.
+
+    random_bytes: where secrets and nonces come from; a simulator brings its own.
+    """
+
+    def __init__(
+        self,
+        store: RunKeyStore,
+        *,
+        random_bytes: RandomBytes = secrets.token_bytes,
+        keys_max: int = KEYS_MAX,
+    ) -> None:
+        self.store = store
+        self.random_bytes = random_bytes
+        self._keys_max = keys_max
+        self._keys: OrderedDict[int, DataKey] = OrderedDict()
+        self._destroyed: set[int] = set()
+        self._asked: dict[RunId, asyncio.Future[DataKey]] = {}
+        self._making: asyncio.Task[None] | None = None
+        self.made_count = 0
+        self.destroyed_count = 0
+
+    async def make(self, run_id: RunId) -> DataKey:
+        """Return the key of a run that is about to start; on disk. Raises Unavailable.
+
+        All who ask at once are served by one statement.
+        """
+        future = self._asked.get(run_id)
+        if future is None:
+            future = self._asked[run_id] = asyncio.get_running_loop().create_future()
+            if self._making is None:
+                self._making = asyncio.create_task(self._make(), name="run-keys")
+        return await asyncio.shield(future)
+
+    async def find(self, key_id: int) -> DataKey | None:
+        """Return a key, None when it was destroyed. Raises Unavailable."""
+        await self._load([key_id])
+        return self._keys.get(key_id)
+
+    async def reveal(self, messages: Sequence[Message]) -> None:
+        """Decrypt, in place, what the messages hold encrypted; mark what was shredded.
+
+        Raises Unavailable.
+        """
+        await self._load(key_ids_in(messages))
+        for message in messages:
+            reveal(message, self._keys.get)
+
+    async def mark(self, key_id: int) -> None:
+        """Note that the key is about to be destroyed, in case this process dies before."""
+        await self.store.mark(key_id)
+
+    async def marked(self) -> Sequence[Marked]:
+        """Return what was marked and may still have to be destroyed."""
+        return await self.store.marked()
+
+    async def unmark(self, key_id: int) -> None:
+        """The run was not shredded after all."""
+        await self.store.unmark(key_id)
+
+    async def destroy(self, key_id: int) -> None:
+        """Destroy the key for good. Idempotent. Raises Unavailable: call again."""
+        self._destroyed.add(key_id)  # Whoever is just reading it does not bring it back.
+        self._keys.pop(key_id, None)
+        await self.store.destroy(key_id)
+        self.destroyed_count += 1
+
+    async def _make(self) -> None:
+        try:
+            while self._asked:
+                batch = dict(list(self._asked.items())[:MADE_AT_ONCE_MAX])
+                for run_id in batch:
+                    del self._asked[run_id]
+                await self._make_batch(batch)
+        finally:
+            self._making = None
+
+    async def _make_batch(self, batch: dict[RunId, asyncio.Future[DataKey]]) -> None:
+        secrets_of = {run_id: self.random_bytes(SECRET_BYTES) for run_id in batch}
+        try:
+            made = await self.store.make(secrets_of)
+        except Exception as error:  # Each asker gets the store's refusal; the next batch may pass.
+            for future in batch.values():
+                future.set_exception(error)
+                future.exception()
+            return
+        self.made_count += len(batch)
+        for run_id, future in batch.items():
+            future.set_result(self._keep(made[run_id]))
+
+    async def _load(self, key_ids: Iterable[int]) -> None:
+        absent = [key_id for key_id in key_ids if key_id not in self._keys]
+        if absent:
+            found = await self.store.find(absent)
+            for key_id in found.keys() - self._destroyed:
+                self._keep(StoredKey(key_id, found[key_id]))
+
+    def _keep(self, stored: StoredKey) -> DataKey:
+        key = self._keys.get(stored.key_id)
+        if key is None:
+            key = DataKey(stored.key_id, stored.secret, self.random_bytes)
+            self._keys[stored.key_id] = key
+            if len(self._keys) > self._keys_max:
+                self._keys.popitem(last=False)
+        return key
+
+
+class StartKeys:
+    """The keys of runs that are about to start, in the namespaces that ask for them."""
+
+    def __init__(self, keys: RunKeys, encrypts: Callable[[Namespace], bool]) -> None:
+        self._keys = keys
+        self.encrypts = encrypts
+
+    async def make(self, namespace: Namespace, run_id: RunId) -> DataKey | None:
+        """Return the run's key; None where none is asked for. Raises Unavailable."""
+        return await self._keys.make(run_id) if self.encrypts(namespace) else None
