@@ -27,10 +27,15 @@ class WholeListDumper(ListBinaryDumper):
     def dump(self, obj: list[Any]) -> Any:
         """Return the array's wire form."""
         element = self.sub_dumper
-        pack = None if element is None else _PACKED.get(element.oid)
-        if element is None or pack is None or not obj or None in obj or list in map(type, obj):
+        is_packed = element is not None and element.oid in _PACKED
+        if element is None or not is_packed or not obj or None in obj or list in map(type, obj):
             return super().dump(obj)
-        return _pack_head(1, 0, element.oid, len(obj), 1) + pack(obj)
+        return binary_array(element.oid, obj)
+
+
+def binary_array(element_oid: int, elements: list[Any]) -> bytes:
+    """Return the wire form of a flat list without None, of one of the types packed here."""
+    return _pack_head(1, 0, element_oid, len(elements), 1) + _PACKED[element_oid](elements)
 
 
 def _integers(size_bytes: int, form: str) -> _Pack:

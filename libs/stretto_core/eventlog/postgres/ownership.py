@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from stretto_core.eventlog.port import PartitionMoved, Settlement
+from stretto_core.eventlog.postgres.one_thread import OneThread
 from stretto_core.eventlog.postgres.owner_session import OwnerSession
 from stretto_core.eventlog.recorded import NewEvent
 
@@ -19,7 +19,7 @@ class PostgresOwnedLog:
 
     def __init__(self, session: OwnerSession) -> None:
         self._session = session
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-writer")
+        self._thread = OneThread("log-writer")
         self._released = False
 
     @classmethod
@@ -60,16 +60,15 @@ class PostgresOwnedLog:
         if self._released:
             return
         self._released = True
-        loop = asyncio.get_running_loop()
-        closing = loop.run_in_executor(self._thread, self._session.close)
+        closing = self._thread.run(self._session.close)
         done, _ = await asyncio.wait([closing], timeout=self._session.options.release_wait_s)
         if not done:
             # A server that has stopped answering must not keep this process from ending.
             self._session.break_connection()
         await closing
-        self._thread.shutdown(wait=False)
+        self._thread.close()
 
     async def _in_thread(self, call: Callable[[], R]) -> R:
         if self._released:
             raise PartitionMoved("the partition was released")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        return await self._thread.run(call)
