@@ -76,12 +76,12 @@ async def follow_by_position(log: EventLog, tally: Tally, again: asyncio.Event) 
     """Follow by polling for positions above the last: what a log must make safe."""
     position = 0
     while True:
+        again.clear()  # Before the look: what comes in between is looked for again.
         page = await log.read_all(after_position=position)
         _take(tally, page.events)
         if page.events:
             position = page.events[-1].position
         else:
-            again.clear()
             await again.wait()
 
 

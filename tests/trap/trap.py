@@ -79,14 +79,17 @@ async def spring(
     expected = run_count * RUN_EVENTS
     writers = Writers(dsn, log, owned, seed)
     await writers.write(run_count, writer_count)
-    head = await log.position()
+    # What is looked at here does not take connections from those who follow.
+    looking = await PostgresLog.open(dsn, P0)
+    seen = ViewTables(P0, looking.tracking)
+    head = await looking.position()
     # Places, not counts: one that has passed over something gets there as well, and is found out.
     await until(lambda: relay.position >= head, deadline_s)
     await until(
         lambda: all(t.position >= head or t.wrong for t in tallies if t.name != "relay"), deadline_s
     )
-    await _views_are_at(views, head, deadline_s)
-    board = FreshFoldTable(dsn, P0, log.tracking)
+    await _views_are_at(seen, head, deadline_s)
+    board = FreshFoldTable(dsn, P0, looking.tracking)
     standing = await board.standing(VIEWS)
     for task in following:
         task.cancel()
@@ -99,10 +102,11 @@ async def spring(
             faults.append(
                 f"view {view.view.name}: {view.event_count} of {view.log_event_count} events"
             )
-        if view.view is RUN_INDEX and await _row_count(views) != run_count:
+        if view.view is RUN_INDEX and await _row_count(seen) != run_count:
             faults.append(f"run_index has not {run_count:,} rows")
     with suppress(Exception):
         await owned.release()
+    await looking.close()
     await log.close()
     return Sprung(
         event_count=expected,

@@ -133,5 +133,7 @@ class Writers:
 
     def _session(self) -> WriterSession:
         session, _ = open_session(self._dsn, PostgresOptions(lock_timeout_s=60))
+        # Else the driver drops all that is prepared, ours too, when a transaction is rolled back.
+        session.prepare_threshold = None
         self._recorder.prepare_appends(session)
         return session
