@@ -2,7 +2,8 @@
 
 Each peer runs W1 and W2 of docs/benchmarks.md with a worker process and a client process of its
 own, in the environment that `--python` belongs to, on the embedded PostgreSQL with fsync on, or on
-Redis that syncs each write; ours runs last, in the same way. One JSON line per figure on stdout.
+Redis that syncs each write; ours runs last, in the same way. One JSON line per figure on stdout,
+and at the end a table for docs/benchmarks.md on stderr.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from tests.bench.scale import FULL, TOY, Scale
 from tests.bench.speeds import say
 
 READY_S = 60.0
+LATENCIES = ("p50_ms", "p99_ms")
 Store = Callable[[str], AbstractAsyncContextManager[str]]
 
 
@@ -127,7 +130,7 @@ async def _ask(client: asyncio.subprocess.Process, runs: int, scale: Scale) -> R
 
 
 def _print(rounds: list[Round], settings: Mapping[str, object]) -> None:
-    for workload, metrics in (("W1-unary", ("tasks_per_s",)), ("W2", ("p50_ms", "p99_ms"))):
+    for workload, metrics in (("W1-unary", ("tasks_per_s",)), ("W2", LATENCIES)):
         parts = [{metric: each[metric] for metric in metrics} for each in rounds]
         sys.stdout.writelines(f"{line}\n" for line in lines(workload, parts, settings))
     sys.stdout.flush()
@@ -154,6 +157,7 @@ def _version(python: str, name: str) -> str:
 async def bench(python: str, scale: Scale, only: tuple[str, ...]) -> bool:
     """Measure every peer, then ours; a peer that fails does not end the others."""
     whole = True
+    rows: list[str] = []
     for name, peer in PEERS.items():
         if only and name not in only:
             continue
@@ -170,9 +174,25 @@ async def bench(python: str, scale: Scale, only: tuple[str, ...]) -> bool:
         if rounds:
             settings = {"system": name, "version": _version(python, name), "how": peer.how}
             _print(rounds, settings)
+            rows.append(_row(settings, rounds))
     if not only or "stretto" in only:
-        _print(await _ours(scale), {"system": "stretto", "how": "unary starts, all on"})
+        settings = {"system": "stretto", "version": "here", "how": "unary starts, everything on"}
+        rounds = await _ours(scale)
+        _print(rounds, settings)
+        rows.append(_row(settings, rounds))
+    say("\n".join(["| | W1 tasks/s | W2 p50 / p99 ms |", "| --- | --- | --- |", *rows]))
     return whole
+
+
+def _row(settings: Mapping[str, str], rounds: list[Round]) -> str:
+    """A line of the table in docs/benchmarks.md."""
+    rates = [each["tasks_per_s"] for each in rounds]
+    p50_ms, p99_ms = (statistics.median(each[name] for each in rounds) for name in LATENCIES)
+    return (
+        f"| {settings['system']} {settings['version']} ({settings['how']})"
+        f" | {statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
+        f" | {p50_ms:.1f} / {p99_ms:.1f} |"
+    )
 
 
 def main() -> None:
