@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -28,6 +28,7 @@ from stretto_core.rpc.status import from_rpc_error
 from stretto_kernel.dispatch.session import DECISIONS_PER_WORD_MAX, IDLE_TIMEOUT_NS
 from stretto_kernel.dispatch.work_stream import WorkStream
 from stretto_kernel.servicers import work_servicer
+from stretto_sdk import Client, Plan
 
 from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
 from tests.waiting import until
@@ -157,6 +158,20 @@ async def test_callers_that_try_again_all_come_in(kernel: Served, fresh_database
         await until(lambda: kernel.kernel.admission.refused_count > 50)
         assert kernel.kernel.admission.weight == WEIGHT_MAX
     assert len(set(await asyncio.gather(*starts))) == 50
+
+
+async def test_clients_come_in_by_themselves(kernel: Served, fresh_database: str) -> None:
+    """Their starts go alone and in batches; a batch that is refused is sent again as one."""
+    plan = Plan("of-one")
+    plan.task("a", executor="test.body")
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(Client(kernel.address)) for _ in range(WEIGHT_MAX)
+        ]
+        starts = [asyncio.create_task(client.start(plan)) for client in clients for _ in range(20)]
+        async with held_writer(fresh_database):
+            await until(lambda: kernel.kernel.admission.refused_count >= WEIGHT_MAX)
+        assert len({run.run_id for run in await asyncio.gather(*starts)}) == len(starts)
 
 
 async def _as_soon_as_others_ran(_seconds: float) -> None:
