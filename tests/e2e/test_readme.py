@@ -71,6 +71,18 @@ def test_every_command_of_encryption_runs(suite: Suite) -> None:
     assert "(shredded)" in told.stdout or "shredded" in told.stdout
 
 
+def test_every_command_of_audit_runs(idle_suite: Suite, tmp_path: Path) -> None:
+    for path in ROOT.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    page = BLOCK.findall((ROOT / "docs" / "audit.md").read_text())
+    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+    environ = idle_suite.environ | {"PWD": str(tmp_path)}
+    told = command("bash", "-c", program, environ=environ, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert told.stdout.count("whole: ") == 2 and "proven: " in told.stdout
+    assert "NOT PINNED" not in told.stdout
+
+
 def test_no_page_has_commands_that_are_not_run() -> None:
     pages = {
         page.name
@@ -79,7 +91,14 @@ def test_no_page_has_commands_that_are_not_run() -> None:
             language in {"sh", "bash", "console"} for language, _ in BLOCK.findall(page.read_text())
         )
     }
-    assert pages == {"clients.md", "encryption.md", "operations.md", "plan-files.md", "queues.md"}
+    assert pages == {
+        "audit.md",
+        "clients.md",
+        "encryption.md",
+        "operations.md",
+        "plan-files.md",
+        "queues.md",
+    }
 
 
 def test_its_programs_are_the_examples() -> None:
