@@ -368,7 +368,13 @@ def _position(position: lease_pb2.Position) -> Position:
 
 def optional_time(holder: Message, stamp: Timestamp, name: str) -> datetime | None:
     """Return the stamp in a field of a message; None when it is absent."""
-    return stamp.ToDatetime(tzinfo=UTC) if holder.HasField(name) else None
+    if not holder.HasField(name):
+        return None
+    # By hand: every run told has two of them, and `ToDatetime` takes three times as long.
+    return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1_000)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _word(name: str, prefix: str) -> str:
