@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.eventlog.v1 import recorded_event_pb2 as pb
 
@@ -95,13 +94,11 @@ class Codec:
         name = event.DESCRIPTOR.full_name
         assert name in self._types and name not in self._upcasters, f"{name} is not written"
         assert time_ns >= head.time_ns, "event times of a stream never go back"
-        seconds, nanos = divmod(time_ns, _NS_PER_S)
         envelope = pb.RecordedEvent(
             stream=stream,
             version=head.version + 1,
             event_id=event_id,
             type=name,
-            time=Timestamp(seconds=seconds, nanos=nanos),
             namespace=cause.namespace,
             principal=cause.principal,
             request_id=cause.request_id,
@@ -114,6 +111,8 @@ class Codec:
             previous_hash=head.chain_hash,
             body=event.SerializeToString(deterministic=True),
         )
+        time = envelope.time  # Set in place: a message that is made and copied costs thrice.
+        time.seconds, time.nanos = divmod(time_ns, _NS_PER_S)
         stored_bytes = envelope.SerializeToString(deterministic=True)
         return NewEvent(
             stream=stream,

@@ -1,11 +1,12 @@
 """How far each follower of a partition is: the library's tracking records.
 
-A view updates its rows and its tracking record in one transaction: `insert_in` takes the view's
-own cursor.
+Views update their rows and their tracking records in one transaction: `move_in` takes their own
+cursor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from eventsourcing.persistence import IntegrityError, Tracking
@@ -26,10 +27,11 @@ class TrackingRecorder(PostgresTrackingRecorder):
         table = Identifier(datastore.schema, TRACKING_TABLE)
         self._move = SQL(
             "UPDATE {} SET notification_id = %(position)s"
-            " WHERE application_name = %(name)s AND notification_id = %(expected)s"
+            " WHERE application_name = ANY(%(names)s::text[]) AND notification_id = %(expected)s"
         ).format(table)
         self._make_known = SQL(
-            "INSERT INTO {} VALUES (%(name)s, 0) ON CONFLICT (application_name) DO NOTHING"
+            "INSERT INTO {} SELECT name, 0 FROM unnest(%(names)s::text[]) AS name"
+            " ON CONFLICT (application_name) DO NOTHING"
         ).format(table)
 
     def save(self, name: str, position: int) -> None:
@@ -39,16 +41,17 @@ class TrackingRecorder(PostgresTrackingRecorder):
 
     def move(self, name: str, position: int, *, expected: int) -> bool:
         """Set the place of `name`, also back, if it is at `expected`; return whether it was."""
-        moved = {"name": name, "position": position, "expected": expected}
         with self.datastore.transaction(commit=True) as cursor:
-            if expected == 0:
-                cursor.execute(self._make_known, moved)
-            return cursor.execute(self._move, moved).rowcount == 1
+            return self.move_in(cursor, [name], position, expected=expected)
 
-    def insert_in(self, cursor: Cursor[DictRow], name: str, position: int) -> None:
-        """Record it in the caller's transaction.
+    def move_in(
+        self, cursor: Cursor[DictRow], names: Sequence[str], position: int, *, expected: int
+    ) -> bool:
+        """Set the places of all of `names` in the caller's transaction if they are at `expected`.
 
-        Raises the library's IntegrityError when `name` is that far already: another process does
-        the same work; roll back.
+        Returns whether all were; if not, another process does the same work: roll back.
         """
-        self._insert_tracking(cursor, Tracking(name, position))
+        moved = {"names": list(names), "position": position, "expected": expected}
+        if expected == 0:
+            cursor.execute(self._make_known, moved)
+        return cursor.execute(self._move, moved, prepare=True).rowcount == len(names)

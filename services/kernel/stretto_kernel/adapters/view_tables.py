@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from eventsourcing.persistence import IntegrityError, PersistenceError
+from eventsourcing.persistence import PersistenceError
 from psycopg import Cursor, Error
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composed, Identifier, Literal
@@ -75,14 +75,10 @@ class ViewTables:
 
         def store(cursor: Cursor[DictRow]) -> None:
             cursor.execute("SET LOCAL synchronous_commit = off")
-            found = self._positions(cursor, [change.target for change in changes])
-            if any(at != after for at in found.values()):
+            tables = [change.target.table for change in changes]
+            if not self._tracking.move_in(cursor, tables, position, expected=after):
                 raise PositionMoved
             for target, rows in changes:
-                try:
-                    self._tracking.insert_in(cursor, target.table, position)
-                except IntegrityError as error:
-                    raise PositionMoved from error
                 if rows:
                     columns = _columns(target.view, rows)
                     cursor.execute(self.statements(target)["upsert"], columns, prepare=True)
