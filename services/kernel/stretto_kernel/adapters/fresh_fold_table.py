@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import psycopg
 from eventsourcing.persistence import PersistenceError
 from psycopg import Cursor, IsolationLevel
 from psycopg.rows import DictRow, dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 from psycopg.types.json import Jsonb
 from stretto_core.eventlog.port import StoreDown
 from stretto_core.eventlog.postgres.connections import PostgresOptions, connection_parameters
@@ -128,19 +129,28 @@ class FreshFoldTable:
         """See `FreshFoldStore`."""
 
         def begin() -> TableSnapshot:
-            parameters = connection_parameters(self._dsn, PostgresOptions())
-            connection = psycopg.connect(**parameters, row_factory=dict_row)
-            connection.isolation_level = IsolationLevel.REPEATABLE_READ
-            named = {"views": [target.table for target in targets]}
-            rows = connection.execute(self._common["positions"], named).fetchall()
-            positions = {row["position"] for row in rows}
-            if len(positions) > 1:
-                connection.close()
-                raise PositionMoved
-            connection.execute("SET LOCAL work_mem = '64MB'")
-            return TableSnapshot(connection, self._schema, max(positions, default=0))
+            with ExitStack() as opened:
+                one, other = (opened.enter_context(closing(self._reading())) for _ in range(2))
+                named = {"views": [target.table for target in targets]}
+                rows = one.execute(self._common["positions"], named).fetchall()
+                positions = {row["position"] for row in rows}
+                if len(positions) > 1:
+                    raise PositionMoved
+                row = one.execute("SELECT pg_export_snapshot() AS name").fetchone()
+                assert row is not None, "a call returns a row"
+                other.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(Literal(row["name"])))
+                for connection in (one, other):
+                    connection.execute("SET LOCAL work_mem = '64MB'")
+                opened.pop_all()
+            return TableSnapshot(one, other, self._schema, max(positions, default=0))
 
         return await _translated(begin)
+
+    def _reading(self) -> psycopg.Connection[DictRow]:
+        parameters = connection_parameters(self._dsn, PostgresOptions())
+        connection = psycopg.connect(**parameters, row_factory=dict_row)
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        return connection
 
     async def swap(self, copies: Sequence[Target], done: FreshFold) -> int:
         """See `FreshFoldStore`."""
@@ -217,41 +227,48 @@ class FreshFoldTable:
 
 @dataclass(frozen=True, slots=True)
 class TableSnapshot:
-    """Implements Snapshot: a transaction that sees what was committed before it began."""
+    """Implements Snapshot: two transactions that see what was committed before the first began."""
 
-    connection: psycopg.Connection[DictRow]
+    one: psycopg.Connection[DictRow]
+    other: psycopg.Connection[DictRow]
     schema: str
     position: int
 
     async def prove(self, live: Target, fresh: Target) -> Proof:
         """See `Snapshot`."""
 
-        def compare() -> Proof:
-            live_count, live_digest = self._digest(live)
-            fresh_count, fresh_digest = self._digest(fresh)
-            return Proof(
-                view=live.view.name,
-                position=self.position,
-                live_row_count=live_count,
-                fresh_row_count=fresh_count,
-                live_digest=live_digest,
-                fresh_digest=fresh_digest,
-            )
-
-        return await _translated(compare)
+        # At the same time: each is a long read of the server's, and nothing else.
+        of_live, of_fresh = await asyncio.gather(
+            _translated(lambda: self._digest(self.one, live)),
+            _translated(lambda: self._digest(self.other, fresh)),
+            return_exceptions=True,
+        )
+        if isinstance(of_live, BaseException):
+            raise of_live
+        if isinstance(of_fresh, BaseException):
+            raise of_fresh
+        return Proof(
+            view=live.view.name,
+            position=self.position,
+            live_row_count=of_live[0],
+            fresh_row_count=of_fresh[0],
+            live_digest=of_live[1],
+            fresh_digest=of_fresh[1],
+        )
 
     async def close(self) -> None:
         """See `Snapshot`."""
-        await asyncio.to_thread(self.connection.close)
+        for connection in (self.one, self.other):
+            await asyncio.to_thread(connection.close)
 
-    def _digest(self, target: Target) -> tuple[int, bytes]:
+    def _digest(self, connection: psycopg.Connection[DictRow], target: Target) -> tuple[int, bytes]:
         key = [Identifier(name) for name in target.view.columns[: target.view.key_count]]
         statement = SQL(
             "SELECT count(*) AS row_count, sha256(coalesce(string_agg("
             "sha256(convert_to(kept::text, 'UTF8')), ''::bytea ORDER BY {key}), ''::bytea))"
             " AS digest FROM {table} AS kept"
         ).format(key=_listed(key), table=Identifier(self.schema, target.table))
-        row = self.connection.execute(statement).fetchone()
+        row = connection.execute(statement).fetchone()
         assert row is not None, "an aggregate has a row"
         return row["row_count"], bytes(row["digest"])
 
