@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import psycopg
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Partition, RunId, StreamId
+from stretto_kernel.__main__ import GC_THRESHOLDS
 from stretto_kernel.app.hosted_run import HostedRun, unfolded
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.domain.run import evolve
@@ -96,6 +98,8 @@ async def _up() -> float:
 async def fold(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
     """A run's events from PostgreSQL into its state: read, decode, check the chain, evolve."""
     layout = Layout(worker=BARE_WORKER, slots=500, views=False)
+    gc.freeze()  # As the kernel's process does, whose fold this is.
+    gc.set_threshold(*GC_THRESHOLDS)
     async with running(layout) as (stack, client):
         measured = await client.do("large", tasks=scale.fold_tasks)
         log = await PostgresLog.open(stack.postgres.dsn(), Partition("p0"))
