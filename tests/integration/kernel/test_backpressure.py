@@ -25,7 +25,8 @@ from stretto_core.errors import Exhausted
 from stretto_core.ids import RunId
 from stretto_core.rpc.retry import Caller, RetryPolicy
 from stretto_core.rpc.status import from_rpc_error
-from stretto_kernel.dispatch.session import DECISIONS_PER_WORD_MAX, IDLE_TIMEOUT_NS
+from stretto_kernel.dispatch import session
+from stretto_kernel.dispatch.session import DECISIONS_PER_WORD_MAX
 from stretto_kernel.dispatch.work_stream import WorkStream
 from stretto_kernel.servicers import work_servicer
 from stretto_sdk import Client, Plan
@@ -183,6 +184,8 @@ async def test_a_worker_that_does_not_read_is_cut_off_and_holds_no_memory(
 ) -> None:
     monkeypatch.setattr(work_servicer, "WAITING_BYTES_MAX", 1024 * 1024)
     monkeypatch.setattr(work_servicer, "LAST_WORD_S", 0.0)
+    # It says nothing either, and is not to be given up for that.
+    monkeypatch.setattr(session, "IDLE_TIMEOUT_NS", 3_600 * NS_PER_S)
     large = Payload(json='"' + "x" * 60_000 + '"')
     graph = [task(f"t{at}", inputs={"large": plan_pb2.Binding(literal=large)}) for at in range(15)]
     for _ in range(6):
@@ -192,8 +195,7 @@ async def test_a_worker_that_does_not_read_is_cut_off_and_holds_no_memory(
     await call.write(work.WorkRequest(hello=hello, credit_total_count=1_000))
     streams = kernel.kernel.partition.streams
     await until(lambda: streams.stream_count == 1)
-    # Sooner than a worker that says nothing is given up.
-    await until(lambda: streams.stream_count == 0, IDLE_TIMEOUT_NS / NS_PER_S / 2)
+    await until(lambda: streams.stream_count == 0)
     call.cancel()
 
 
