@@ -40,7 +40,8 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
 
     --json: {"views": [{"name", "version", "state", "position", "row_count", "stop_position",
     "stop_reason", "stop_message", "event_count", "log_event_count"}], "partition": "p0",
-    "log_position": 1234, "relay": {"position", "stop_position", "stop_reason", "stop_message"}}.
+    "log_position": 1234, "relay": {"position", "stop_position", "stop_reason", "stop_message"},
+    "snapshot_count", "snapshot_bytes"}.
 
     Exit status: 0 all follow the log, 1 one stands still or is absent, or was not given all events.
     """
@@ -56,6 +57,9 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
             ("VIEW", "STATE", "POSITION", "BEHIND", "EVENTS", "ROWS", "WHY"),
             (_row(view, found.log_position) for view in found.views),
         )
+        if found.snapshot_count:
+            size_mb = found.snapshot_bytes / 1e6
+            printing.note(f"snapshots of {found.snapshot_count} large runs, {size_mb:.1f} MB")
     if any(view.state != "FOLLOWING" or _lacks(view) for view in found.views):
         raise typer.Exit(ExitStatus.FAILED)
 

@@ -58,12 +58,17 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The views by name, and the newest position of the log. relay: None = none has ever run."""
+    """The views by name, and the newest position of the log.
+
+    relay: None = none has ever run. snapshot_count, snapshot_bytes: of the folds of large runs.
+    """
 
     views: Sequence[View]
     partition: str
     log_position: int
     relay: Relay | None = None
+    snapshot_count: int = 0
+    snapshot_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,8 @@ class ViewCalls:
             answer.partition,
             answer.log_position,
             _relay(answer.relay) if answer.HasField("relay") else None,
+            answer.snapshot_count,
+            answer.snapshot_bytes,
         )
 
     async def move_relay(self, after_position: int) -> Relay:

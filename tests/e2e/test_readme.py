@@ -83,6 +83,13 @@ def test_every_command_of_audit_runs(idle_suite: Suite, tmp_path: Path) -> None:
     assert "NOT PINNED" not in told.stdout
 
 
+def test_every_command_of_time_travel_runs(suite: Suite) -> None:
+    page = BLOCK.findall((ROOT / "docs" / "time-travel.md").read_text())
+    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+    told = command("bash", "-c", program, environ=suite.environ)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
 def test_no_page_has_commands_that_are_not_run() -> None:
     pages = {
         page.name
@@ -98,6 +105,7 @@ def test_no_page_has_commands_that_are_not_run() -> None:
         "operations.md",
         "plan-files.md",
         "queues.md",
+        "time-travel.md",
     }
 
 

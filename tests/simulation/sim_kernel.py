@@ -114,6 +114,7 @@ class SimKernel:
             blobs=BlobCalls(blobs, clock, random_bytes=keys.random_bytes),
             keys=keys,
             to_status=to_status,
+            snapshots=index.snapshots.on(self._log),
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits), seals=SEALS))
         self._run_servicer = RunServicer(

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
-from stretto_core.ids import RunId
+from stretto_core.eventlog.port import EventLog
+from stretto_core.ids import RunId, StreamId
 from stretto_core.testing.process import Process
 from stretto_kernel.app.attempt_listing import AttemptFilter, AttemptPage
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.moments import Then
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
+from stretto_kernel.app.snapshots import Snapshot, Snapshots
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.past_runs import (
@@ -36,8 +38,28 @@ from stretto_kernel.projections.task_states import TaskKind
 from stretto_kernel.projections.tasks import TASKS, TaskRow
 from stretto_kernel.projections.view import Key, Row
 
+SNAPSHOT_EVENTS_MIN = 6
 INDEX = Target(RUN_INDEX)
 PAST = (INDEX, Target(RUN_PHASES), Target(TASKS))
+
+
+class MemorySnapshots:
+    """Implements SnapshotStore."""
+
+    def __init__(self) -> None:
+        self.kept: dict[StreamId, Snapshot] = {}
+
+    async def load(self, stream: StreamId) -> Snapshot | None:
+        """See `SnapshotStore`."""
+        return self.kept.get(stream)
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """See `SnapshotStore`."""
+        self.kept[snapshot.stream] = snapshot
+
+    def on(self, log: EventLog) -> Snapshots:
+        """Return them as whoever reads `log` uses them: small runs have some, too."""
+        return Snapshots(self, log, RUN_CODEC, events_min=SNAPSHOT_EVENTS_MIN)
 
 
 class MemoryViews:
@@ -48,6 +70,7 @@ class MemoryViews:
         self.positions: dict[Target, int] = {}
         self.counts: dict[Target, int] = {}
         self.stops: dict[Target, Stop] = {}
+        self.snapshots = MemorySnapshots()
 
     async def prepare(self, targets: Collection[Target]) -> Mapping[Target, int]:
         """See `ViewStore`."""
@@ -179,7 +202,9 @@ class MemoryViews:
 def start_projector(process: Process, store: MemoryStore, views: MemoryViews) -> None:
     """Let `process` keep the views."""
     # Few runs are kept folded, so that they are folded again from the log now and then.
-    projector = Projector(MemoryLog(store), views, VIEWS, RUN_CODEC, tasks_max=5)
+    log = MemoryLog(store)
+    snapshots = views.snapshots.on(log)
+    projector = Projector(log, views, VIEWS, RUN_CODEC, tasks_max=5, snapshots=snapshots)
     process.spawn(projector.run())
 
 

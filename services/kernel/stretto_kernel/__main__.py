@@ -38,10 +38,12 @@ from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
+from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
+from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.followers import Followers, add_follower_metrics
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
@@ -114,6 +116,9 @@ async def _run_kernel(settings: Settings) -> int:
         blobs=BlobCalls(blob_table, clock),
         keys=RunKeys(key_table),
         to_status=to_status,
+        snapshots=Snapshots(
+            SnapshotTable(settings.partition, event_log.tracking), event_log, RUN_CODEC
+        ),
     )
     limits = KernelLimits(
         queue_limits=dict(settings.queue_limits),
@@ -217,12 +222,14 @@ async def _run_projector(settings: Settings) -> int:
     relaying = None
     if settings.nats_url:
         relaying = _new_relaying(event_log, RelayBoardTable(store), settings)
+    snapshot_table = SnapshotTable(settings.partition, event_log.tracking)
     projector = Projector(
         event_log,
         store,
         VIEWS,
         RUN_CODEC,
         fresh=fresh,
+        snapshots=Snapshots(snapshot_table, event_log, RUN_CODEC),
         rebuilt=(lambda _: None) if relaying is None else relaying.mirror.views_rebuilt,
     )
     followers = [asyncio.create_task(projector.run(), name="projector")]

@@ -34,6 +34,7 @@ from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.run_keys import RunKeys, StartKeys
 from stretto_kernel.app.sealer import Sealer, SealLimits
 from stretto_kernel.app.shredding import Shredder, settle_marks
+from stretto_kernel.app.snapshots import NoSnapshots, Snapshots
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.death_watch import WorkerDialer
 from stretto_kernel.dispatch.dispatcher import Dispatcher
@@ -67,7 +68,8 @@ RUN_CODEC = Codec(
 class KernelPorts:
     """What a kernel needs from outside; the simulator brings its own.
 
-    to_status: how a refusal is written into a receipt (google.rpc.Status).
+    to_status: how a refusal is written into a receipt (google.rpc.Status). snapshots: of large
+    runs; None = all are folded from their first event.
     """
 
     log: EventLog
@@ -78,6 +80,7 @@ class KernelPorts:
     blobs: BlobCalls
     keys: RunKeys
     to_status: Callable[[Refusal], status_pb2.Status]
+    snapshots: Snapshots | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,12 @@ class OwnedPartition:
         self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.facts = FactWriter(owned, clock, ports.ids, limits=limits.writer)
         self.host = StreamHost(
-            ports.log, self.facts, RUN_CODEC, ports.keys, ended_runs_max=limits.ended_runs_max
+            ports.log,
+            self.facts,
+            RUN_CODEC,
+            ports.keys,
+            ports.snapshots or Snapshots(NoSnapshots(), ports.log, RUN_CODEC),
+            ended_runs_max=limits.ended_runs_max,
         )
         self._queues = ReadyQueues()
         self._settings = QueueCalls(

@@ -146,6 +146,12 @@ def add_metrics(registry: Registry, kernel: Kernel) -> None:
         read=lambda: dict(kernel.partition.boards.refused_counts) if kernel.is_owner else {},
     )
     _add_key_metrics(registry, kernel.ports.keys)
+    snapshots = kernel.ports.snapshots
+    registry.gauge(
+        "stretto_kernel_snapshots_used",
+        "Folds that began with a snapshot since the start.",
+        read=lambda: 0 if snapshots is None else snapshots.used_count,
+    )
     blobs = kernel.ports.blobs
     registry.gauge(
         "stretto_kernel_blob_uploads_open",
@@ -286,6 +292,11 @@ def add_views(
     }
     for name, (help_text, read) in relay.items():
         registry.gauge(f"stretto_kernel_relay_{name}", help_text, read=read)
+    registry.gauge(
+        "stretto_kernel_snapshots",
+        "Large runs with a snapshot of their fold, as of the last look at the views.",
+        read=lambda: watch.standing.snapshot_count,
+    )
     registry.gauge(
         "stretto_kernel_log_position",
         "The newest position of the log, as of the last look at the views.",

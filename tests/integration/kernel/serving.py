@@ -33,10 +33,12 @@ from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
+from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.run_keys import RunKeys
+from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
@@ -83,6 +85,11 @@ def task(name: str, **fields: Any) -> plan_pb2.TaskSpec:
     return plan_pb2.TaskSpec(name=name, executor="test.body", **fields)
 
 
+def snapshots_of(log: PostgresLog) -> Snapshots:
+    """Return the snapshots beside a log; runs of a few events have some."""
+    return Snapshots(SnapshotTable(PARTITION, log.tracking), log, RUN_CODEC, events_min=5)
+
+
 @asynccontextmanager
 async def served(
     dsn: str, follow: FollowLimits | None = None, **limits: Any
@@ -102,6 +109,7 @@ async def served(
         blobs=BlobCalls(blob_table, clock),
         keys=RunKeys(key_table),
         to_status=to_status,
+        snapshots=snapshots_of(log),
     )
     kernel = Kernel(ports, KernelLimits(**limits))
     server = RpcServer(ServerSettings())

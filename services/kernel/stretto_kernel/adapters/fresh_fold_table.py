@@ -21,6 +21,7 @@ from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
+from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.view_tables import ViewTables, common_statements
 from stretto_kernel.projections.fresh_folds import FreshFold, Proof, fold_form, fold_of
 from stretto_kernel.projections.store import PositionMoved, Stop, Target
@@ -44,6 +45,7 @@ class FreshFoldTable:
         self._views = ViewTables(partition, tracking)
         self._common = common_statements(self._schema)
         self._tracking = tracking
+        self._snapshots = SnapshotTable(partition, tracking)
         self._is_made = False
         self._log_counts: dict[int, int] = {0: 0}  # How many events there are up to a position.
 
@@ -108,7 +110,8 @@ class FreshFoldTable:
             assert row is not None, "an aggregate has a row"
             self._count_log(cursor, known)
             standings = tuple(known.standing(view, self._log_counts) for view in views)
-            return Standing(row["position"], standings, known.relay())
+            snapshots = self._snapshots.size(cursor)
+            return Standing(row["position"], standings, known.relay(), *snapshots)
 
         return await self._views.transact(read, commit=False)
 

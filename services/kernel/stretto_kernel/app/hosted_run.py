@@ -11,7 +11,8 @@ from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto_core.ids import Namespace, RunId, StreamId, TaskName
 
 from stretto_kernel.app.data_key import DataKey
-from stretto_kernel.app.hosted_stream import HostedStream, succeed
+from stretto_kernel.app.hosted_stream import HostedStream, stand, succeed
+from stretto_kernel.app.snapshots import FoundRun
 from stretto_kernel.domain.run import RunState, Touched, new_run
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
 
@@ -118,6 +119,19 @@ def give_key(run: HostedRun, key: DataKey | None) -> None:
     assert run.decided == 0, "a run has its key from its first fact on"
     run.key = key
     run.state.digest_key = b"" if key is None else key.digest_key
+
+
+def refolded(found: FoundRun) -> HostedRun:
+    """Return the run that a snapshot holds, as if its events had been folded."""
+    envelope = found.decoded.envelope
+    run = HostedRun(
+        StreamId(found.state.run_id),
+        found.state,
+        Namespace(envelope.namespace),
+        creator=found.first.principal,
+    )
+    stand(run, found.newest, found.decoded)
+    return run
 
 
 def void_watchers(run: HostedRun) -> None:

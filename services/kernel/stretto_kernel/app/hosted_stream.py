@@ -73,8 +73,13 @@ def advance(
     evolve: Callable[[State, Recorded[Any]], None],
 ) -> None:
     """Apply the next stored event to a stream being folded."""
-    envelope = decoded.envelope
     evolve(hosted.state, decoded.recorded)
+    stand(hosted, stored, decoded)
+
+
+def stand(hosted: HostedStream[Any], stored: StoredEvent, decoded: Decoded) -> None:
+    """The event is the newest that the stream's state holds."""
+    envelope = decoded.envelope
     hosted.head = StreamHead(
         envelope.version,
         chain_hash(envelope.previous_hash, stored.stored_bytes),

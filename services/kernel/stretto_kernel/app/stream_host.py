@@ -25,6 +25,7 @@ from stretto_kernel.app.fact_writer import Decider, FactWriter
 from stretto_kernel.app.hosted_run import (
     HostedRun,
     give_key,
+    refolded,
     release,
     tell_board,
     unfolded,
@@ -32,6 +33,7 @@ from stretto_kernel.app.hosted_run import (
 )
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.app.run_keys import RunKeyMissing, RunKeys
+from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.domain.run import Touched, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
 
@@ -95,11 +97,13 @@ class StreamHost:
         facts: FactWriter,
         codec: Codec,
         keys: RunKeys,
+        snapshots: Snapshots,
         *,
         ended_runs_max: int,
     ) -> None:
         self._log = log
         self._keys = keys
+        self._snapshots = snapshots
         self._runs: dict[RunId, HostedRun] = {}
         self._ended = EndedRuns(ended_runs_max)
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
@@ -254,9 +258,13 @@ class StreamHost:
         run: HostedRun | None = None
         version, more, weight = 0, True, 0
         while more:
-            page = await self._log.read_stream(
-                StreamId(run_id), after_version=version, limit=FOLD_PAGE_EVENTS
-            )
+            # A run of one page is folded as it is; whether there is more to save, the page says.
+            limit = FOLD_PAGE_EVENTS if version else self._snapshots.events_min
+            page = await self._log.read_stream(StreamId(run_id), after_version=version, limit=limit)
+            if page.more and not version and (found := await self._snapshots.find(run_id)):
+                run = refolded(found)
+                version = run.decided
+                continue
             for stored in page.events:
                 if not self.decider.codec.knows(stored.type) and run is None:
                     break  # A stream that is no run.

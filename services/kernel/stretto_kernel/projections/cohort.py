@@ -13,7 +13,9 @@ import structlog
 from stretto_core.errors import Refusal, Unavailable
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
+from stretto_core.ids import RunId
 
+from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.projections.run_folds import RunFolds
 from stretto_kernel.projections.store import Change, Stop, Target, ViewStore
 from stretto_kernel.projections.view import FoldedRun, Key, Row, Step
@@ -87,7 +89,10 @@ class _TakersByType(dict[str, tuple[list[_Taker], list[_Taker]]]):
 
 
 class Cohort:
-    """Keeps some tables in step. Its state is void after an exception of any method."""
+    """Keeps some tables in step. Its state is void after an exception of any method.
+
+    snapshots: runs are folded from theirs, and get new ones; None: from their first event.
+    """
 
     def __init__(
         self,
@@ -96,8 +101,11 @@ class Cohort:
         folds: RunFolds,
         targets: Iterable[Target],
         position: int,
+        *,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._log = log
+        self._snapshots = snapshots
         self._store = store
         self._folds = folds
         self.targets = list(targets)
@@ -129,7 +137,9 @@ class Cohort:
                 batch = batch[unfoldable.index :]
             else:
                 await self.settle()
+                changed = list(self._changed)
                 self._save(batch)
+                await self._make_snapshots(changed)
                 return
 
     async def settle(self) -> None:
@@ -173,6 +183,8 @@ class Cohort:
 
     async def _fold_run(self, stored: StoredEvent) -> Step:
         while (version := self._folds.missing_after(stored)) is not None:
+            if version == 0 and await self._begin_from_snapshot(stored):
+                continue
             limit = min(stored.version - 1 - version, FOLD_PAGE_EVENTS)
             page = await self._log.read_stream(stored.stream, after_version=version, limit=limit)
             for event in page.events:
@@ -182,6 +194,27 @@ class Cohort:
         step = self._folds.fold(stored)
         self._changed[step.run] = None
         return step
+
+    async def _begin_from_snapshot(self, stored: StoredEvent) -> bool:
+        snapshots = self._snapshots
+        if snapshots is None or stored.version <= snapshots.events_min:
+            return False
+        found = await snapshots.find(RunId(stored.stream), before=stored.version)
+        if found is not None:
+            self._folds.go_on_from(found)
+        return found is not None
+
+    async def _make_snapshots(self, changed: Iterable[FoldedRun]) -> None:
+        for run in changed if self._snapshots is not None else ():
+            assert self._snapshots is not None
+            if not self._snapshots.is_due(run.state, run.snapshot_version):
+                continue
+            run.snapshot_version = run.state.version
+            try:
+                await self._snapshots.make(run.state, run.chain_hash)
+            except Unavailable as cause:
+                # The next one is made when its turn comes: views do not wait for it.
+                self._logger.info("snapshot.not_made", cause=cause.reason_word)
 
     def _take_alone(
         self,

@@ -17,6 +17,7 @@ from stretto_core.errors import Unavailable
 from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
 
+from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.fold_keeper import FoldKeeper
 from stretto_kernel.projections.fresh_folds import FreshFoldStore
@@ -32,7 +33,8 @@ class Projector:
     """Keeps the views of one partition.
 
     fresh: where fresh folds are asked for; None = none are. rebuilt: told the names of views that
-    a fresh fold has replaced. tasks_max: see `RunFolds`.
+    a fresh fold has replaced. tasks_max: see `RunFolds`. snapshots: of large runs; None = none are
+    made. Only what follows the end of the log uses them: a fresh fold is one from the first event.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Projector:
         fresh: FreshFoldStore | None = None,
         rebuilt: Callable[[Collection[str]], None] = lambda _: None,
         tasks_max: int = TASKS_MAX,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._log = log
+        self._snapshots = snapshots
         self._store = store
         self._targets = [Target(view) for view in views]
         self._codec = codec
@@ -71,7 +75,8 @@ class Projector:
         by_position: dict[int, list[Target]] = {furthest: []}
         for target, position in positions.items():
             by_position.setdefault(position, []).append(target)
-        lead = Lead(self._log, self._cohort(by_position.pop(furthest), furthest))
+        first = self._cohort(by_position.pop(furthest), furthest, self._snapshots)
+        lead = Lead(self._log, first)
         async with asyncio.TaskGroup() as group:
             group.create_task(lead.follow(), name="follow-log")
             for position, targets in by_position.items():
@@ -91,6 +96,8 @@ class Projector:
             positions = await self._store.prepare(self._targets)
         return positions
 
-    def _cohort(self, targets: Iterable[Target], position: int) -> Cohort:
+    def _cohort(
+        self, targets: Iterable[Target], position: int, snapshots: Snapshots | None = None
+    ) -> Cohort:
         folds = RunFolds(self._codec, tasks_max=self._tasks_max)
-        return Cohort(self._log, self._store, folds, targets, position)
+        return Cohort(self._log, self._store, folds, targets, position, snapshots=snapshots)

@@ -19,6 +19,7 @@ from stretto_core.eventlog.codec import Codec, Decoded, UnreadableEvent
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, RunId, StreamId, TaskName, partition_of
 
+from stretto_kernel.app.snapshots import FoundRun
 from stretto_kernel.domain.run import evolve, new_run
 from stretto_kernel.domain.run.evolve import EVOLVED
 from stretto_kernel.domain.run.task import Phase
@@ -75,6 +76,20 @@ class RunFolds:
             if task not in numbers:
                 numbers[task] = len(numbers)
         return Step(decoded.envelope, decoded.recorded, folded, touched, before)
+
+    def go_on_from(self, found: FoundRun) -> None:
+        """Begin a run where its snapshot ends."""
+        state = found.state
+        queues = (record.spec.queue or DEFAULT_QUEUE for record in state.tasks.values())
+        newest_hash = chain_hash(found.decoded.envelope.previous_hash, found.newest.stored_bytes)
+        self._runs[StreamId(state.run_id)] = FoldedRun(
+            state,
+            found.first.principal,
+            queues=dict.fromkeys(queues),
+            numbers={name: number for number, name in enumerate(state.tasks)},
+            chain_hash=newest_hash,
+            snapshot_version=state.version,
+        )
 
     def knows(self, type_name: str) -> bool:
         """Whether events of that type can be read."""

@@ -34,7 +34,7 @@ class FoldedRun:
 
     queues: every queue its tasks name. numbers: the place of each task in the order they came to
     be. chain_hash: of its newest event. counted: its tasks, as the bound of the cache counts them.
-    planned: see `as_planned`.
+    planned: see `as_planned`. snapshot_version: of its newest snapshot; 0 = it has none.
     """
 
     state: RunState
@@ -43,6 +43,7 @@ class FoldedRun:
     numbers: dict[TaskName, int] = field(default_factory=dict)
     chain_hash: bytes = GENESIS
     counted: int = 0
+    snapshot_version: int = 0
     planned: dict[TaskName, bytes] = field(default_factory=dict)
 
     def as_planned(self, record: TaskRecord) -> bytes:

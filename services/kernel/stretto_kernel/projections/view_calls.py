@@ -81,12 +81,14 @@ class RelayStanding:
 class Standing:
     """How the views and the relay of a partition stand, and where its log ends.
 
-    relay: None = none has ever run.
+    relay: None = none has ever run. snapshot_count, snapshot_bytes: of the folds of large runs.
     """
 
     log_position: int
     views: tuple[ViewStanding, ...]
     relay: RelayStanding | None = None
+    snapshot_count: int = 0
+    snapshot_bytes: int = 0
 
     @property
     def all_follow(self) -> bool:

@@ -32,6 +32,8 @@ class ProjectionServicer(ProjectionServiceServicer):
             views=map(_view, standing.views),
             partition=self._partition,
             log_position=standing.log_position,
+            snapshot_count=standing.snapshot_count,
+            snapshot_bytes=standing.snapshot_bytes,
         )
         if standing.relay is not None:
             response.relay.CopyFrom(_relay(standing.relay))

@@ -196,10 +196,16 @@ class ListViewsResponse(_message.Message):
     PARTITION_FIELD_NUMBER: _builtins.int
     LOG_POSITION_FIELD_NUMBER: _builtins.int
     RELAY_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COUNT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
     partition: _builtins.str
     """The partition that they are of."""
     log_position: _builtins.int
     """The position of its newest event."""
+    snapshot_count: _builtins.int
+    """How many large runs have a snapshot of their fold; like views they can be lost."""
+    snapshot_bytes: _builtins.int
+    """How many bytes those take."""
     @_builtins.property
     def views(self) -> _containers.RepeatedCompositeFieldContainer[Global___View]:
         """By name."""
@@ -215,10 +221,12 @@ class ListViewsResponse(_message.Message):
         partition: _builtins.str = ...,
         log_position: _builtins.int = ...,
         relay: Global___RelayStanding | None = ...,
+        snapshot_count: _builtins.int = ...,
+        snapshot_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["relay", b"relay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_position", b"log_position", "partition", b"partition", "relay", b"relay", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_position", b"log_position", "partition", b"partition", "relay", b"relay", "snapshot_bytes", b"snapshot_bytes", "snapshot_count", b"snapshot_count", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
