@@ -78,7 +78,7 @@ class Packing:
         # Most are atoms: a call for each would be half of the cost.
         return [value if type(value) in _ATOMS else self.pack(value) for value in values]
 
-    def _class_packer(self, number: int, kind: type) -> Callable[[Any], Form]:
+    def _class_packer(self, number: int, kind: type[Any]) -> Callable[[Any], Form]:
         each = self._each
         if issubclass(kind, tuple):
             return lambda value: [number, *each(value)]
@@ -92,9 +92,10 @@ class Packing:
         return lambda value: [_SHARED, self._number_of(value, pack)]
 
     def _number_of(self, value: object, pack: Callable[[Any], Form]) -> int:
-        number = self._numbers.get(value)
+        key = (type(value), value)  # Named tuples of two classes may be equal.
+        number = self._numbers.get(key)
         if number is None:
-            number = self._numbers[value] = len(self.shared)
+            number = self._numbers[key] = len(self.shared)
             self.shared.append(pack(value))
         return number
 
@@ -135,11 +136,11 @@ class Unpacking:
             for each in islice(form, 1, None)
         ]
 
-    def _class_unpacker(self, kind: type) -> Callable[[Any], Any]:
+    def _class_unpacker(self, kind: type[Any]) -> Callable[[Any], Any]:
         each = self._each
         if issubclass(kind, tuple):
             return lambda form: kind(*each(form))
-        if not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        if not kind.__dataclass_params__.frozen:
             return lambda form: kind(*each(form))
         setters = [getattr(kind, field.name).__set__ for field in fields(kind)]
 
