@@ -82,6 +82,13 @@ class KernelPorts:
     to_status: Callable[[Refusal], status_pb2.Status]
     snapshots: Snapshots | None = None
 
+    def new_host(self, facts: FactWriter, ended_runs_max: int) -> StreamHost:
+        """Return a host for the runs of one ownership."""
+        snapshots = self.snapshots or Snapshots(NoSnapshots(), self.log, RUN_CODEC)
+        return StreamHost(
+            self.log, facts, RUN_CODEC, self.keys, snapshots, ended_runs_max=ended_runs_max
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits:
@@ -113,14 +120,7 @@ class OwnedPartition:
         self.keys = keys
         self.closed: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.facts = FactWriter(owned, clock, ports.ids, limits=limits.writer)
-        self.host = StreamHost(
-            ports.log,
-            self.facts,
-            RUN_CODEC,
-            ports.keys,
-            ports.snapshots or Snapshots(NoSnapshots(), ports.log, RUN_CODEC),
-            ended_runs_max=limits.ended_runs_max,
-        )
+        self.host = ports.new_host(self.facts, limits.ended_runs_max)
         self._queues = ReadyQueues()
         self._settings = QueueCalls(
             ports,
