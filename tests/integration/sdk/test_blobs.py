@@ -46,7 +46,7 @@ class Blobs(BlobServiceServicer):
             done_s = loop.time() + 2 * BUDGET_MS / 1_000
             await until(lambda: loop.time() > done_s)
         self._break()
-        return pb.PutBlobResponse()
+        return pb.PutBlobResponse(blob=ref_of(self.put[-1]))
 
     async def GetBlob(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.offsets.append(request.offset_bytes)
