@@ -32,7 +32,7 @@ class Scale:
     ended_runs: int = 20_000
     offered_s: float = 8.0
     idle_s: float = 10.0
-    settle_s: float = 3.0
+    settle_s: float = 12.0  # What was recorded last is sealed 10 s later; then it rests.
 
 
 FULL = Scale()
