@@ -126,7 +126,7 @@ class RunServicer(RunServiceServicer):
         self, request: pb.ListRunChangesRequest, context: Any
     ) -> pb.ListRunChangesResponse:
         """See the contract."""
-        return await self._changes.list_changes(request)
+        return await self._revealed(await self._changes.list_changes(request))
 
     async def ListAttempts(
         self, request: pb.ListAttemptsRequest, context: Any
