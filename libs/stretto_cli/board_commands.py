@@ -13,6 +13,7 @@ from stretto_core.errors import InvalidArgument, NotFound
 from stretto_cli import printing
 from stretto_cli.command_form import add_command
 from stretto_cli.connection import RESTART_BUDGET, Suite
+from stretto_cli.moments import AsOf, moment_of
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.run_input import input_given
 from stretto_cli.run_reference import find_run
@@ -56,7 +57,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def get_entry(suite: Suite, run: RunArgument, key: Key, as_json: AsJson = False) -> None:
+def get_entry(
+    suite: Suite, run: RunArgument, key: Key, as_of: AsOf = None, as_json: AsJson = False
+) -> None:
     """Print one value, as JSON.
 
         stretto board get last context/goal
@@ -68,8 +71,10 @@ def get_entry(suite: Suite, run: RunArgument, key: Key, as_json: AsJson = False)
     "attempt", "epoch"}; bytes are hexadecimal text.
     """
 
+    moment = moment_of(as_of, "--as-of")
+
     async def read(client: Client) -> BoardEntry | None:
-        return await (await _board(client, run)).entry(key)
+        return await (await _board(client, run)).entry(key, as_of=moment)
 
     entry = suite.ask(read)
     if entry is None:
@@ -152,20 +157,23 @@ def list_entries(
             show_default=False,
         ),
     ] = "",
+    as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
     """List entries by their keys: revision, who wrote each, when, and the value cut to fit.
 
         stretto board list last
         stretto board list last context/ --json | jq '.entries[].value'
-        stretto board list last --filter 'namespace = progress'
+        stretto board list last --filter 'namespace = progress' --as-of 10m
 
     --json: {"entries": [...]}, each as `stretto board get --json` has it.
     """
 
+    moment = moment_of(as_of, "--as-of")
+
     async def read(client: Client) -> list[BoardEntry]:
         board = await _board(client, run)
-        async with aclosing(board.list(prefix, filter=filter_text)) as found:
+        async with aclosing(board.list(prefix, filter=filter_text, as_of=moment)) as found:
             return [entry async for entry in found]
 
     found = suite.ask(read)

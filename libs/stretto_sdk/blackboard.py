@@ -14,19 +14,15 @@ from enum import StrEnum
 
 from stretto.blackboard.v1 import blackboard_pb2
 from stretto.blackboard.v1 import blackboard_service_pb2 as pb
-from stretto.common.v1.as_of_pb2 import AsOf
 from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.common.v1.payload_pb2 import Payload
 from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.board_link import BoardLink
-from stretto_sdk.runs import Position
+from stretto_sdk.moments import Moment, as_of_message
 from stretto_sdk.value_sizes import BLOB_BYTES_MAX
 from stretto_sdk.values import fetched, stored
 from stretto_sdk.worker.endings import payload_of, value_of
-
-Moment = int | datetime | Position
-"""Of a run: a version (or revision), an instant, a position."""
 
 
 class WriterKind(StrEnum):
@@ -96,7 +92,8 @@ class Blackboard:
         >>> seen = await board.entry("context/goal")
         >>> await board.put("context/goal", "higher", expected=seen.revision if seen else 0)
 
-        as_of: as it was then. Raises NotFound (no such run), OutOfRange.
+        as_of: as it was then: a version (or revision), an instant, a position. Raises NotFound (no
+        such run), OutOfRange.
         """
         return (await self.entries_of(key, as_of=as_of)).get(self._full(key))
 
@@ -118,7 +115,7 @@ class Blackboard:
         At most 100 keys. Raises what `entry` does.
         """
         request = pb.GetEntriesRequest(
-            run=self._run, keys=map(self._full, keys), as_of=_as_of(as_of)
+            run=self._run, keys=map(self._full, keys), as_of=as_of_message(as_of)
         )
         answer = await self._link.get(request)
         return {each.key: await self._shown(each) for each in answer.entries}
@@ -193,7 +190,7 @@ class Blackboard:
             prefix=self._full(prefix),
             page_size=1_000,
             filter=filter,
-            as_of=_as_of(as_of),
+            as_of=as_of_message(as_of),
         )
         while True:
             page = await self._link.list_page(request)
@@ -257,19 +254,3 @@ class Blackboard:
             attempt=entry.writer.attempt,
             epoch=entry.writer.epoch,
         )
-
-
-def _as_of(moment: Moment | None) -> AsOf | None:
-    match moment:
-        case None:
-            return None
-        case int():
-            return AsOf(version=moment)
-        case datetime():
-            as_of = AsOf()
-            as_of.time.FromDatetime(moment)
-            return as_of
-        case Position():
-            as_of = AsOf()
-            as_of.position.partition, as_of.position.number = moment.partition, moment.number
-            return as_of

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any, Protocol
 
-from stretto_sdk.blackboard import Blackboard, BoardEntry, Moment
+from stretto_sdk.blackboard import Blackboard, BoardEntry
 from stretto_sdk.loop_thread import Answer, Item, Parameters
+from stretto_sdk.moments import Moment
 
 
 class BlockingLoop(Protocol):
@@ -53,7 +54,8 @@ class SyncBlackboard:
         >>> seen = board.entry("context/goal")
         >>> board.put("context/goal", "higher", expected=seen.revision if seen else 0)
 
-        as_of: as it was then. Raises NotFound (no such run), OutOfRange.
+        as_of: as it was then: a version (or revision), an instant, a position. Raises NotFound (no
+        such run), OutOfRange.
         """
         return self._loop.call(self._board.entry, key, as_of=as_of)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
+from stretto.blackboard.v1.blackboard_pb2 import WRITER_KIND_WORKER, Writer
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.queue.v1 import events_pb2 as queue_ev
@@ -179,12 +180,24 @@ class Laws:
                 self._retried(run)
             case ev.RunKilled():
                 self._revoke(run.tasks.values())
+            case ev.BoardEntriesWritten():
+                self._board_written(run, event.writer, [entry.key for entry in event.entries])
+            case ev.BoardEntriesDeleted():
+                self._board_written(run, event.writer, event.keys)
         if isinstance(event, _STOPPING):
             run.stopping = True
         if isinstance(event, _TERMINAL):
             open_tasks = [name for name, task in run.tasks.items() if task.open_epoch]
             self._hold(not open_tasks, f"4: a run ends without open leases, not {open_tasks}")
             run.end = event
+
+    def _board_written(self, run: RunFacts, writer: Writer, keys: Iterable[str]) -> None:
+        """9: a worker writes under the lease it holds, in its own task's scope."""
+        if writer.kind != WRITER_KIND_WORKER:
+            return
+        self._current(run.tasks[writer.task], writer.epoch)
+        foreign = [key for key in keys if not key.startswith(f"{writer.task}:")]
+        self._hold(not foreign, f"9: {writer.task} wrote {foreign}")
 
     def _retried(self, run: RunFacts) -> None:
         failed = run.end is not None and not isinstance(run.end, ev.RunSucceeded)

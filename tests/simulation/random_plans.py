@@ -128,6 +128,7 @@ def _behaviour(draws: random.Random, task: pb.TaskSpec) -> dict[str, object]:
         "reports": draws.random() < 0.3,
         "spawns": draws.randint(0, 2) if task.may_spawn else 0,
         "spawns_early": draws.random() < 0.3,
+        "writes": draws.random() < 0.3,
     }
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +19,11 @@ from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2
 from stretto.work.v1 import work_pb2
+from stretto_core.errors import Refusal
 from stretto_core.testing.log_watch import InvariantBroken
 from stretto_sdk.worker import effects
 
+from tests.simulation.board_hands import BoardHands
 from tests.simulation.random_plans import EXECUTOR
 
 LARGE_BYTES = b'{"n": 0}'
@@ -57,7 +60,9 @@ class Body:
         draws: random.Random,
         spawn: Callable[[Body, list[plan_pb2.TaskSpec]], None],
         heartbeat: Callable[[Body, Payload], None],
+        board: BoardHands,
     ) -> None:
+        self._board = board
         self.key = key
         self.task: asyncio.Task[None] | None = None
         self._assignment = assignment
@@ -85,6 +90,10 @@ class Body:
         takes_s = self._draws.uniform(0, does.get("takes_ms", 0)) / 1_000
         if does.get("reports"):
             self._heartbeat(self, Payload(json=json.dumps({"epoch": self.key.epoch})))
+        if does.get("writes"):
+            with suppress(Refusal):  # Its lease is over, or the run is.
+                token = self._assignment.token
+                await self._board.write_some(self._assignment.run, self._assignment.task, token)
         if await self._is_stopped_within(3_600.0 if hangs else takes_s):
             return effects.Stopped()
         children = self._children()

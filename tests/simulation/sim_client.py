@@ -37,6 +37,7 @@ from stretto_core.testing.trace import Trace
 from stretto_kernel.domain.run.reopening import may_be_retried
 from stretto_kernel.domain.run.resource import to_task
 
+from tests.simulation.board_hands import BoardHands, Judge
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import random_plan, random_slice
@@ -69,6 +70,7 @@ class SimClient:
         watch: LogWatch,
         laws: Laws,
         fold: LogFold,
+        judge: Judge,
         trace: Trace,
     ) -> None:
         self._process = process
@@ -81,6 +83,7 @@ class SimClient:
         self._fold = fold
         self._trace = trace
         self._address = addresses[0]
+        self._board = BoardHands(self._until_answered, ids, self._draws, judge)
         self.ended: dict[str, int] = {}
 
     async def run(self, run_count: int) -> None:
@@ -129,6 +132,8 @@ class SimClient:
             steps.append(lambda run: self._grow(run, names))
         if draws.random() < 0.25:
             steps.append(self._pause_and_resume)
+        for _ in range(draws.choice((0, 0, 1, 2))):
+            steps.append(lambda run: self._board.write_some(run.name))
         if draws.random() < 0.15:
             steps.append(self._cancel)
         if draws.random() < 0.1:

@@ -7,7 +7,7 @@ dials go over the network, and a process that cannot own the partition exits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 
 from google.protobuf.message import Message
@@ -33,13 +33,16 @@ from stretto_core.testing.process import Process
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.app.blob_calls import BlobCalls
+from stretto_kernel.app.board_calls import EntryQuery
 from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
+from stretto_kernel.projections.past_boards import BoardRows, PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
+from stretto_kernel.servicers.board_servicer import BoardServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -63,6 +66,7 @@ UNARY_METHODS = (
     "AddTasks",
 )
 QUEUE_METHODS = ("UpdateQueue",)
+BOARD_METHODS = ("GetEntries", "PutEntries", "DeleteEntries", "ListEntries")
 WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
 RETRY_STEP_COUNT = 5
 """So few that the small runs of a world are re-opened in several steps."""
@@ -124,6 +128,8 @@ class SimKernel:
             retry_step_count=RETRY_STEP_COUNT,
         )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))
+        past = PastBoards(self._log, _NoView(), clock)
+        self._board_servicer = BoardServicer(self._kernel, past)
         self._readiness = Readiness(_Health(), self._kernel)
 
     def start(self) -> None:
@@ -160,6 +166,8 @@ class SimKernel:
             listener.calls[method] = self._unary(self._run_servicer, method, _USER)
         for method in QUEUE_METHODS:
             listener.calls[method] = self._unary(QueueServicer(self._kernel), method, _USER)
+        for method in BOARD_METHODS:
+            listener.calls[method] = self._unary(self._board_servicer, method, _USER)
         for method in WORK_METHODS:
             listener.calls[method] = self._unary(self._work_servicer, method, _WORKER)
         await self._readiness.start()
@@ -214,6 +222,20 @@ class SimKernel:
 
     def _begin(self, method: str, principal: Principal) -> None:
         begin_call(Call(method, principal, deadline_s=None, traceparent="", peer="simulated"))
+
+
+class _NoView:
+    """Nobody asks for the past of a blackboard in the simulator."""
+
+    async def keys_as_of(self, run_id: RunId, version: int, keys: Collection[str]) -> BoardRows:
+        """See `PastBoardView`."""
+        raise NotImplementedError
+
+    async def entries_as_of(
+        self, run_id: RunId, version: int, query: EntryQuery, count_max: int
+    ) -> BoardRows:
+        """See `PastBoardView`."""
+        raise NotImplementedError
 
 
 class _Health:

@@ -27,6 +27,7 @@ from stretto_core.testing.seeded import random_for
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_sdk.worker import effects, verdicts
 
+from tests.simulation.board_hands import BoardHands
 from tests.simulation.random_plans import EXECUTOR, NARROW_QUEUE
 from tests.simulation.sim_body import Body, Ledger
 
@@ -66,7 +67,9 @@ class SimUnaryWorker:
         addresses: list[str],
         seed: int,
         ledger: Ledger,
+        board: BoardHands,
     ) -> None:
+        self._board = board
         self._process = process
         self._network = network
         self._addresses = addresses
@@ -172,7 +175,7 @@ class SimUnaryWorker:
         key = effects.key_of(held.token)
         self._ledger.start(key)
         draws = random_for(self._seed, f"body {key.work_item} {key.epoch}")
-        held.body = Body(key, held.assignment, draws, self._spawn, self._heartbeat)
+        held.body = Body(key, held.assignment, draws, self._spawn, self._heartbeat, self._board)
         held.body.task = asyncio.create_task(self._run_body(held), name=f"body {key.work_item}")
 
     # Holding it.

@@ -22,6 +22,7 @@ from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_sdk.worker import effects
 from stretto_sdk.worker.session import WorkSession
 
+from tests.simulation.board_hands import BoardHands
 from tests.simulation.random_plans import EXECUTOR, NARROW_QUEUE
 from tests.simulation.sim_body import Body, Ledger
 
@@ -47,7 +48,9 @@ class SimWorker:
         addresses: list[str],
         seed: int,
         ledger: Ledger,
+        board: BoardHands,
     ) -> None:
+        self._board = board
         self._process = process
         self._network = network
         self._clock = clock
@@ -158,7 +161,9 @@ class SimWorker:
         key = effects.key_of(assignment.token)
         self._ledger.start(key)
         draws = random_for(self._seed, f"body {key.work_item} {key.epoch}")
-        body = self._bodies[key] = Body(key, assignment, draws, self._spawn, self._heartbeat)
+        body = self._bodies[key] = Body(
+            key, assignment, draws, self._spawn, self._heartbeat, self._board
+        )
         body.task = asyncio.create_task(self._run_body(body), name=f"body {key.work_item}")
 
     async def _run_body(self, body: Body) -> None:

@@ -43,7 +43,7 @@ def found(scale: Scale = STORMY) -> str:
 
 def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     any_lease = Leased(WorkerId("anyone"), SessionId(""), attempt=1, leased_ns=0, ttl_ns=1)
-    monkeypatch.setattr(holders, "_fence", lambda *_: any_lease)
+    monkeypatch.setattr(holders, "fence", lambda *_: any_lease)
     assert re.search(r"3: a (write under epoch|result of a lease)|4: nothing follows", found())
 
 

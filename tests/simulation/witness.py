@@ -73,8 +73,8 @@ class Witness:
                     self._see_work((), frame.receipts, frame.signals)
                 case ReportOutcomesResponse() | ReleaseWorkResponse():
                     self._see_work((), frame.receipts, ())
-            if "run" in frame.DESCRIPTOR.fields_by_name and frame.HasField("run"):
-                self._see_run(frame.run)  # type: ignore[attr-defined]
+            if isinstance(run := getattr(frame, "run", None), run_pb2.Run) and run.name:
+                self._see_run(run)
         except InvariantBroken as broken:
             self._on_broken(broken)
 
@@ -189,7 +189,7 @@ def _brief(frame: Message) -> str:
         if field.name in ("assignments", "receipts", "outcomes", "renewals", "signals", "spawns"):
             tokens = ", ".join(_short(each.token) for each in value)
             parts.append(f"{field.name}[{tokens}]")
-        elif field.name == "run":
+        elif isinstance(value, run_pb2.Run):
             parts.append(f"run {value.run_id} version {value.version}")
         elif field.name in ("name", "request_id", "credit_total_count", "draining"):
             parts.append(f"{field.name}={value}")

@@ -28,6 +28,7 @@ from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.run_keys import RunKeys
 
+from tests.simulation.board_hands import BoardHands, Judge, insisting
 from tests.simulation.laws import Laws
 from tests.simulation.log_fold import LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
@@ -141,6 +142,7 @@ class World:
         self.addresses = [slot.address for slot in self.kernels]
         self.workers = [WorkerSlot(f"w{number}") for number in range(scale.worker_count)]
         self.ledger = Ledger(self.fail)
+        self.judge = Judge(self.watch, self.fold, self.fail)
 
     def start(self) -> asyncio.Future[list[None]]:
         """Start everything; the result is done when every client has seen its runs end."""
@@ -210,16 +212,21 @@ class World:
         clock = VirtualClock(self.loop)
         # One worker may speak by a stream in one process and by calls in the next.
         kind = SimUnaryWorker if self._draws.random() < self.scale.unary_share else SimWorker
+        ids = self._ids(name, clock)
+        draws = random_for(self.seed, f"board {name}")
+        ask = insisting(self.network, process, self.addresses, draws)
+        board = BoardHands(ask, ids, draws, self.judge)
         worker = process.run(
             lambda: kind(
                 process,
                 self.network,
                 clock,
                 worker_id=slot.worker_id,
-                session_id=self._ids(name, clock).uuid7(),
+                session_id=ids.uuid7(),
                 addresses=self.addresses,
                 seed=self.seed,
                 ledger=self.ledger,
+                board=board,
             )
         )
         process.spawn(worker.run())
@@ -244,6 +251,7 @@ class World:
             watch=self.watch,
             laws=self.laws,
             fold=self.fold,
+            judge=self.judge,
             trace=self.trace,
         )
         task = process.spawn(act(client))
