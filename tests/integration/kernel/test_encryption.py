@@ -211,6 +211,7 @@ class Story:
         answers: dict[str, Awaitable[Any]] = {
             "GetRun": kernel.runs.GetRun(pb.GetRunRequest(name=run)),
             "GetRun then": kernel.runs.GetRun(pb.GetRunRequest(name=run, as_of=as_of)),
+            "ListRunChanges": kernel.runs.ListRunChanges(pb.ListRunChangesRequest(parent=run)),
             "ListTasks": kernel.runs.ListTasks(pb.ListTasksRequest(parent=run)),
             "ListTasks by view": kernel.runs.ListTasks(least),
             "ListAttempts": kernel.runs.ListAttempts(attempts),
