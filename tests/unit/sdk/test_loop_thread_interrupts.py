@@ -7,6 +7,7 @@ it calls in asyncio, which is where a signal's handler may run and where no sign
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -30,18 +31,19 @@ class Interrupt:
         self.struck_at = ""
 
     def __enter__(self) -> Interrupt:
+        # What an object's collection raises goes nowhere, and loops of before would be collected
+        # here, too.
+        gc.disable()
         self._before = sys.gettrace()
         sys.settrace(self._entered)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(self._before)
+        gc.enable()
 
     def _entered(self, frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        # What an object's collection raises goes nowhere, and earlier loops are collected here too.
-        traced = code.co_filename.endswith(TRACED) and code.co_name != "__del__"
-        return self._line if traced else None
+        return self._line if frame.f_code.co_filename.endswith(TRACED) else None
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
