@@ -44,22 +44,28 @@ def workers(
     connected: Annotated[
         bool, typer.Option("--connected", help="Only those that are connected.")
     ] = False,
+    history: Annotated[
+        bool, typer.Option("--all", help="Also every one that ever had work.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List workers: those connected, and those lost or gone in the last hour.
 
         stretto workers
+        stretto workers --all
         stretto workers --json | jq -r '.workers[] | select(.lease_count == 0) | .worker_id'
 
     What is live is memory of the kernel: right after its restart workers come back one by one.
 
     --json: {"workers": [{"worker_id", "session_id", "state", "transport", "queues", "executors",
     "labels", "slot_count", "lease_count", "connect_time", "seen_time", "control_address",
-    "version", "reason", "leases"}]}.
+    "version", "reason", "leases", "granted_lease_count", "first_lease_time"}]}.
     """
+    if connected and history:
+        raise InvalidArgument("--connected or --all: those that are there, or all that ever were")
 
     async def read(client: Client) -> Sequence[KnownWorker]:
-        return await client.workers(connected_only=connected)
+        return await client.workers(connected_only=connected, history=history)
 
     found = suite.ask(read)
     if as_json:

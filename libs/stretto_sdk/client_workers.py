@@ -26,7 +26,8 @@ class KnownWorker:
     """A worker as the kernel knows it: its newest process.
 
     transport: "stream" or "unary". reason: why it drains or is no longer connected. leases: the
-    work items it holds, oldest first; given by `Client.worker` only.
+    work items it holds, oldest first; given by `Client.worker` only. granted_lease_count,
+    first_lease_time: since ever; given with history only, which knows of no queues and the like.
     """
 
     worker_id: str
@@ -44,6 +45,8 @@ class KnownWorker:
     version: str
     reason: str
     leases: tuple[str, ...] = ()
+    granted_lease_count: int = 0
+    first_lease_time: datetime | None = None
 
 
 class WorkerCalls:
@@ -51,14 +54,19 @@ class WorkerCalls:
 
     _calls: Calls
 
-    async def workers(self, *, connected_only: bool = False) -> Sequence[KnownWorker]:
+    async def workers(
+        self, *, connected_only: bool = False, history: bool = False
+    ) -> Sequence[KnownWorker]:
         """Read the workers in the order of their ids: connected, and lost in the last hour.
 
         >>> idle = [one for one in await client.workers() if not one.lease_count]
 
         What is live is memory of the kernel: after its restart a worker appears when it is back.
+        history: also those that ever had a lease, as the record knows them.
         """
-        request = pb.ListWorkersRequest(page_size=1_000, connected_only=connected_only)
+        request = pb.ListWorkersRequest(
+            page_size=1_000, connected_only=connected_only, with_history=history
+        )
         found: list[KnownWorker] = []
         while True:
             page = await self._calls.unary(self._calls.registry.ListWorkers, request)
@@ -89,7 +97,7 @@ class WorkerCalls:
 
 
 def _worker(message: pb.Worker, leases: tuple[str, ...] = ()) -> KnownWorker:
-    transport = pb.WorkerTransport.Name(message.transport)
+    transport = pb.WorkerTransport.Name(message.transport) if message.transport else ""
     return KnownWorker(
         worker_id=message.worker_id,
         session_id=message.session_id,
@@ -106,4 +114,10 @@ def _worker(message: pb.Worker, leases: tuple[str, ...] = ()) -> KnownWorker:
         version=message.version,
         reason=message.reason,
         leases=leases,
+        granted_lease_count=message.granted_lease_count,
+        first_lease_time=(
+            message.first_lease_time.ToDatetime(tzinfo=UTC)
+            if message.HasField("first_lease_time")
+            else None
+        ),
     )

@@ -370,14 +370,17 @@ class SyncClient:
         """
         return self._loop.call(self._client.verify, run)
 
-    def workers(self, *, connected_only: bool = False) -> Sequence[KnownWorker]:
+    def workers(
+        self, *, connected_only: bool = False, history: bool = False
+    ) -> Sequence[KnownWorker]:
         """Read the workers in the order of their ids: connected, and lost in the last hour.
 
         >>> idle = [one for one in client.workers() if not one.lease_count]
 
         What is live is memory of the kernel: after its restart a worker appears when it is back.
+        history: also those that ever had a lease, as the record knows them.
         """
-        return self._loop.call(self._client.workers, connected_only=connected_only)
+        return self._loop.call(self._client.workers, connected_only=connected_only, history=history)
 
     def worker(self, worker_id: str) -> KnownWorker:
         """Read one worker, with what it holds. Raises NotFound.

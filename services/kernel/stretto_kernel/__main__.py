@@ -40,6 +40,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
@@ -139,6 +140,7 @@ async def _run_kernel(settings: Settings) -> int:
     past = Past(
         PastRuns(event_log, RUN_CODEC, past_views, clock),
         PastBoards(event_log, BoardTable(settings.partition, event_log.tracking), clock),
+        WorkerTable(settings.partition, event_log.tracking),
     )
     beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))
     try:

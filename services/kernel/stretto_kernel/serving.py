@@ -53,7 +53,7 @@ from stretto_kernel.servicers.event_log_servicer import EventLogServicer
 from stretto_kernel.servicers.namespace_servicer import NamespaceServicer
 from stretto_kernel.servicers.projection_servicer import ProjectionServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
-from stretto_kernel.servicers.registry_servicer import RegistryServicer
+from stretto_kernel.servicers.registry_servicer import RegistryServicer, WorkerHistory
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
 from stretto_kernel.servicers.task_log_servicer import TaskLogServicer
@@ -224,6 +224,7 @@ class Past:
 
     runs: PastRuns
     boards: PastBoards
+    workers: WorkerHistory
 
 
 def add_servicers(
@@ -241,7 +242,7 @@ def add_servicers(
     server.add(add_RunServiceServicer_to_server, runs)
     work = WorkServicer(kernel, task_logs)
     server.add(add_WorkServiceServicer_to_server, work, ahead=HOLDERS_CALLS)
-    server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel))
+    server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel, past.workers))
     server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
     server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))
     server.add(add_NamespaceServiceServicer_to_server, NamespaceServicer(kernel))

@@ -35,6 +35,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.run_keys import RunKeys
@@ -122,6 +123,7 @@ async def served(
         Past(
             PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
             PastBoards(log, BoardTable(PARTITION, log.tracking), clock),
+            WorkerTable(PARTITION, log.tracking),
         ),
         task_logs,
         followers=Followers.of(kernel, follow or FollowLimits()),

@@ -11,6 +11,7 @@ from stretto_kernel.projections.run_phases import RUN_PHASES
 from stretto_kernel.projections.tasks import TASKS
 from stretto_kernel.projections.usage import USAGE
 from stretto_kernel.projections.view import View
+from stretto_kernel.projections.workers import WORKERS
 
 VIEWS: tuple[View, ...] = (
     RUN_INDEX,
@@ -21,5 +22,6 @@ VIEWS: tuple[View, ...] = (
     USAGE,
     BLOB_REFERENCES,
     BLACKBOARD,
+    WORKERS,
 )
 BY_NAME = {view.name: view for view in VIEWS}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from stretto.registry.v1 import worker_registry_service_pb2 as pb
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceServicer
 from stretto_core.ids import WorkerId
 from stretto_core.rpc.call import current_call
 
+from stretto_kernel.dispatch.assignments import timestamp
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.projections.workers import WorkerRow
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token
 
@@ -19,11 +22,20 @@ ID_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 1_000
 
 
-class RegistryServicer(WorkerRegistryServiceServicer):
-    """Answers from the memory of the ownership at hand."""
+class WorkerHistory(Protocol):
+    """What the record knows of workers."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    async def page(self, *, after: str, count_max: int) -> Sequence[WorkerRow]:
+        """Return the workers whose ids follow `after`, in their order. Raises Unavailable."""
+        ...
+
+
+class RegistryServicer(WorkerRegistryServiceServicer):
+    """Answers from the memory of the ownership at hand, and of the past from a view."""
+
+    def __init__(self, kernel: Kernel, history: WorkerHistory) -> None:
         self._kernel = kernel
+        self._history = history
 
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Any
@@ -31,6 +43,8 @@ class RegistryServicer(WorkerRegistryServiceServicer):
         """See the contract."""
         fields = Fields()
         size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
+        if request.connected_only and request.with_history:
+            fields.wrong("with_history", "is of workers that are not connected")
         fields.refuse("the request")
         after = ""
         if request.page_token:
@@ -38,9 +52,14 @@ class RegistryServicer(WorkerRegistryServiceServicer):
         page = self._kernel.partition.workers.page(
             after=after, count_max=size, connected_only=request.connected_only
         )
-        response = pb.ListWorkersResponse(workers=page.workers)
-        if page.more:
-            response.next_page_token = encode_token("workers", page.workers[-1].worker_id)
+        workers, more = page.workers, page.more
+        if request.with_history:
+            past = await self._history.page(after=after, count_max=size + 1)
+            shown = _with_history(workers, past)
+            workers, more = shown[:size], more or len(shown) > size
+        response = pb.ListWorkersResponse(workers=workers)
+        if more:
+            response.next_page_token = encode_token("workers", workers[-1].worker_id)
         return response
 
     async def GetWorker(self, request: pb.GetWorkerRequest, context: Any) -> pb.GetWorkerResponse:
@@ -59,6 +78,26 @@ class RegistryServicer(WorkerRegistryServiceServicer):
         by = current_call().principal.name or "anonymous"
         worker = self._kernel.partition.workers.drain(worker_id, reason or f"asked to by {by}")
         return pb.DrainWorkerResponse(worker=worker)
+
+
+def _with_history(live: Sequence[pb.Worker], past: Sequence[WorkerRow]) -> list[pb.Worker]:
+    """Return both in the order of their ids; what is live is known better."""
+    found = {worker.worker_id: worker for worker in live}
+    for row in past:
+        worker = found.setdefault(
+            row.worker_id,
+            pb.Worker(
+                worker_id=row.worker_id,
+                session_id=row.session_id,
+                state=pb.WORKER_STATE_GONE,
+                connect_time=timestamp(row.first_ns),
+                seen_time=timestamp(row.last_ns),
+                reason="known from the record only",
+            ),
+        )
+        worker.granted_lease_count = row.lease_count
+        worker.first_lease_time.CopyFrom(timestamp(row.first_ns))
+    return [found[worker_id] for worker_id in sorted(found)]
 
 
 def _worker_id(fields: Fields, text: str) -> WorkerId:

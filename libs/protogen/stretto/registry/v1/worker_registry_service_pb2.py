@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_permission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1stretto/registry/v1/worker_registry_service.proto\x12\x13stretto.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stretto/common/v1/permission.proto\"\xe8\x03\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .stretto.registry.v1.WorkerState\x12\x37\n\ttransport\x18\x04 \x01(\x0e\x32$.stretto.registry.v1.WorkerTransport\x12\x0e\n\x06queues\x18\x05 \x03(\t\x12\x11\n\texecutors\x18\x06 \x03(\t\x12\x37\n\x06labels\x18\x07 \x03(\x0b\x32\'.stretto.registry.v1.Worker.LabelsEntry\x12\x12\n\nslot_count\x18\x08 \x01(\x05\x12\x13\n\x0blease_count\x18\t \x01(\x05\x12\x30\n\x0c\x63onnect_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tseen_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63ontrol_address\x18\x0c \x01(\t\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\x0bWorkerLease\x12\x11\n\twork_item\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"S\n\x12ListWorkersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0e\x63onnected_only\x18\x03 \x01(\x08\"\\\n\x13ListWorkersResponse\x12,\n\x07workers\x18\x01 \x03(\x0b\x32\x1b.stretto.registry.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"r\n\x11GetWorkerResponse\x12+\n\x06worker\x18\x01 \x01(\x0b\x32\x1b.stretto.registry.v1.Worker\x12\x30\n\x06leases\x18\x02 \x03(\x0b\x32 .stretto.registry.v1.WorkerLease\"7\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x13\x44rainWorkerResponse\x12+\n\x06worker\x18\x01 \x01(\x0b\x32\x1b.stretto.registry.v1.Worker*\x90\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WORKER_STATE_CONNECTED\x10\x01\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x02\x12\x15\n\x11WORKER_STATE_LOST\x10\x03\x12\x15\n\x11WORKER_STATE_GONE\x10\x04*l\n\x0fWorkerTransport\x12 \n\x1cWORKER_TRANSPORT_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKER_TRANSPORT_STREAM\x10\x01\x12\x1a\n\x16WORKER_TRANSPORT_UNARY\x10\x02\x32\xc9\x02\n\x15WorkerRegistryService\x12\x66\n\x0bListWorkers\x12\'.stretto.registry.v1.ListWorkersRequest\x1a(.stretto.registry.v1.ListWorkersResponse\"\x04\xa8\xbb\x18\x01\x12`\n\tGetWorker\x12%.stretto.registry.v1.GetWorkerRequest\x1a&.stretto.registry.v1.GetWorkerResponse\"\x04\xa8\xbb\x18\x01\x12\x66\n\x0b\x44rainWorker\x12\'.stretto.registry.v1.DrainWorkerRequest\x1a(.stretto.registry.v1.DrainWorkerResponse\"\x04\xa8\xbb\x18\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1stretto/registry/v1/worker_registry_service.proto\x12\x13stretto.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stretto/common/v1/permission.proto\"\xbb\x04\n\x06Worker\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .stretto.registry.v1.WorkerState\x12\x37\n\ttransport\x18\x04 \x01(\x0e\x32$.stretto.registry.v1.WorkerTransport\x12\x0e\n\x06queues\x18\x05 \x03(\t\x12\x11\n\texecutors\x18\x06 \x03(\t\x12\x37\n\x06labels\x18\x07 \x03(\x0b\x32\'.stretto.registry.v1.Worker.LabelsEntry\x12\x12\n\nslot_count\x18\x08 \x01(\x05\x12\x13\n\x0blease_count\x18\t \x01(\x05\x12\x30\n\x0c\x63onnect_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tseen_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63ontrol_address\x18\x0c \x01(\t\x12\x0f\n\x07version\x18\r \x01(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x1b\n\x13granted_lease_count\x18\x0f \x01(\x03\x12\x34\n\x10\x66irst_lease_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"/\n\x0bWorkerLease\x12\x11\n\twork_item\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"i\n\x12ListWorkersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x16\n\x0e\x63onnected_only\x18\x03 \x01(\x08\x12\x14\n\x0cwith_history\x18\x04 \x01(\x08\"\\\n\x13ListWorkersResponse\x12,\n\x07workers\x18\x01 \x03(\x0b\x32\x1b.stretto.registry.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x10GetWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\"r\n\x11GetWorkerResponse\x12+\n\x06worker\x18\x01 \x01(\x0b\x32\x1b.stretto.registry.v1.Worker\x12\x30\n\x06leases\x18\x02 \x03(\x0b\x32 .stretto.registry.v1.WorkerLease\"7\n\x12\x44rainWorkerRequest\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"B\n\x13\x44rainWorkerResponse\x12+\n\x06worker\x18\x01 \x01(\x0b\x32\x1b.stretto.registry.v1.Worker*\x90\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16WORKER_STATE_CONNECTED\x10\x01\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x02\x12\x15\n\x11WORKER_STATE_LOST\x10\x03\x12\x15\n\x11WORKER_STATE_GONE\x10\x04*l\n\x0fWorkerTransport\x12 \n\x1cWORKER_TRANSPORT_UNSPECIFIED\x10\x00\x12\x1b\n\x17WORKER_TRANSPORT_STREAM\x10\x01\x12\x1a\n\x16WORKER_TRANSPORT_UNARY\x10\x02\x32\xc9\x02\n\x15WorkerRegistryService\x12\x66\n\x0bListWorkers\x12\'.stretto.registry.v1.ListWorkersRequest\x1a(.stretto.registry.v1.ListWorkersResponse\"\x04\xa8\xbb\x18\x01\x12`\n\tGetWorker\x12%.stretto.registry.v1.GetWorkerRequest\x1a&.stretto.registry.v1.GetWorkerResponse\"\x04\xa8\xbb\x18\x01\x12\x66\n\x0b\x44rainWorker\x12\'.stretto.registry.v1.DrainWorkerRequest\x1a(.stretto.registry.v1.DrainWorkerResponse\"\x04\xa8\xbb\x18\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,28 +41,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERREGISTRYSERVICE'].methods_by_name['GetWorker']._serialized_options = b'\250\273\030\001'
   _globals['_WORKERREGISTRYSERVICE'].methods_by_name['DrainWorker']._loaded_options = None
   _globals['_WORKERREGISTRYSERVICE'].methods_by_name['DrainWorker']._serialized_options = b'\250\273\030\005'
-  _globals['_WORKERSTATE']._serialized_start=1143
-  _globals['_WORKERSTATE']._serialized_end=1287
-  _globals['_WORKERTRANSPORT']._serialized_start=1289
-  _globals['_WORKERTRANSPORT']._serialized_end=1397
+  _globals['_WORKERSTATE']._serialized_start=1248
+  _globals['_WORKERSTATE']._serialized_end=1392
+  _globals['_WORKERTRANSPORT']._serialized_start=1394
+  _globals['_WORKERTRANSPORT']._serialized_end=1502
   _globals['_WORKER']._serialized_start=144
-  _globals['_WORKER']._serialized_end=632
-  _globals['_WORKER_LABELSENTRY']._serialized_start=587
-  _globals['_WORKER_LABELSENTRY']._serialized_end=632
-  _globals['_WORKERLEASE']._serialized_start=634
-  _globals['_WORKERLEASE']._serialized_end=681
-  _globals['_LISTWORKERSREQUEST']._serialized_start=683
-  _globals['_LISTWORKERSREQUEST']._serialized_end=766
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=768
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=860
-  _globals['_GETWORKERREQUEST']._serialized_start=862
-  _globals['_GETWORKERREQUEST']._serialized_end=899
-  _globals['_GETWORKERRESPONSE']._serialized_start=901
-  _globals['_GETWORKERRESPONSE']._serialized_end=1015
-  _globals['_DRAINWORKERREQUEST']._serialized_start=1017
-  _globals['_DRAINWORKERREQUEST']._serialized_end=1072
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=1074
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=1140
-  _globals['_WORKERREGISTRYSERVICE']._serialized_start=1400
-  _globals['_WORKERREGISTRYSERVICE']._serialized_end=1729
+  _globals['_WORKER']._serialized_end=715
+  _globals['_WORKER_LABELSENTRY']._serialized_start=670
+  _globals['_WORKER_LABELSENTRY']._serialized_end=715
+  _globals['_WORKERLEASE']._serialized_start=717
+  _globals['_WORKERLEASE']._serialized_end=764
+  _globals['_LISTWORKERSREQUEST']._serialized_start=766
+  _globals['_LISTWORKERSREQUEST']._serialized_end=871
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=873
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=965
+  _globals['_GETWORKERREQUEST']._serialized_start=967
+  _globals['_GETWORKERREQUEST']._serialized_end=1004
+  _globals['_GETWORKERRESPONSE']._serialized_start=1006
+  _globals['_GETWORKERRESPONSE']._serialized_end=1120
+  _globals['_DRAINWORKERREQUEST']._serialized_start=1122
+  _globals['_DRAINWORKERREQUEST']._serialized_end=1177
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=1179
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=1245
+  _globals['_WORKERREGISTRYSERVICE']._serialized_start=1505
+  _globals['_WORKERREGISTRYSERVICE']._serialized_end=1834
 # @@protoc_insertion_point(module_scope)

@@ -116,6 +116,8 @@ class Worker(_message.Message):
     CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    GRANTED_LEASE_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_LEASE_TIME_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     """Its id, the same for every process of it."""
     session_id: _builtins.str
@@ -134,6 +136,8 @@ class Worker(_message.Message):
     """Its software, in its own word ("stretto/0.2.0"); may be empty."""
     reason: _builtins.str
     """Why it drains, or is no longer connected; for people."""
+    granted_lease_count: _builtins.int
+    """Leases that were ever granted to it; only with `with_history`."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Queues it serves."""
@@ -154,6 +158,10 @@ class Worker(_message.Message):
     def seen_time(self) -> _timestamp_pb2.Timestamp:
         """When something was heard of it last; a live stream is heard every 5 s at the latest."""
 
+    @_builtins.property
+    def first_lease_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was first granted one; only with `with_history`."""
+
     def __init__(
         self,
         *,
@@ -171,10 +179,12 @@ class Worker(_message.Message):
         control_address: _builtins.str = ...,
         version: _builtins.str = ...,
         reason: _builtins.str = ...,
+        granted_lease_count: _builtins.int = ...,
+        first_lease_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "seen_time", b"seen_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "first_lease_time", b"first_lease_time", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "control_address", b"control_address", "executors", b"executors", "labels", b"labels", "lease_count", b"lease_count", "queues", b"queues", "reason", b"reason", "seen_time", b"seen_time", "session_id", b"session_id", "slot_count", b"slot_count", "state", b"state", "transport", b"transport", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_time", b"connect_time", "control_address", b"control_address", "executors", b"executors", "first_lease_time", b"first_lease_time", "granted_lease_count", b"granted_lease_count", "labels", b"labels", "lease_count", b"lease_count", "queues", b"queues", "reason", b"reason", "seen_time", b"seen_time", "session_id", b"session_id", "slot_count", b"slot_count", "state", b"state", "transport", b"transport", "version", b"version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,22 +225,26 @@ class ListWorkersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CONNECTED_ONLY_FIELD_NUMBER: _builtins.int
+    WITH_HISTORY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many."""
     page_token: _builtins.str
     """Go on after the page that gave this."""
     connected_only: _builtins.bool
     """Only those that are connected."""
+    with_history: _builtins.bool
+    """Also all that were ever granted a lease, as GONE, with what the record knows of them."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         connected_only: _builtins.bool = ...,
+        with_history: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected_only", b"connected_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected_only", b"connected_only", "page_size", b"page_size", "page_token", b"page_token", "with_history", b"with_history"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

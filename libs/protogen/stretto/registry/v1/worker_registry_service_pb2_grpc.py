@@ -60,7 +60,8 @@ class WorkerRegistryServiceServicer:
 
     def ListWorkers(self, request, context):
         """Lists workers in the order of their ids: those that are connected, and those lost or gone in the
-        last hour.
+        last hour; with `with_history` also every one that ever had a lease, from a view that trails the
+        log by moments.
 
         Idempotency: a read; repeat freely.
 

@@ -37,7 +37,8 @@ class WorkerRegistryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkerRegistryServiceAsyncStub: ...
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_registry_service_pb2.ListWorkersRequest, _worker_registry_service_pb2.ListWorkersResponse]
     """Lists workers in the order of their ids: those that are connected, and those lost or gone in the
-    last hour.
+    last hour; with `with_history` also every one that ever had a lease, from a view that trails the
+    log by moments.
 
     Idempotency: a read; repeat freely.
 
@@ -79,7 +80,8 @@ class WorkerRegistryServiceAsyncStub(WorkerRegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_registry_service_pb2.ListWorkersRequest, _worker_registry_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """Lists workers in the order of their ids: those that are connected, and those lost or gone in the
-    last hour.
+    last hour; with `with_history` also every one that ever had a lease, from a view that trails the
+    log by moments.
 
     Idempotency: a read; repeat freely.
 
@@ -124,7 +126,8 @@ class WorkerRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_registry_service_pb2.ListWorkersResponse, _abc.Awaitable[_worker_registry_service_pb2.ListWorkersResponse]]:
         """Lists workers in the order of their ids: those that are connected, and those lost or gone in the
-        last hour.
+        last hour; with `with_history` also every one that ever had a lease, from a view that trails the
+        log by moments.
 
         Idempotency: a read; repeat freely.
 
