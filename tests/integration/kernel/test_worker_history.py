@@ -6,6 +6,8 @@ import grpc
 import pytest
 from stretto.registry.v1 import worker_registry_service_pb2 as pb
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
+from stretto_core.errors import InvalidArgument
+from stretto_core.rpc.status import from_rpc_error
 
 from tests.integration.kernel.serving import Served, StreamWorker, served
 from tests.integration.kernel.test_views import following, projecting
@@ -56,5 +58,5 @@ async def test_workers_of_before_are_listed_with_what_the_record_knows(fresh_dat
         assert all(w.seen_time.ToNanoseconds() >= w.first_lease_time.ToNanoseconds() for w in found)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await listed(kernel, with_history=True, connected_only=True)
-        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert isinstance(from_rpc_error(refused.value), InvalidArgument)
         await there.cut()

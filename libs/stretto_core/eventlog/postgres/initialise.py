@@ -22,6 +22,7 @@ from stretto_core.eventlog.postgres.schema import (
     SCHEMA_VERSION,
     SCHEMA_VERSION_OF,
     SEAL_PURPOSE,
+    TRACKING_TABLE,
 )
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 
@@ -37,7 +38,9 @@ def initialise(
     """After it, the partition can be owned and read. Raises psycopg.Error, PersistenceError."""
     session, _ = open_session(dsn, options)
     with session:
-        if _schema_version(session, recorder) == SCHEMA_VERSION:
+        if _schema_version(session, recorder) == SCHEMA_VERSION and _has_tracking(
+            session, recorder
+        ):
             return
         with session.transaction():
             session.execute(LOCK_INITIALISATION)
@@ -55,6 +58,13 @@ def initialise(
             for purpose in (LEASE_PURPOSE, SEAL_PURPOSE):
                 session.execute(FIRST_KEY, (partition, purpose, secrets.token_bytes(KEY_BYTES)))
             session.execute(RECORD_PARTITION, (partition, SCHEMA_VERSION))
+
+
+def _has_tracking(session: psycopg.Connection[tuple[int]], recorder: PartitionRecorder) -> bool:
+    """Whether followers have a table for their places: it is no record, and may have been lost."""
+    table = f"{recorder.names.name}.{TRACKING_TABLE}"
+    row = session.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    return bool(row and row[0])
 
 
 def _schema_version(session: psycopg.Connection[tuple[int]], recorder: PartitionRecorder) -> int:
