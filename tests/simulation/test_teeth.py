@@ -20,7 +20,7 @@ from stretto_kernel.dispatch.dispatcher import Dispatcher
 from stretto_kernel.dispatch.lease_table import Lease, LeaseTable
 from stretto_kernel.dispatch.queue_gates import QueueGates
 from stretto_kernel.domain.queue import QueueSettings
-from stretto_kernel.domain.run import attempts, holders, queries
+from stretto_kernel.domain.run import attempts, blackboard, holders, queries
 from stretto_kernel.domain.run.task import Leased
 from stretto_kernel.timers.durable import DurableTimers, TimerKey
 
@@ -45,6 +45,11 @@ def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None
     any_lease = Leased(WorkerId("anyone"), SessionId(""), attempt=1, leased_ns=0, ttl_ns=1)
     monkeypatch.setattr(holders, "fence", lambda *_: any_lease)
     assert re.search(r"3: a (write under epoch|result of a lease)|4: nothing follows", found())
+
+
+def test_a_comparison_that_compares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blackboard, "_compare", lambda *_: None)
+    assert "expected was" in found()
 
 
 def test_answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
