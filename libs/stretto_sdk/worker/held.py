@@ -107,6 +107,11 @@ class HeldLeases:
         held.renew_due_ns = due_ns
         heapq.heappush(self._renewals, (due_ns, key))
 
+    def age_ns(self, key: LeaseKey, now_ns: int) -> int:
+        """Return how long ago a held lease was accepted, or renewed last."""
+        held = self._held[key]
+        return now_ns - (held.renew_due_ns - held.renew_interval_ns)
+
     def next_renewal_ns(self) -> int | None:
         """Return when the earliest renewal is due, or None."""
         while self._renewals:

@@ -22,7 +22,11 @@ FRAME_BYTES_MAX: Final = 3 * 1024 * 1024
 KEEPALIVE_SHARE_OF_IDLE: Final = 3
 """A stream carries a frame, if need be an empty one, so often within its idle timeout."""
 ACKNOWLEDGE_NS: Final = 1_000_000
-"""How long an acknowledgement waits for company: a short body's outcome says as much."""
+"""How long an acknowledgement waits for company: a short body's outcome says as much.
+
+Only where the body before was that short: one that takes its process with it is acknowledged by the
+next process at once, and so consumes a try.
+"""
 
 
 @dataclass(slots=True)
@@ -30,7 +34,7 @@ class StreamState:
     """What was said on the current stream.
 
     accepted_count: distinct assignments. unacknowledged: when each is acknowledged at the latest,
-    in that order.
+    in that order. bodies_are_short: the last one ended before it had to be acknowledged.
     """
 
     received_ns: int
@@ -45,10 +49,12 @@ class StreamState:
     accepted_count: int = 0
     credit_sent_count: int = 0
     unacknowledged: dict[LeaseKey, int] = field(default_factory=dict)
+    bodies_are_short: bool = False
 
     def acknowledge(self, key: LeaseKey, now_ns: int) -> None:
         """Tell soon that the assignment came; its outcome tells it as well."""
-        self.unacknowledged.setdefault(key, now_ns + ACKNOWLEDGE_NS)
+        delay_ns = ACKNOWLEDGE_NS if self.bodies_are_short else 0
+        self.unacknowledged.setdefault(key, now_ns + delay_ns)
 
     def acknowledge_due_ns(self) -> int | None:
         """When the oldest assignment is acknowledged at the latest."""
@@ -82,7 +88,9 @@ def fill(frame: wire.WorkRequest, stream: StreamState, leases: HeldLeases, now_n
         if bytes_used > FRAME_BYTES_MAX:
             break  # What is due as well goes with the next frame.
     due_ns = stream.acknowledge_due_ns()
-    if due_ns is not None and (due_ns <= now_ns or room < FRAME_ITEM_COUNT_MAX):
+    is_due = due_ns is not None and due_ns <= now_ns
+    if is_due or (stream.unacknowledged and room < FRAME_ITEM_COUNT_MAX):
+        stream.bodies_are_short = stream.bodies_are_short and not is_due
         for key in list(islice(stream.unacknowledged, room)):
             del stream.unacknowledged[key]
             frame.acknowledged.add(work_item=key.work_item, epoch=key.epoch)
@@ -107,5 +115,6 @@ def _add_kept(
         else:
             frame.outcomes.append(kept)
             stream.unacknowledged.pop(key, None)
+            stream.bodies_are_short = leases.age_ns(key, now_ns) < ACKNOWLEDGE_NS
         count += 1
     return count, bytes_used

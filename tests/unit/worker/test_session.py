@@ -130,8 +130,8 @@ def test_assignments_are_acknowledged_and_ended_bodies_free_their_slot() -> None
     session = greeted(a_session())
     effects = session.receive(assigning(a_key("a"), a_key("b")), 0)
     assert [type(effect) for effect in effects] == [Start, Start]
-    assert session.next_wake_ns(0) == ACKNOWLEDGE_NS
-    frame = frame_of(session, ACKNOWLEDGE_NS)
+    assert session.next_wake_ns(0) == 0
+    frame = frame_of(session)
     assert [token.work_item for token in frame.acknowledged] == ["a", "b"]
     assert frame.credit_total_count == 2
     session.end(a_key("a"), Succeeded(payload_pb2.Payload(json="1")))
@@ -140,15 +140,32 @@ def test_assignments_are_acknowledged_and_ended_bodies_free_their_slot() -> None
     assert frame.credit_total_count == 3
 
 
-def test_a_body_that_ends_at_once_is_acknowledged_by_its_outcome() -> None:
-    session = greeted(a_session())
+def with_a_short_body(session: WorkSession) -> WorkSession:
+    session.receive(assigning(a_key("short")), 0)
+    assert frame_of(session).acknowledged, "nothing is known of its bodies yet"
+    session.end(a_key("short"), Succeeded())
+    assert frame_of(session, ACKNOWLEDGE_NS - 1).outcomes
+    return session
+
+
+def test_short_bodies_are_acknowledged_by_their_outcome() -> None:
+    session = with_a_short_body(greeted(a_session(3)))
     session.receive(assigning(a_key("a"), a_key("b")), 0)
+    assert session.next_wake_ns(0) == ACKNOWLEDGE_NS
     assert session.take_frame(ACKNOWLEDGE_NS - 1) is None
     session.end(a_key("a"), Succeeded())
     frame = frame_of(session, ACKNOWLEDGE_NS - 1)
     assert [outcome.token.work_item for outcome in frame.outcomes] == ["a"]
     assert [token.work_item for token in frame.acknowledged] == ["b"], "it goes with the frame"
     assert session.take_frame(ACKNOWLEDGE_NS) is None
+
+
+def test_after_a_body_that_was_not_short_the_next_is_acknowledged_at_once() -> None:
+    session = with_a_short_body(greeted(a_session(3)))
+    session.receive(assigning(a_key("a")), 0)
+    assert frame_of(session, ACKNOWLEDGE_NS).acknowledged
+    session.receive(assigning(a_key("b")), ACKNOWLEDGE_NS)
+    assert [token.work_item for token in frame_of(session, ACKNOWLEDGE_NS).acknowledged] == ["b"]
 
 
 @pytest.mark.parametrize("again", [a_key("a", 2), a_key("a", 1)])
