@@ -21,11 +21,15 @@ from stretto.run.v1 import plan_pb2
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import SEALED_TYPE
 from stretto_core.testing.log_watch import InvariantBroken
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
+from stretto_kernel.app.confidential import decrypt
+from stretto_kernel.app.data_key import DataKey
 
 _PACKAGE = ev.DESCRIPTOR.package
 EVENT_TYPES: dict[str, type[Message]] = {
     f"{_PACKAGE}.{name}": getattr(ev, name) for name in ev.DESCRIPTOR.message_types_by_name
 }
+NAMESPACES_STREAM = "p0-namespaces"
 QUEUE_EVENT_TYPES: dict[str, type[Message]] = {
     message.DESCRIPTOR.full_name: message
     for message in (
@@ -91,7 +95,8 @@ class Laws:
     queue_limits: most open leases of a queue at once, until a fact says another.
     """
 
-    def __init__(self, queue_limits: Mapping[str, int]) -> None:
+    def __init__(self, queue_limits: Mapping[str, int], keys: MemoryRunKeys | None = None) -> None:
+        self._keys = keys or MemoryRunKeys()
         self.runs: dict[str, RunFacts] = {}
         self._queue_limits: dict[str, int | None] = {**queue_limits}
         self._queues_paused: set[str] = set()
@@ -101,12 +106,14 @@ class Laws:
         self._time_ns = 0
 
     def check(self, stored: StoredEvent) -> None:
-        """Look at the next event of the log; seals have laws of their own."""
-        if stored.type == SEALED_TYPE:
+        """Look at the next event of the log; seals have laws of their own, namespaces none."""
+        if stored.type == SEALED_TYPE or stored.stream == NAMESPACES_STREAM:
             return
         envelope = RecordedEvent.FromString(stored.stored_bytes)
         kind = EVENT_TYPES.get(envelope.type) or QUEUE_EVENT_TYPES[envelope.type]
         event = kind.FromString(envelope.body)
+        if (secret := self._keys.secret_of(envelope.key_id)) is not None:
+            decrypt(event, DataKey(envelope.key_id, secret, bytes))
         self._place = f"{stored.stream} version {stored.version}: {type(event).__name__}"
         self._time_ns = envelope.time.ToNanoseconds()
         self._origin(envelope)
@@ -122,7 +129,7 @@ class Laws:
         self._once(run, envelope)
         run.version = stored.version
         if run.end is not None:
-            follows = (ev.WriteRefused, ev.RunRetried)
+            follows = (ev.WriteRefused, ev.RunRetried, ev.RunShredded)
             self._hold(isinstance(event, follows), "4: nothing follows a terminal event")
         self._run_event(run, event)
         self._task_event(run, event)

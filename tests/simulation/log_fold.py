@@ -8,6 +8,9 @@ from stretto.run.v1 import run_pb2
 from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import Namespace, RunId, StreamId
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
+from stretto_kernel.app.confidential import decrypt
+from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.domain.run import RunState, evolve, new_run
 from stretto_kernel.domain.run.resource import to_run, to_task
 
@@ -15,10 +18,14 @@ from tests.simulation.laws import EVENT_TYPES
 
 
 class LogFold:
-    """Folds of a store's runs; each is kept and goes on from where it is."""
+    """Folds of a store's runs; each is kept and goes on from where it is.
 
-    def __init__(self, store: MemoryStore) -> None:
+    keys: what encrypted ones are decrypted with; without, they are folded as they lie.
+    """
+
+    def __init__(self, store: MemoryStore, keys: MemoryRunKeys | None = None) -> None:
         self._store = store
+        self._keys = keys or MemoryRunKeys()
         self._codec = Codec(EVENT_TYPES.values())
         self._folded: dict[str, RunState] = {}
 
@@ -30,7 +37,10 @@ class LogFold:
             namespace = self._codec.decode(events[0].stored_bytes).envelope.namespace
             state = self._folded[run_id] = new_run(RunId(run_id), Namespace(namespace))
         for stored in events[state.version : version]:
-            evolve(state, self._codec.decode(stored.stored_bytes).recorded)
+            recorded = self._codec.decode(stored.stored_bytes).recorded
+            if (secret := self._keys.secret_of(recorded.key_id)) is not None:
+                decrypt(recorded.event, DataKey(recorded.key_id, secret, bytes))
+            evolve(state, recorded)
         return state
 
     def shown(self, run_id: str, version: int) -> run_pb2.Run:

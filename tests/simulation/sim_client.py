@@ -14,6 +14,8 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from stretto.common.v1.payload_pb2 import Payload
+from stretto.namespace.v1 import namespace_service_pb2 as namespace_wire
+from stretto.namespace.v1.namespace_pb2 import Namespace
 from stretto.queue.v1 import queue_pb2
 from stretto.queue.v1 import queue_service_pb2 as queue_wire
 from stretto.run.v1 import run_pb2
@@ -107,6 +109,15 @@ class SimClient:
             paths = [path for path in _LIMITS if self._draws.random() < 0.6] or [*_LIMITS]
             await self._update(limits, paths)
         await self._update(rest, _LIMITS)
+
+    async def encrypt(self) -> None:
+        """Let the runs that are started from now on have data keys."""
+        request = namespace_wire.UpdateNamespaceRequest(
+            namespace=Namespace(name="namespaces/default", encrypt_payloads=True),
+            request_id=self._ids.uuid7(),
+        )
+        request.update_mask.paths.append("encrypt_payloads")
+        await self._until_answered("UpdateNamespace", request)
 
     async def _update(self, limits: queue_pb2.Queue, paths: Sequence[str]) -> None:
         request = queue_wire.UpdateQueueRequest(queue=limits, request_id=self._ids.uuid7())

@@ -43,6 +43,7 @@ from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import BoardRows, PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers.board_servicer import BoardServicer
+from stretto_kernel.servicers.namespace_servicer import NamespaceServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
@@ -67,6 +68,7 @@ UNARY_METHODS = (
 )
 QUEUE_METHODS = ("UpdateQueue",)
 BOARD_METHODS = ("GetEntries", "PutEntries", "DeleteEntries", "ListEntries")
+NAMESPACE_METHODS = ("UpdateNamespace",)
 WORK_METHODS = ("LeaseWork", "RenewLeases", "ReportOutcomes", "ReleaseWork")
 RETRY_STEP_COUNT = 5
 """So few that the small runs of a world are re-opened in several steps."""
@@ -168,6 +170,8 @@ class SimKernel:
             listener.calls[method] = self._unary(QueueServicer(self._kernel), method, _USER)
         for method in BOARD_METHODS:
             listener.calls[method] = self._unary(self._board_servicer, method, _USER)
+        for method in NAMESPACE_METHODS:
+            listener.calls[method] = self._unary(NamespaceServicer(self._kernel), method, _USER)
         for method in WORK_METHODS:
             listener.calls[method] = self._unary(self._work_servicer, method, _WORKER)
         await self._readiness.start()

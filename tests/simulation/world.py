@@ -57,6 +57,7 @@ class Scale:
     calm_s_max: virtual seconds within which everything must have ended afterwards.
     unary_share: share of the worker processes that make unary calls instead of a work stream.
     log_fault_share: share of the log's calls that go wrong meanwhile.
+    encrypted_share: share of the worlds whose namespace encrypts, soon after they began.
     """
 
     client_count: int = 3
@@ -67,6 +68,7 @@ class Scale:
     fault_interval_s: float = 1.0
     unary_share: float = 0.4
     log_fault_share: float = 0.04
+    encrypted_share: float = 0.3
 
 
 @dataclass(slots=True)
@@ -122,12 +124,12 @@ class World:
         self.blobs.keep(Namespace("default"), LARGE_BYTES)
         self.run_keys = MemoryRunKeys()
         self.projector: Process | None = None
-        self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT})
+        self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT}, self.run_keys)
         self.seal_laws = SealLaws()
         secrets: set[bytes] = set()
         checks = [self.laws.check, self.seal_laws.check]
         self.watch = LogWatch(self.store, checks=checks, secrets=secrets)
-        self.fold = LogFold(self.store)
+        self.fold = LogFold(self.store, self.run_keys)
         self.witness = Witness(
             self.watch,
             self.laws,
@@ -154,6 +156,8 @@ class World:
         self.loop.create_task(self._supervise(), name="supervisor")
         runs_per_client = self.scale.runs_per_client
         at_rest = queue_pb2.Queue(queue=NARROW_QUEUE, concurrency_limit=NARROW_LIMIT)
+        if random_for(self.seed, "encryption").random() < self.scale.encrypted_share:
+            self._start_client("officer", lambda client: client.encrypt())
         return asyncio.gather(
             *(
                 self._start_client(f"client-{number}", lambda client: client.run(runs_per_client))

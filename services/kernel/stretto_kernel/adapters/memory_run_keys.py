@@ -18,6 +18,10 @@ class MemoryRunKeys:
         self._marked: set[int] = set()
         self._newest = 0
 
+    def secret_of(self, key_id: int) -> bytes | None:
+        """Return the secret of a key that is there."""
+        return self._secrets.get(key_id)
+
     async def make(self, secrets: Mapping[RunId, bytes]) -> Mapping[RunId, StoredKey]:
         """See `RunKeyStore`."""
         for run_id, secret in secrets.items():
