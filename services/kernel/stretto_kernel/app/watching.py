@@ -83,17 +83,7 @@ async def watch_run(
     nothing else. Raises RunNotFound, BeyondTheRun.
     """
     watch = RunWatch()
-    run = await calls.find(namespace, run_id)
-    while after_version > run.decided:
-        with suppress(DecidedAgain):
-            # An owner that was replaced does not know the newest: it may not say so.
-            await host.facts.answered(run, run.decided, own_facts=False)
-            raise BeyondTheRun(
-                f"the run is at version {run.decided}",
-                version=str(run.decided),
-                after_version=str(after_version),
-            )
-        run = await calls.find(namespace, run_id)
+    run = await _find(host, calls, (namespace, run_id), after_version)
     if after_version < run.decided or run.has_ended:
         watch.void()
     run.watches.append(watch)
@@ -140,6 +130,22 @@ async def watch_run(
                     await host.until_end(run)
     finally:
         _leave(run, watch)
+
+
+async def _find(
+    host: StreamHost, calls: RunCalls, asked: tuple[Namespace, RunId], least_version: int
+) -> HostedRun:
+    """Return the run, at that version at least. Raises RunNotFound, BeyondTheRun."""
+    while (run := await calls.find(*asked)).decided < least_version:
+        with suppress(DecidedAgain):
+            # An owner that was replaced does not know the newest: it may not say so.
+            await host.facts.answered(run, run.decided, own_facts=False)
+            raise BeyondTheRun(
+                f"the run is at version {run.decided}",
+                version=str(run.decided),
+                after_version=str(least_version),
+            )
+    return run
 
 
 def _in_parts(
