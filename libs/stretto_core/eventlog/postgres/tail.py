@@ -28,6 +28,9 @@ _WINDOW_EVENTS_MAX = 10_000
 _WINDOW_BYTES_MAX = 16 * 1024 * 1024
 _BATCH_EVENTS_MIN = 500
 _LISTEN_SLICE_S = 0.1
+_PULL_PACE_S = 0.02
+"""Between two looks at a log that grows: a look costs both sides more than the few events of one
+commit. The first commit after a rest is looked at at once."""
 _RESTART_DELAY_S = 0.05
 _RESTART_DELAY_S_MAX = 1.0
 
@@ -38,6 +41,15 @@ class _Subscription(PostgresSubscription):
     """The library's subscription, given out in batches, and polling besides listening."""
 
     poll_interval_s = 2.0
+
+    def __init__(self, recorder: PartitionRecorder, gt: int) -> None:
+        self._stopping = threading.Event()  # The library's threads start with its own part.
+        super().__init__(recorder, gt=gt)
+
+    def stop(self) -> None:
+        """End the subscription; its threads end within a fraction of a second."""
+        super().stop()
+        self._stopping.set()
 
     def next_batch(self) -> list[Notification]:
         """Wait for events and return all that were pulled together. Raises StopIteration."""
@@ -57,6 +69,7 @@ class _Subscription(PostgresSubscription):
                     if notified or time.monotonic() >= pull_at:
                         pull_at = time.monotonic() + self.poll_interval_s
                         self._has_been_notified.set()
+                        self._stopping.wait(_PULL_PACE_S)
                 connection.execute("UNLISTEN *")  # It goes back to the pool.
         except BaseException as error:
             if self._thread_error is None:
