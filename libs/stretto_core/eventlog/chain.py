@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 from stretto.eventlog.v1 import recorded_event_pb2 as pb
 
+from stretto_core.errors import Internal
 from stretto_core.eventlog.recorded import StoredEvent, StreamHead
 from stretto_core.ids import StreamId
 
@@ -23,6 +24,12 @@ EMPTY_HEAD = StreamHead(version=0, chain_hash=GENESIS, time_ns=0)
 """The head of a stream that has no event yet."""
 
 
+class UnreadableEvent(Internal):
+    """Stored bytes that this version cannot decode: a newer writer, or a damaged log."""
+
+    reason = "UNREADABLE_EVENT"
+
+
 def chain_hash(previous_hash: bytes, stored_bytes: bytes) -> bytes:
     """Return the hash of the event with `stored_bytes` that follows `previous_hash` (32 bytes)."""
     assert len(previous_hash) == HASH_BYTES, "a previous hash has 32 bytes"
@@ -30,12 +37,42 @@ def chain_hash(previous_hash: bytes, stored_bytes: bytes) -> bytes:
 
 
 def head_of(stored_bytes: bytes) -> StreamHead:
-    """Return the stream's head if its last event is the one with `stored_bytes`."""
-    envelope = pb.RecordedEvent.FromString(stored_bytes)
+    """Return the stream's head if its last event is the one with `stored_bytes`.
+
+    Raises UnreadableEvent.
+    """
+    try:
+        envelope = pb.RecordedEvent.FromString(stored_bytes)
+    except DecodeError as error:
+        raise UnreadableEvent("the stored bytes are not a recorded event") from error
+    if len(envelope.previous_hash) != HASH_BYTES:
+        raise UnreadableEvent("the stored bytes bear no previous hash")
     return StreamHead(
         version=envelope.version,
         chain_hash=chain_hash(envelope.previous_hash, stored_bytes),
         time_ns=envelope.time.seconds * 1_000_000_000 + envelope.time.nanos,
+    )
+
+
+def check_envelope(stored: StoredEvent, envelope: pb.RecordedEvent) -> None:
+    """Raises UnreadableEvent unless the stored bytes say of their place what the log says."""
+    said = (envelope.stream, envelope.version, envelope.type)
+    if said != (stored.stream, stored.version, stored.type):
+        raise _damaged(f"its envelope says {' '.join(map(str, said))}", stored)
+
+
+def check_link(stored: StoredEvent, envelope: pb.RecordedEvent, previous_hash: bytes) -> None:
+    """Raises UnreadableEvent unless the event follows the one whose chain hash that is."""
+    if envelope.previous_hash != previous_hash:
+        raise _damaged("its previous hash is not the hash of the event before", stored)
+
+
+def _damaged(message: str, stored: StoredEvent) -> UnreadableEvent:
+    return UnreadableEvent(
+        message,
+        stream=stored.stream,
+        version=str(stored.version),
+        position=str(stored.position),
     )
 
 

@@ -14,8 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.eventlog.v1 import recorded_event_pb2 as pb
 
-from stretto_core.errors import Internal
-from stretto_core.eventlog.chain import chain_hash
+from stretto_core.eventlog.chain import UnreadableEvent, chain_hash
 from stretto_core.eventlog.recorded import NewEvent, Recorded, StreamHead
 from stretto_core.ids import EventId, Namespace, StreamId
 
@@ -23,12 +22,6 @@ Upcaster = Callable[[Message], Message]
 """Turns a decoded message of an old type into its successor; must not change its argument."""
 
 _NS_PER_S = 1_000_000_000
-
-
-class UnreadableEvent(Internal):
-    """Stored bytes that this version cannot decode: a newer writer, or a damaged log."""
-
-    reason = "UNREADABLE_EVENT"
 
 
 class Cause(NamedTuple):

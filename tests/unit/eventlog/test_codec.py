@@ -10,8 +10,15 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_USER, Principal
 from stretto.eventlog.v1 import recorded_event_pb2 as pb
-from stretto_core.eventlog.chain import EMPTY_HEAD, GENESIS, ChainVerifier, chain_hash, head_of
-from stretto_core.eventlog.codec import Cause, Codec, UnreadableEvent, next_head
+from stretto_core.eventlog.chain import (
+    EMPTY_HEAD,
+    GENESIS,
+    ChainVerifier,
+    UnreadableEvent,
+    chain_hash,
+    head_of,
+)
+from stretto_core.eventlog.codec import Cause, Codec, next_head
 from stretto_core.eventlog.digests import FieldValue, fields_digest
 from stretto_core.eventlog.recorded import NewEvent, Recorded, StoredEvent
 from stretto_core.ids import EventId, Namespace, StreamId

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
+from stretto_core.errors import Exhausted, InvalidArgument, NotFound, Refusal, Unavailable
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.ids import Namespace, RequestId, RunId
+from stretto_core.rpc.status import from_status
 from stretto_kernel.app.asking import Answered
 from stretto_kernel.app.run_calls import Caller, RunStart
 from stretto_kernel.app.run_ends import (
@@ -26,7 +27,7 @@ from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.domain.requests import RequestIdReused
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
-from stretto_kernel.servicers.run_batches import hear_names
+from stretto_kernel.servicers.run_batches import hear_names, to_results
 
 from tests.unit.kernel.harness import (
     IDS,
@@ -348,3 +349,17 @@ async def test_a_replaced_owner_tells_no_end(kernel: Kernel, store: MemoryStore)
     with pytest.raises(Unavailable):
         await ends.next()
     await newer.stop()
+
+
+def test_started_runs_that_do_not_fit_into_the_answer_say_so_one_by_one() -> None:
+    many = [Answered(run_pb2.Run(name=f"r{n}", labels={"k": "v" * 9_000}), n) for n in range(450)]
+    refused = [NotFound("n" * 900, run_id="r" * 200)] * 50
+    results = to_results([*many, *refused], "p0").results
+    assert sum(result.ByteSize() for result in results) < 4 << 20
+    assert [result.WhichOneof("result") for result in results[:300]] == ["started"] * 300
+    told = [from_status(result.refused) for result in results[-150:]]
+    assert {(type(one), one.reason_word) for one in told[:100]} == {
+        (Exhausted, "MESSAGE_TOO_LARGE")
+    }
+    assert [one.metadata["name"] for one in told[:2]] == ["r350", "r351"]
+    assert {type(one) for one in told[100:]} == {NotFound}

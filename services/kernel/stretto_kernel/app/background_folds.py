@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 from stretto_core.errors import NotFound, Unavailable
+from stretto_core.eventlog.chain import UnreadableEvent
 from stretto_core.ids import RunId
 
 from stretto_kernel.app.stream_host import StreamHost
@@ -73,6 +74,14 @@ class BackgroundFolds:
             except Unavailable as refusal:
                 self._log.info("fold.postponed", run_id=run_id, reason=refusal.reason_word)
                 await asyncio.sleep(RETRY_S)
+            except UnreadableEvent as damage:
+                # Nothing of it is leased any more, and its holders hear so with their next renewal:
+                # queues with a limit do not wait for it.
+                self._log.error(
+                    "fold.damaged", run_id=run_id, message=damage.message, **damage.metadata
+                )
+                self._folded(run_id)
+                return False
             except Exception:
                 # Others are not kept waiting by it; what it may hold stays counted as held.
                 self._log.error("fold.failed", run_id=run_id, exc_info=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stretto_core.eventlog.chain import EMPTY_HEAD, chain_hash
+from stretto_core.eventlog.chain import EMPTY_HEAD, chain_hash, check_envelope, check_link
 from stretto_core.eventlog.codec import Decoded
 from stretto_core.eventlog.recorded import Recorded, StoredEvent, StreamHead
 from stretto_core.ids import Namespace, StreamId
@@ -72,7 +72,13 @@ def advance(
     decoded: Decoded,
     evolve: Callable[[State, Recorded[Any]], None],
 ) -> None:
-    """Apply the next stored event to a stream being folded."""
+    """Apply the next stored event to a stream being folded.
+
+    Raises UnreadableEvent, with nothing changed, when it does not follow from the one before it:
+    nothing may be decided on what nobody recorded.
+    """
+    check_envelope(stored, decoded.envelope)
+    check_link(stored, decoded.envelope, hosted.head.chain_hash)
     evolve(hosted.state, decoded.recorded)
     stand(hosted, stored, decoded)
 

@@ -18,7 +18,7 @@ from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, StreamId
 
 from stretto_kernel.app.fact_writer import Decider, FactWriter
-from stretto_kernel.app.hosted_stream import HostedStream, advance
+from stretto_kernel.app.hosted_stream import HostedStream, advance, stand
 
 State = TypeVar("State")
 
@@ -122,7 +122,8 @@ class ResidentStream(Generic[State]):
 
     async def _fold(self) -> HostedStream[State]:
         hosted = HostedStream(self._stream, self._new_state(), self._namespace)
-        after_version, more = await self._passed_over(), True
+        await self._pass_over(hosted)
+        after_version, more = hosted.decided, True
         while more:
             page = await self._log.read_stream(
                 self._stream, after_version=after_version, limit=FOLD_PAGE_EVENTS
@@ -138,9 +139,13 @@ class ResidentStream(Generic[State]):
         self._changed(hosted.state)
         return hosted
 
-    async def _passed_over(self) -> int:
-        """Return the version after which to read."""
+    async def _pass_over(self, hosted: HostedStream[State]) -> None:
+        """Stand at the event before the newest, when that one says all."""
         if not self.decider.newest_says_all:
-            return 0
+            return
         head = (await self._log.stream_heads([self._stream])).get(self._stream)
-        return 0 if head is None else head.version - 1
+        if head is None or head.version == 1:
+            return
+        page = await self._log.read_stream(self._stream, after_version=head.version - 2, limit=1)
+        (before,) = page.events
+        stand(hosted, before, self.decider.codec.decode(before.stored_bytes))

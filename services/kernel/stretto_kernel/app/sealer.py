@@ -24,8 +24,8 @@ from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.eventlog.v1.seal_pb2 import LogSealed
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import FailedPrecondition, Refusal, Unavailable
-from stretto_core.eventlog.chain import HASH_BYTES, chain_hash
-from stretto_core.eventlog.codec import Cause, Codec, UnreadableEvent
+from stretto_core.eventlog.chain import HASH_BYTES, UnreadableEvent, chain_hash
+from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import NewEvent, StoredEvent
 from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey, seals_stream

@@ -138,6 +138,9 @@ class OwnCommands:
                 return
             except Unavailable:
                 await asyncio.sleep(RETRY_S)
+            except Refusal as refusal:  # It is damaged: nothing is decided on it.
+                self._log_refused(run_id, command, refusal)
+                return
             else:
                 self._take(run, command)
                 return
@@ -149,9 +152,12 @@ class OwnCommands:
             # What is due stays due: nobody else will ask for it again.
             asyncio.get_running_loop().call_later(RETRY_S, self._decide, run.run_id, command)
         except Refusal as refusal:  # It came too late.
-            self._log.info(
-                "command.refused",
-                run_id=run.run_id,
-                command=type(command).__name__,
-                reason=refusal.reason_word,
-            )
+            self._log_refused(run.run_id, command, refusal)
+
+    def _log_refused(self, run_id: RunId, command: Command, refusal: Refusal) -> None:
+        self._log.info(
+            "command.refused",
+            run_id=run_id,
+            command=type(command).__name__,
+            reason=refusal.reason_word,
+        )

@@ -14,8 +14,8 @@ from typing import Any
 from google.protobuf.message import Message
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1.plan_pb2 import TaskSpec
-from stretto_core.eventlog.chain import chain_hash
-from stretto_core.eventlog.codec import Codec, Decoded, UnreadableEvent
+from stretto_core.eventlog.chain import chain_hash, check_envelope, check_link
+from stretto_core.eventlog.codec import Codec, Decoded
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, RunId, StreamId, TaskName, partition_of
 
@@ -58,12 +58,7 @@ class RunFolds:
         """Fold a run's next event. Raises UnreadableEvent, with nothing changed."""
         decoded = self.read(stored)
         folded = self._runs.get(stored.stream) or self._begin(stored, decoded)
-        if decoded.envelope.previous_hash != folded.chain_hash:
-            raise UnreadableEvent(
-                "its previous hash is not the hash of the event before",
-                stream=stored.stream,
-                version=str(stored.version),
-            )
+        check_link(stored, decoded.envelope, folded.chain_hash)
         folded.chain_hash = chain_hash(folded.chain_hash, stored.stored_bytes)
         event = decoded.recorded.event
         before = _phase_of_named(folded, event)
@@ -98,14 +93,7 @@ class RunFolds:
     def read(self, stored: StoredEvent) -> Decoded:
         """Return the event taken apart. Raises UnreadableEvent."""
         decoded = self._codec.decode(stored.stored_bytes)
-        envelope = decoded.envelope
-        said = (envelope.stream, envelope.version, envelope.type)
-        if said != (stored.stream, stored.version, stored.type):
-            raise UnreadableEvent(
-                f"its envelope says {' '.join(map(str, said))}",
-                stream=stored.stream,
-                version=str(stored.version),
-            )
+        check_envelope(stored, decoded.envelope)
         return decoded
 
     def trim(self, used: Iterable[FoldedRun]) -> None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
+from google.rpc import status_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import FieldViolation, InvalidArgument, Refusal
 from stretto_core.ids import RunId
+from stretto_core.rpc.guard import MessageTooLarge
 from stretto_core.rpc.status import to_status
 
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX
 from stretto_kernel.app.run_calls import RunStart
 from stretto_kernel.app.run_ends import Named, RunEnd, RunEnds
 from stretto_kernel.app.start_batch import Outcome
@@ -47,19 +50,35 @@ def _parse_one(request: pb.StartRunRequest, asked: Asked) -> RunStart | Refusal:
 
 
 def to_results(outcomes: Sequence[Outcome], partition: str) -> pb.StartRunsResponse:
-    """Return the answer, item by item in the order asked."""
-    return pb.StartRunsResponse(
-        results=[
-            pb.StartRunResult(refused=to_status(outcome))
-            if isinstance(outcome, Refusal)
-            else pb.StartRunResult(
-                started=pb.StartRunResponse(
-                    run=outcome.answer, position=position_of(partition, outcome.position)
-                )
-            )
-            for outcome in outcomes
-        ]
+    """Return the answer, item by item in the order asked.
+
+    All of it is true already, so it must not fail for its size: what has no room says so.
+    """
+    results = [_to_result(outcome, partition) for outcome in outcomes]
+    bytes_left = PAGE_BYTES_MAX - sum(
+        each.ByteSize() for each in results if each.HasField("refused")
     )
+    for index, result in enumerate(results):
+        if result.HasField("started"):
+            size_bytes = result.ByteSize()
+            if size_bytes > bytes_left:
+                results[index] = pb.StartRunResult(refused=_no_room(result.started.run.name))
+            else:
+                bytes_left -= size_bytes
+    return pb.StartRunsResponse(results=results)
+
+
+def _to_result(outcome: Outcome, partition: str) -> pb.StartRunResult:
+    if isinstance(outcome, Refusal):
+        return pb.StartRunResult(refused=to_status(outcome))
+    started = pb.StartRunResponse(
+        run=outcome.answer, position=position_of(partition, outcome.position)
+    )
+    return pb.StartRunResult(started=started)
+
+
+def _no_room(name: str) -> status_pb2.Status:
+    return to_status(MessageTooLarge("it was started; StartRun alone answers it", name=name))
 
 
 async def hear_names(requests: AsyncIterator[pb.AwaitRunsRequest], ends: RunEnds) -> None:

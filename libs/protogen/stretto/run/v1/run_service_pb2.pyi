@@ -234,7 +234,7 @@ class StartRunResult(_message.Message):
 
     @_builtins.property
     def refused(self) -> _status_pb2.Status:
-        """It was refused; nothing of it is stored."""
+        """It was refused; nothing of it is stored, unless it says MESSAGE_TOO_LARGE: then it was started."""
 
     def __init__(
         self,

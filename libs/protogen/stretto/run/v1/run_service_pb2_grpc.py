@@ -164,6 +164,8 @@ class RunServiceServicer:
 
         Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
         StartRun would answer to one request is the status of that item alone: treat it as there.
+        RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE in an item: it was started, and the answers before it filled
+        the message: send it again alone.
 
         Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
         (follow with AwaitRuns). Items are independent: some may start while others are refused.

@@ -64,6 +64,8 @@ class RunServiceStub:
 
     Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
     StartRun would answer to one request is the status of that item alone: treat it as there.
+    RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE in an item: it was started, and the answers before it filled
+    the message: send it again alone.
 
     Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
     (follow with AwaitRuns). Items are independent: some may start while others are refused.
@@ -279,6 +281,8 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
     StartRun would answer to one request is the status of that item alone: treat it as there.
+    RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE in an item: it was started, and the answers before it filled
+    the message: send it again alone.
 
     Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
     (follow with AwaitRuns). Items are independent: some may start while others are refused.
@@ -503,6 +507,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: the call itself is wrong (no requests, or too many): send fewer. What
         StartRun would answer to one request is the status of that item alone: treat it as there.
+        RESOURCE_EXHAUSTED MESSAGE_TOO_LARGE in an item: it was started, and the answers before it filled
+        the message: send it again alone.
 
         Limits: 500 requests and 4 MiB a message; wait_timeout and validate_only are refused in an item
         (follow with AwaitRuns). Items are independent: some may start while others are refused.
