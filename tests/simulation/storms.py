@@ -40,6 +40,10 @@ class LogStorm:
             return AppendFault(before_s=self._wait_s(), after_s=self._wait_s())
         return AppendFault(Fault.REFUSED, before_s=self._wait_s())
 
+    def plan_read(self) -> AppendFault:
+        """See `AppendFaults`."""
+        return self.plan_settle()
+
     def _wait_s(self) -> float:
         if self.draws.random() < self.share / 2:
             return self.draws.uniform(0.0, 0.5)

@@ -48,6 +48,10 @@ class AppendFaults(Protocol):
         """Return how this settlement or probe goes: REFUSED means StoreDown, others only wait."""
         ...
 
+    def plan_read(self) -> AppendFault:
+        """Return how this read goes: REFUSED means StoreDown, others only wait."""
+        ...
+
 
 class NoFaults:
     """Everything works, at once."""
@@ -57,5 +61,9 @@ class NoFaults:
         return AppendFault()
 
     def plan_settle(self) -> AppendFault:
+        """Return no fault."""
+        return AppendFault()
+
+    def plan_read(self) -> AppendFault:
         """Return no fault."""
         return AppendFault()

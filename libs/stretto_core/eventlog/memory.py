@@ -11,7 +11,8 @@ import asyncio
 import contextvars
 import hashlib
 from bisect import bisect_right, insort
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from operator import attrgetter
 
 from stretto_core.eventlog.chain import head_of
@@ -252,9 +253,10 @@ class MemoryLog:
         bytes_max: int = PAGE_BYTES_MAX,
     ) -> Page:
         """See `EventLog.read_stream`."""
-        events = self._store.stream_events(stream)
-        start = bisect_right(events, after_version, key=_version)
-        found = events[start : start + limit + 1]
+        async with self._reading():
+            events = self._store.stream_events(stream)
+            start = bisect_right(events, after_version, key=_version)
+            found = events[start : start + limit + 1]
         return cut_page(found, limit=limit, bytes_max=bytes_max)
 
     async def read_all(
@@ -265,22 +267,27 @@ class MemoryLog:
         bytes_max: int = PAGE_BYTES_MAX,
     ) -> Page:
         """See `EventLog.read_all`."""
-        start = self._store.index_after(after_position)
-        found = self._store.events[start : start + limit + 1]
+        async with self._reading():
+            start = self._store.index_after(after_position)
+            found = self._store.events[start : start + limit + 1]
         return cut_page(found, limit=limit, bytes_max=bytes_max)
 
     async def stream_heads(self, streams: Sequence[StreamId]) -> dict[StreamId, StreamHead]:
         """See `EventLog.stream_heads`."""
-        found = ((stream, self._store.stream_events(stream)) for stream in streams)
-        return {stream: head_of(events[-1].stored_bytes) for stream, events in found if events}
+        async with self._reading():
+            found = ((stream, self._store.stream_events(stream)) for stream in streams)
+            newest = {stream: events[-1].stored_bytes for stream, events in found if events}
+        return {stream: head_of(stored_bytes) for stream, stored_bytes in newest.items()}
 
     async def existing_streams(self, streams: Sequence[StreamId]) -> frozenset[StreamId]:
         """See `EventLog.existing_streams`."""
-        return frozenset(stream for stream in streams if self._store.stream_events(stream))
+        async with self._reading():
+            return frozenset(stream for stream in streams if self._store.stream_events(stream))
 
     async def position(self) -> int:
         """See `EventLog.position`."""
-        return self._store.events[-1].position if self._store.events else 0
+        async with self._reading():
+            return self._store.events[-1].position if self._store.events else 0
 
     async def subscribe(
         self, *, after_position: int = 0
@@ -326,6 +333,16 @@ class MemoryLog:
         """See `EventLog.close`."""
         self._closed = True
         self._store.wake_followers()
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """Look at the store at one instant of the read: its answer may be old when it comes."""
+        fault = self._faults.plan_read()
+        await _pass(fault.before_s)
+        if fault.kind is not Fault.NONE:
+            raise StoreDown("planned fault: refused")
+        yield
+        await _pass(fault.after_s)
 
 
 async def _pass(seconds: float) -> None:

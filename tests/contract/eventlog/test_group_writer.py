@@ -207,7 +207,7 @@ async def test_an_owner_that_breaks_down_stops_the_writer(open_log: OpenLog) -> 
     await writer.close()
 
 
-class SeededFaults:
+class SeededFaults(NoFaults):
     """Any fault at any append, from a seed; gives up failing after a while so that work ends."""
 
     def __init__(self, seed: int, faulty_calls: int) -> None:

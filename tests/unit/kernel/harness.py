@@ -13,7 +13,7 @@ from stretto.work.v1 import work_pb2, work_service_pb2
 from stretto_core.clock import Clock
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
-from stretto_core.eventlog.faults import AppendFault, AppendFaults, Fault
+from stretto_core.eventlog.faults import AppendFault, AppendFaults, Fault, NoFaults
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import Namespace, Partition, RequestId, RunId, SessionId
@@ -174,7 +174,7 @@ class FrameWorker:
         self.end_cause = cause
 
 
-class PlannedFaults:
+class PlannedFaults(NoFaults):
     """Each append goes as the next planned fault says, then all go well."""
 
     def __init__(self) -> None:

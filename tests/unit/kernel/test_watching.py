@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from stretto.run.v1 import run_pb2
-from stretto_core.ids import RunId
+from stretto_core.errors import Unavailable
+from stretto_core.ids import RunId, StreamId
 from stretto_core.testing.virtual_loop import VirtualLoop
 from stretto_kernel.app.watching import INTERVAL_S, watch_run
 
@@ -18,6 +20,7 @@ from tests.unit.kernel.harness import (
     start_kernel,
     task,
 )
+from tests.waiting import until
 
 
 def test_the_end_is_told_at_once() -> None:
@@ -26,6 +29,34 @@ def test_the_end_is_told_at_once() -> None:
     assert len(told_s) == 3
     assert told_s[1] - told_s[0] >= INTERVAL_S, "what happens in between is told together"
     assert told_s[2] == told_s[1]
+
+
+async def test_a_replaced_owner_does_not_deny_what_a_newer_one_made() -> None:
+    """A follower that comes back with a newer version must look elsewhere, not give up."""
+    store = new_store()
+    older = await start_kernel(store)
+    run = (await start(older, graph(task("a")))).answer
+    newer = await start_kernel(store, exclusive=False)
+    worker = FrameWorker(newer)
+    await until(lambda: bool(worker.assignments))
+    worker.succeed(worker.assignments[0].token)
+    name = RunId(run.run_id)
+    ended = await newer.partition.calls.wait_ended(NAMESPACE, name, 10**9)
+    assert ended.answer.state == run_pb2.RUN_STATE_SUCCEEDED
+    followed = watch_run(
+        older.partition.host,
+        older.partition.calls,
+        older.ports.clock,
+        namespace=NAMESPACE,
+        run_id=name,
+        with_tasks=False,
+        after_version=len(store.stream_events(StreamId(name))),
+    )
+    with pytest.raises(Unavailable) as refused:
+        await anext(followed)
+    assert refused.value.reason_word == "PARTITION_MOVED"
+    await newer.stop()
+    await older.stop()
 
 
 async def _told_s(loop: VirtualLoop) -> list[float]:
