@@ -11,9 +11,13 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2
+from stretto_core.ids import RunId
+from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.confidential import decrypt, encrypted, is_confidential, reveal
 from stretto_kernel.app.data_key import DataKey, Undecryptable, key_id_of
+from stretto_kernel.app.run_keys import RunKeys
 
 KEY = DataKey(7, b"s" * 32, secrets.token_bytes)
 
@@ -157,6 +161,18 @@ def test_ciphertext_says_its_key_and_fits_no_other_context_key_or_bytes() -> Non
     for wrong in wrongs:
         with pytest.raises(Undecryptable):
             wrong()
+
+
+async def test_more_keys_than_are_kept_in_memory_open_what_they_encrypted() -> None:
+    keys = RunKeys(MemoryRunKeys(), keys_max=4)
+    made = [await keys.make(RunId(f"p0-{number}")) for number in range(6)]
+    stored = [encrypted(Payload(json=str(key.key_id)), key) for key in made]
+    for first in (0, 2, 0, 1):
+        page = [Payload.FromString(each.SerializeToString()) for each in stored[first : first + 4]]
+        await keys.reveal(page)
+        assert [each.json for each in page] == [
+            str(key.key_id) for key in made[first : first + 4]
+        ], "what is told to be shredded was"
 
 
 def test_a_key_is_never_printed() -> None:

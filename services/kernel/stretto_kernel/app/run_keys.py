@@ -65,17 +65,16 @@ class RunKeys:
 
     async def find(self, key_id: int) -> DataKey | None:
         """Return a key, None when it was destroyed. Raises Unavailable."""
-        await self._load([key_id])
-        return self._keys.get(key_id)
+        return (await self._load([key_id])).get(key_id)
 
     async def reveal(self, messages: Sequence[Message]) -> None:
         """Decrypt, in place, what the messages hold encrypted; mark what was shredded.
 
         Raises Unavailable.
         """
-        await self._load(key_ids_in(messages))
+        keys = await self._load(key_ids_in(messages))
         for message in messages:
-            reveal(message, self._keys.get)
+            reveal(message, keys.get)
 
     async def mark(self, key_id: int) -> None:
         """Note that the key is about to be destroyed, in case this process dies before."""
@@ -119,12 +118,25 @@ class RunKeys:
         for run_id, future in batch.items():
             future.set_result(self._keep(made[run_id]))
 
-    async def _load(self, key_ids: Iterable[int]) -> None:
-        absent = [key_id for key_id in key_ids if key_id not in self._keys]
+    async def _load(self, key_ids: Iterable[int]) -> dict[int, DataKey]:
+        """Return those of the keys that were not destroyed.
+
+        Held by the caller alone: what is found now may push the others out of memory.
+        """
+        keys: dict[int, DataKey] = {}
+        absent = []
+        for key_id in key_ids:
+            if (key := self._keys.get(key_id)) is None:
+                absent.append(key_id)
+            else:
+                keys[key_id] = key
         if absent:
             found = await self.store.find(absent)
             for key_id in found.keys() - self._destroyed:
-                self._keep(StoredKey(key_id, found[key_id]))
+                keys[key_id] = self._keep(StoredKey(key_id, found[key_id]))
+            for key_id in self._destroyed.intersection(keys):
+                del keys[key_id]  # While this read.
+        return keys
 
     def _keep(self, stored: StoredKey) -> DataKey:
         key = self._keys.get(stored.key_id)
