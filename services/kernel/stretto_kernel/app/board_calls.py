@@ -120,7 +120,8 @@ class BoardCalls:
             found = await self._runs.find(write.namespace, write.run_id)
             if token is not None:  # A stranger learns nothing of blobs.
                 self._fence.check(found, token)
-            await self._blobs.require(write.namespace, blobs, found.state.key_id)
+            if not found.is_shredded:
+                await self._blobs.require(write.namespace, blobs, found.state.key_id)
 
         def question(run: HostedRun) -> Decided[int]:
             if token is not None:

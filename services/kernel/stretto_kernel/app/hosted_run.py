@@ -101,6 +101,11 @@ class HostedRun(HostedStream[RunState]):
         """Whether a terminal fact was decided."""
         return self.state.end is not None
 
+    @property
+    def is_shredded(self) -> bool:
+        """Whether its key is destroyed, or about to be: it never gets the key of a blob again."""
+        return self.state.shredding is not None
+
     def instant_ns(self, now_ns: int) -> int:
         """`now_ns`, or the time of the newest fact when the wall clock was set back since."""
         return max(now_ns, self.state.time_ns)

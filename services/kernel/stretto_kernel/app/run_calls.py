@@ -30,7 +30,6 @@ from stretto_core.ids import (
 from stretto_kernel.app.asking import Answered, Asked, Decided, Finder, answered, ask, put
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.confidential import reveal
-from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.hosted_stream import DecidedAgain
@@ -113,9 +112,8 @@ class RunCalls:
         wrong.
         """
         start = RunStart(namespace, command, caller)
-        if blobs := blobs_in_start(command):
-            key = await self._key_of(start)
-            await self._blobs.require(namespace, blobs, 0 if key is None else key.key_id)
+        if blobs_in_start(command):
+            await self._require_blobs(start)
         return await ask(self._host, self._start_finder(start), partial(self._start, start))
 
     def put_start(self, start: RunStart) -> Asked[run_pb2.Run] | None:
@@ -149,10 +147,9 @@ class RunCalls:
             if run is not None:
                 return run
             # After a drop nothing is guessed: the guess may be what failed.
-            surely_new = dropped_count == 0 and self._presence.is_surely_new(run_id)
-            if not surely_new and await self._presence.exists(run_id):
+            if await self._is_taken(run_id, guess=dropped_count == 0):
                 return await self._host.load(run_id)
-            key = await self._key_of(start)
+            key = await self._keys.make(start.namespace, run_id)
             run = self._host.find(run_id)  # Somebody may have begun it during the look-up.
             return run or self._host.create(
                 run_id, start.namespace, start.caller.principal, key=key
@@ -160,12 +157,20 @@ class RunCalls:
 
         return find
 
-    async def _key_of(self, start: RunStart) -> DataKey | None:
-        """Return the key that the run has, or gets: it is on disk before there is a fact of it."""
+    async def _is_taken(self, run_id: RunId, *, guess: bool = True) -> bool:
+        """Whether a run began under the id. guess: that it is new may be taken from its time."""
+        if guess and self._presence.is_surely_new(run_id):
+            return False
+        return await self._presence.exists(run_id)
+
+    async def _require_blobs(self, start: RunStart) -> None:
+        """Renew what a start names; a repeated one names nothing new, and gets no key again."""
         run_id = self.run_id_of(start.namespace, start.command.request_id)
-        if (run := self._host.find(run_id)) is not None:
-            return run.key
-        return await self._keys.make(start.namespace, run_id)
+        if self._host.find(run_id) is not None or await self._is_taken(run_id):
+            return
+        key = await self._keys.make(start.namespace, run_id)
+        blobs = blobs_in_start(start.command)
+        await self._blobs.require(start.namespace, blobs, 0 if key is None else key.key_id)
 
     def _start(self, start: RunStart, run: HostedRun) -> Decided[run_pb2.Run]:
         own_facts = self._host.take(run, start.command, self.cause(run, start.caller))
@@ -232,7 +237,8 @@ class RunCalls:
         if isinstance(command, AddTasks):
             blobs = frozenset(in_tasks(command.tasks))
             run = await self.find(namespace, run_id)
-            await self._blobs.require(namespace, blobs, run.state.key_id)
+            if not run.is_shredded:
+                await self._blobs.require(namespace, blobs, run.state.key_id)
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             own_facts = self._host.take(run, command, self.cause(run, caller))

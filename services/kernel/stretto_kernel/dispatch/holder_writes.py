@@ -217,7 +217,8 @@ class HolderWriter:
         """Renew what the write names before it is decided: from here on nothing sweeps it."""
         try:
             run = await self._host.load(write.run_id)
-            await self._require_blobs(namespace, blobs, run.state.key_id)
+            if not run.is_shredded:
+                await self._require_blobs(namespace, blobs, run.state.key_id)
         except NotFound:
             await self._load_and_take(write, 0)  # Refused there.
         except Refusal as refusal:
