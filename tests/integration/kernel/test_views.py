@@ -153,7 +153,7 @@ async def test_a_damaged_view_is_found_and_mended(kernel: Served, fresh_database
     async with projecting(kernel, fresh_database):
         await following(kernel)
         async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
-            await connection.execute("UPDATE stretto_p0.tasks_v2 SET phase = 4 WHERE task = 'b'")
+            await connection.execute("UPDATE stretto_p0.tasks_v3 SET phase = 4 WHERE task = 'b'")
         assert await compare(kernel, "tasks", "attempts") == {"tasks": False, "attempts": True}
         *_, last = await rebuild(kernel, "tasks")
         assert [proof.equal for proof in last.proofs] == [False], "the live one was damaged"
@@ -197,10 +197,10 @@ async def test_a_copy_that_was_built_is_not_built_again(
     asking = asyncio.create_task(rebuild(kernel, "tasks"))
     with pytest.RaisesGroup(Crash):
         await projector(kernel, fresh_database, "snapshot").run()
-    built = await kernel.log.tracking_position("tasks_v2_copy")
+    built = await kernel.log.tracking_position("tasks_v3_copy")
     assert built > 0
     async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
-        await connection.execute("UPDATE stretto_p0.tasks_v2_copy SET queue = 'kept'")
+        await connection.execute("UPDATE stretto_p0.tasks_v3_copy SET queue = 'kept'")
     async with projecting(kernel, fresh_database):
         *_, last = await asking
     assert [proof.equal for proof in last.proofs] == [False], "what was built before is still there"
@@ -257,8 +257,8 @@ async def test_an_event_that_cannot_be_read_is_told_and_nothing_is_passed_over(
         *_, last = await rebuild(kernel, "tasks")
         assert last.done and last.failure_reason == "UNREADABLE_EVENT"
         assert str(position) in last.failure
-    assert "tasks_v2" in await tables(fresh_database)
-    assert "tasks_v2_copy" not in await tables(fresh_database)
+    assert "tasks_v3" in await tables(fresh_database)
+    assert "tasks_v3_copy" not in await tables(fresh_database)
 
 
 async def test_what_a_view_was_given_is_counted_against_the_log(

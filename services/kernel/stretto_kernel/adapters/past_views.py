@@ -26,6 +26,9 @@ from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.task_states import EVERY_KIND, TaskKind, kinds_in
 from stretto_kernel.projections.tasks import TASKS, TaskRow
 
+NEWEST = (1 << 63) - 1
+"""The `to_version` of a row that has no next one."""
+
 
 class PastViewTables:
     """Implements PastViews over the connections that `tracking` uses."""
@@ -106,9 +109,9 @@ class PastViewTables:
         """Return what lists tasks: only the terms asked for, so that each has its index."""
         terms: list[Composable] = [SQL("run_id = {}").format(Literal(query.run_id))]
         if is_newest:
-            terms.append(SQL("to_version IS NULL"))
+            terms.append(SQL("to_version = {}").format(Literal(NEWEST)))
         else:
-            then = SQL("from_version <= {0} AND (to_version IS NULL OR to_version > {0})")
+            then = SQL("from_version <= {0} AND to_version > {0}")
             terms.append(then.format(Literal(version)))
         if query.state is not None:
             terms.append(_of_kinds(kinds_in(query.state, phase), query.judged_ns))
@@ -145,6 +148,8 @@ def _of_kinds(kinds: Sequence[TaskKind], judged_ns: int) -> Composed:
     """Return the term for tasks of some kinds: their phases by index, the rest by looking."""
     phases = sorted({kind.phase for kind in kinds})
     term = SQL("phase = ANY({}::smallint[])").format(Literal(phases))
+    if len(phases) == 1:  # Then an index by phase is in the order of tasks.
+        term = SQL("phase = {}").format(Literal(phases[0]))
     if set(kinds) == {kind for kind in EVERY_KIND if kind.phase in phases}:
         return term
     listed = SQL(", ").join(SQL("({}, {}, {})").format(*map(Literal, kind)) for kind in kinds)

@@ -59,4 +59,4 @@ def tasks_changed(step: Step) -> Iterator[TaskRow]:
         )
 
 
-TASKS = View(name="tasks", version=2, row=TaskRow, key_count=3, of_event=tasks_changed)
+TASKS = View(name="tasks", version=3, row=TaskRow, key_count=3, of_event=tasks_changed)
