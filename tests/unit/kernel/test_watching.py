@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from contextlib import aclosing
 
 import pytest
 from stretto.run.v1 import run_pb2
 from stretto_core.errors import Unavailable
-from stretto_core.ids import RunId, StreamId
+from stretto_core.ids import RunId, StreamId, TaskName
 from stretto_core.testing.virtual_loop import VirtualLoop
-from stretto_kernel.app.watching import INTERVAL_S, watch_run
+from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.run_calls import RunCalls
+from stretto_kernel.app.watching import INTERVAL_S, TASKS_PER_CHANGE_MAX, watch_run
 
 from tests.unit.kernel.harness import (
     NAMESPACE,
@@ -81,3 +84,45 @@ async def _told_s(loop: VirtualLoop) -> list[float]:
     assert change.run.state == run_pb2.RUN_STATE_SUCCEEDED
     await kernel.stop()
     return told_s
+
+
+async def test_a_message_is_made_when_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever watches a large run and does not read costs one message, not all of its tasks."""
+    shown: list[str] = []
+    plain = RunCalls.show_task
+
+    def show(calls: RunCalls, run: HostedRun, name: TaskName) -> run_pb2.Task:
+        shown.append(name)
+        return plain(calls, run, name)
+
+    monkeypatch.setattr(RunCalls, "show_task", show)
+    kernel = await start_kernel(new_store())
+    tasks = [task(f"t{number}") for number in range(TASKS_PER_CHANGE_MAX + 50)]
+    run_id = RunId((await start(kernel, graph(*tasks))).answer.run_id)
+    partition = kernel.partition
+    watched = watch_run(
+        partition.host,
+        partition.calls,
+        kernel.ports.clock,
+        namespace=NAMESPACE,
+        run_id=run_id,
+        with_tasks=True,
+    )
+    async with aclosing(watched):
+        first = await anext(watched)
+        assert (len(first.tasks), len(shown)) == (TASKS_PER_CHANGE_MAX, TASKS_PER_CHANGE_MAX)
+        assert first.version == 0, "who resumes here is told all of it again"
+        # What changes in between, shown before or not yet, comes with the next message.
+        worker = FrameWorker(kernel)
+        await until(lambda: bool(worker.assignments))
+        done = worker.assignments[0].token.work_item
+        worker.succeed(worker.assignments[0].token)
+        await until(lambda: bool(worker.receipts))
+        rest = await anext(watched)
+        assert len(rest.tasks) == 50 and rest.version > 0
+        assert len({each.task for part in (first, rest) for each in part.tasks}) == len(tasks)
+        newer = await anext(watched)
+        assert newer.version > rest.version, "who resumes at the version before is told of it, too"
+        states = {each.task: each.state for each in newer.tasks}
+        assert states[done.rpartition("/")[2]] == run_pb2.TASK_STATE_SUCCEEDED
+    await kernel.stop()

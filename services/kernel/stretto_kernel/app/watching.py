@@ -2,14 +2,14 @@
 
 Changes are coalesced: a follower hears at most ten times a second, but of the end at once, and
 nothing that is not committed. A commit costs the followers of its own run and nobody else; one who
-does not listen keeps no more than the names of what changed.
+does not listen keeps no more than one message, and the names of what changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
@@ -19,7 +19,7 @@ from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.hosted_run import HostedRun, RunWatch
 from stretto_kernel.app.hosted_stream import DecidedAgain
-from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
 
@@ -101,26 +101,22 @@ async def watch_run(
                 names = run.state.changed_after(after_version)
             elif with_tasks:
                 names = list(touched.tasks)
-            tasks = []
-            for index, name in enumerate(names, start=1):
-                tasks.append(calls.show_task(run, name))
-                if index % TASKS_PER_STRETCH == 0:
-                    await asyncio.sleep(0)
-            # A task that changed meanwhile is noted, and comes again with the next message.
-            version, ended = run.decided, run.has_ended and not watch.is_noted
-            if version == after_version and not ended:
+            version = run.decided  # Up to where these are all that changed.
+            if version == after_version and not run.has_ended:
                 continue  # Its memory was void for a moment, and nothing is new.
-            shown = calls.show_end(run)
+            ended = False
             try:
-                # The first is a read of now. The others tell of commits: no need to ask the store
-                # whether there is a newer owner, whose facts the follower would only hear later.
-                await host.facts.answered(run, version, own_facts=told_any)
+                async with aclosing(_messages(host, calls, run, names, told_any)) as messages:
+                    async for shown, tasks, is_last in messages:
+                        told_any = True
+                        # What changed since is noted, and comes again with the next message.
+                        ended = is_last and run.has_ended and not watch.is_noted
+                        # Only the last has the newer version: who resumes before it gets all.
+                        told = version if is_last else after_version
+                        yield RunChange(shown, tasks, told, ended)
             except DecidedAgain:
                 watch.void()
                 continue
-            told_any = True
-            for change in _in_parts(shown, tasks, (after_version, version), ended=ended):
-                yield change
             after_version = version
             if ended:
                 return
@@ -148,20 +144,39 @@ async def _find(
     return run
 
 
-def _in_parts(
-    run: run_pb2.Run, tasks: list[run_pb2.Task], versions: tuple[int, int], *, ended: bool
-) -> Iterable[RunChange]:
-    """Only the last part has the newer version: who resumes before it gets its tasks again."""
-    before, version = versions
-    sent_count = 0
-    while True:
-        part = tasks[sent_count : sent_count + TASKS_PER_CHANGE_MAX]
-        del part[count_within((task.ByteSize() for task in part), PAGE_BYTES_MAX) :]
-        sent_count += len(part)
-        last = sent_count == len(tasks)
-        yield RunChange(run, part, version if last else before, ended and last)
-        if last:
-            return
+async def _messages(
+    host: StreamHost, calls: RunCalls, run: HostedRun, names: Sequence[TaskName], told_any: bool
+) -> AsyncGenerator[tuple[run_pb2.Run, list[run_pb2.Task], bool]]:
+    """Yield the run and its tasks, as many as a message takes; and whether they are the last.
+
+    Each is made when it is asked for, and may leave the process. Raises DecidedAgain.
+    """
+    told_count, is_last = 0, False
+    while not is_last:
+        tasks = await _shown(calls, run, names[told_count : told_count + TASKS_PER_CHANGE_MAX])
+        told_count += len(tasks)
+        is_last = told_count == len(names)
+        shown = calls.show_end(run)
+        # The first is a read of now. The others tell of commits: no need to ask the store whether
+        # there is a newer owner, whose facts the follower would only hear later.
+        await host.facts.answered(run, run.decided, own_facts=told_any)
+        told_any = True
+        yield shown, tasks, is_last
+
+
+async def _shown(calls: RunCalls, run: HostedRun, names: Sequence[TaskName]) -> list[run_pb2.Task]:
+    """Show the first of these tasks: those that one message takes."""
+    tasks: list[run_pb2.Task] = []
+    size_bytes = 0
+    for name in names:
+        task = calls.show_task(run, name)
+        size_bytes += task.ByteSize()
+        if tasks and size_bytes > PAGE_BYTES_MAX:
+            break
+        tasks.append(task)
+        if len(tasks) % TASKS_PER_STRETCH == 0:
+            await asyncio.sleep(0)
+    return tasks
 
 
 def _leave(run: HostedRun, watch: RunWatch) -> None:

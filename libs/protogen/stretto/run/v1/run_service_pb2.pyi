@@ -798,11 +798,11 @@ class WatchRunResponse(_message.Message):
     """The run has ended; the last message."""
     @_builtins.property
     def run(self) -> _run_pb2.Run:
-        """The run as of `version`, without input."""
+        """The run as it was when the message was made, at `version` or later, without input."""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Task]:
-        """The tasks that changed since the message before; at most 500 a message."""
+        """The tasks that changed since the message before, as they were then; at most 500 a message."""
 
     def __init__(
         self,
