@@ -45,7 +45,7 @@ from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers.board_servicer import BoardServicer
 from stretto_kernel.servicers.namespace_servicer import NamespaceServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
-from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.servicers.run_servicer import RunServicer
 from stretto_kernel.servicers.work_servicer import WorkServicer
 from stretto_kernel.serving import Readiness
@@ -125,7 +125,7 @@ class SimKernel:
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits), seals=SEALS))
         self._run_servicer = RunServicer(
             self._kernel,
-            RunListing(index, index, store.partition),
+            RunListing(ListedViews(index, index, index, index), self._log),
             PastRuns(self._log, RUN_CODEC, index, clock),
             retry_step_count=RETRY_STEP_COUNT,
         )

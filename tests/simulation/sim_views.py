@@ -11,14 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.port import EventLog
-from stretto_core.ids import RunId, StreamId
+from stretto_core.ids import Namespace, RunId, StreamId
 from stretto_core.testing.process import Process
+from stretto_kernel.app.artifact_listing import ArtifactFilter, ArtifactPage
 from stretto_kernel.app.attempt_listing import AttemptFilter, AttemptPage
 from stretto_kernel.app.background_folds import NO_DEADLINE_NS
 from stretto_kernel.app.moments import Then
 from stretto_kernel.app.recovery import ActiveRun, ActiveRuns
 from stretto_kernel.app.run_listing import ListedRun, RunFilter, RunListPage
 from stretto_kernel.app.snapshots import Snapshot, Snapshots
+from stretto_kernel.app.usage_reading import UsageSums
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.past_runs import (
@@ -196,6 +198,16 @@ class MemoryViews:
 
     async def list_attempts(self, found: AttemptFilter, *, count_max: int) -> AttemptPage:
         """See `AttemptList`: nobody asks in the simulator."""
+        raise NotImplementedError
+
+    async def list_artifacts(self, found: ArtifactFilter, *, count_max: int) -> ArtifactPage:
+        """See `ArtifactList`: nobody asks in the simulator."""
+        raise NotImplementedError
+
+    async def usage_of(
+        self, namespace: Namespace, run_id: RunId | None, *, count_max: int
+    ) -> UsageSums:
+        """See `UsageView`: nobody asks in the simulator."""
         raise NotImplementedError
 
 

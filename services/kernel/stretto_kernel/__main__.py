@@ -30,6 +30,7 @@ from stretto_core.rpc.tokens import TokenFile, TokenTable
 from stretto_core.telemetry.logs import configure_logs
 from stretto_core.telemetry.metrics import Registry
 
+from stretto_kernel.adapters.artifact_table import ArtifactTable
 from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.board_table import BoardTable
@@ -40,6 +41,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.adapters.usage_table import UsageTable
 from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.run_keys import RunKeys
@@ -51,7 +53,7 @@ from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
-from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.serving import (
     Past,
     Readiness,
@@ -131,8 +133,13 @@ async def _run_kernel(settings: Settings) -> int:
         streams_max=settings.sessions_max,
     )
     kernel = Kernel(ports, limits)
-    attempts = AttemptTable(settings.partition, event_log.tracking)
-    listing = RunListing(index, attempts, settings.partition)
+    listed = ListedViews(
+        index,
+        AttemptTable(settings.partition, event_log.tracking),
+        ArtifactTable(settings.partition, event_log.tracking),
+        UsageTable(settings.partition, event_log.tracking),
+    )
+    listing = RunListing(listed, event_log)
     log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)

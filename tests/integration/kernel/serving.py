@@ -25,6 +25,7 @@ from stretto_core.rpc.channel import open_channel
 from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_core.rpc.status import from_rpc_error, to_status
 from stretto_core.telemetry.metrics import Registry
+from stretto_kernel.adapters.artifact_table import ArtifactTable
 from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.blob_table import BlobTable
 from stretto_kernel.adapters.board_table import BoardTable
@@ -35,6 +36,7 @@ from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
+from stretto_kernel.adapters.usage_table import UsageTable
 from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.follow_limits import FollowLimits
@@ -46,7 +48,7 @@ from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
-from stretto_kernel.servicers.run_listing import RunListing
+from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.serving import Past, Readiness, add_servicers, add_views
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
@@ -115,11 +117,17 @@ async def served(
     kernel = Kernel(ports, KernelLimits(**limits))
     server = RpcServer(ServerSettings())
     log_table = TaskLogTable(dsn, PARTITION)
+    listed = ListedViews(
+        index,
+        AttemptTable(PARTITION, log.tracking),
+        ArtifactTable(PARTITION, log.tracking),
+        UsageTable(PARTITION, log.tracking),
+    )
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=TASK_LOG_BYTES_MAX))
     add_servicers(
         server,
         kernel,
-        RunListing(index, AttemptTable(PARTITION, log.tracking), PARTITION),
+        RunListing(listed, log),
         Past(
             PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
             PastBoards(log, BoardTable(PARTITION, log.tracking), clock),
@@ -168,6 +176,7 @@ class StreamWorker:
         held: tuple[LeaseToken, ...] = (),
         credit_count: int = 10,
         control_address: str = "",
+        queues: tuple[str, ...] = (),
     ) -> None:
         self.session_id = session_id or IDS.uuid7()
         self.answers: list[work_service_pb2.WorkResponse] = []
@@ -177,6 +186,7 @@ class StreamWorker:
             worker_id=worker_id,
             session_id=self.session_id,
             executors=["test.body"],
+            queues=queues,
             held=held,
             control_address=control_address,
         )

@@ -276,6 +276,21 @@ async def test_a_secret_is_read_by_callers_and_lies_nowhere(
     assert await whole(kernel)
 
 
+async def test_artifacts_are_listed_by_what_is_stored_and_read_in_clear(kernel: Served) -> None:
+    story = Story(kernel)
+    await story.play()
+    request = pb.ListArtifactsRequest(parent=story.run)
+    (found,) = (await kernel.runs.ListArtifacts(request)).artifacts
+    assert (found.task, found.artifact.name) == ("good", "report"), "names stay clear"
+    assert found.artifact.blob == story.artifact
+    assert await get_blob(kernel, found.artifact.blob.digest) == LARGE
+    await shred(kernel, story.run)
+    assert list((await kernel.runs.ListArtifacts(request)).artifacts) == [found], "a fact stays"
+    assert await reason_of(get_blob(kernel, found.artifact.blob.digest)) == "BLOB_SHREDDED"
+    used = await kernel.runs.GetUsage(pb.GetUsageRequest(parent=story.run))
+    assert (used.total.attempt_count, used.total.running_count) == (2, 0)
+
+
 async def test_a_restart_folds_what_it_decrypts_and_knows_repeats(fresh_database: str) -> None:
     async with served(fresh_database) as kernel, projected(kernel):
         await set_encryption(kernel)

@@ -14,13 +14,17 @@ from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Namespace, RunId
+from stretto_kernel.adapters.artifact_table import ArtifactTable
 from stretto_kernel.adapters.attempt_table import AttemptTable
 from stretto_kernel.adapters.past_views import NEWEST, PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
+from stretto_kernel.adapters.usage_table import UsageTable
 from stretto_kernel.adapters.view_tables import ViewTables, view_statements
+from stretto_kernel.app.artifact_listing import ArtifactFilter, ArtifactPlace
 from stretto_kernel.app.attempt_listing import AttemptFilter
 from stretto_kernel.app.run_listing import RunFilter
 from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.projections.artifacts import ARTIFACTS
 from stretto_kernel.projections.past_runs import TaskQuery
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
@@ -28,6 +32,7 @@ from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.tasks import TASKS
+from stretto_kernel.projections.usage import ALL_RUNS, USAGE
 
 from tests.integration.kernel.serving import (
     IDS,
@@ -100,7 +105,24 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         RUN_PHASES.table,
         ((f"p0-{n:032x}", 1, RUNNING, 0, False, False, 0, 0, b"") for n in range(RUN_COUNT)),
     )
+    await copy_rows(
+        fresh_database,
+        ARTIFACTS.table,
+        (
+            (f"p0-{n // 4:032x}", f"t{n % 4}", 1, f"f{n}", "default", n, b"d", 1, "text/plain")
+            for n in range(RUN_COUNT)
+        ),
+    )
+    await copy_rows(
+        fresh_database,
+        USAGE.table,
+        (
+            ("default", run_id, "q", "w", 1, 1, 1, 1, 1)
+            for run_id in (ALL_RUNS, *(f"p0-{n:032x}" for n in range(RUN_COUNT)))
+        ),
+    )
     runs, attempts = RunIndexTable(PARTITION, log.tracking), AttemptTable(PARTITION, log.tracking)
+    artifacts, usage = ArtifactTable(PARTITION, log.tracking), UsageTable(PARTITION, log.tracking)
     filters = [
         MINE,
         replace(MINE, state=RUNNING),
@@ -116,7 +138,22 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
     filters += [replace(each, oldest_first=True) for each in filters]
     filters += [replace(each, after=(60_000, a_run)) for each in filters]
     of_run = AttemptFilter(namespace=Namespace("default"), run_id=RunId(a_run))
+    files = ArtifactFilter(run_id=RunId(a_run))
+    after = ArtifactPlace("t1", 1, "f")
     statements = [runs.list_statement(each, 51) for each in filters]
+    statements += [
+        artifacts.list_statement(each, 101)
+        for first in (files, replace(files, after=after))
+        for each in (
+            first,
+            replace(first, task="t2"),
+            replace(first, name="f30"),
+            replace(first, content_type="none"),
+        )
+    ]
+    statements += [
+        usage.sums_statement(Namespace("default"), run_id, 100) for run_id in (RunId(a_run), None)
+    ]
     statements += [
         attempts.list_statement(of_run, 101),
         attempts.list_statement(replace(of_run, task="t1", after_version=2), 101),

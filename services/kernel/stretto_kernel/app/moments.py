@@ -13,7 +13,9 @@ from typing import NamedTuple
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto_core.errors import NotFound, OutOfRange
 from stretto_core.eventlog.port import EventLog
-from stretto_core.ids import Namespace, StreamId
+from stretto_core.ids import Namespace, RunId, StreamId
+
+from stretto_kernel.domain.run.refusals import RunNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,16 @@ async def find_moment(log: EventLog, stream: StreamId, moment: Moment, now_ns: i
         case AtTime(time_ns):
             found = await _last(log, stream, lambda event: event.time_ns <= time_ns)
             return found._replace(judged_ns=max(found.time_ns, min(time_ns, now_ns)))
+
+
+async def newest_position(log: EventLog, namespace: Namespace, run_id: RunId) -> int:
+    """Return the position of a run's newest event. Raises RunNotFound, StoreDown."""
+    heads = await log.stream_heads([StreamId(run_id)])
+    head = heads.get(StreamId(run_id))
+    newest = None if head is None else await _event(log, StreamId(run_id), head.version)
+    if newest is None or newest.namespace != namespace:
+        raise RunNotFound("no such run", run_id=run_id)
+    return newest.position
 
 
 async def _last(log: EventLog, stream: StreamId, is_past: Callable[[Then], bool]) -> Then:

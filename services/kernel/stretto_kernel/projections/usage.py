@@ -1,14 +1,22 @@
-"""The view `usage`: how many attempts each task took, and how long they held a worker."""
+"""The view `usage`: attempts of each run's queues and workers, and how long they were held.
+
+Every event counts twice: for its run, and for all runs of its namespace together.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stretto.run.v1 import events_pb2 as ev
+from stretto_core.ids import TaskName
 
-from stretto_kernel.domain.run.task import Leased
+from stretto_kernel.domain.run import RunState
+from stretto_kernel.domain.run.task import Leased, TaskRecord
 from stretto_kernel.projections.view import Step, View, names_of
 
+ALL_RUNS = ""
+"""Stands where a row's run does, for all of its namespace."""
 _ENDS = (
     ev.AttemptSucceeded,
     ev.AttemptFailed,
@@ -18,49 +26,112 @@ _ENDS = (
     ev.AttemptCancelled,
     ev.TaskFailed,
 )
+_REVOKING = (
+    ev.RunGraceEnded,
+    ev.RunCleanUpTimedOut,
+    ev.RunSucceeded,
+    ev.RunFailed,
+    ev.RunCancelled,
+    ev.RunKilled,
+)
+"""Facts about a whole run that end leases which no event of their own ends."""
 
 
 class UsageRow(NamedTuple):
-    """What a task used, or used more.
+    """What was used of a worker for a queue's tasks, or used more.
 
-    attempt_count: leases granted. held_ns: from lease to end, of those that ended of themselves.
+    run_id: ALL_RUNS = by every run of the namespace. attempt_count: leases granted. held_ns: from
+    lease to end, of those that ended. succeeded_count, succeeded_ns: of those with the result.
     """
 
+    namespace: str
     run_id: str
-    task: str
+    queue: str
+    worker_id: str
     attempt_count: int
+    ended_count: int
+    succeeded_count: int
     held_ns: int
+    succeeded_ns: int
 
 
-def usage_added(step: Step) -> tuple[UsageRow, ...]:
-    """Return what the event adds to a task's usage."""
+def usage_added(step: Step) -> Iterator[UsageRow]:
+    """Yield what the event adds to the usage of its run, and of its namespace."""
     event: Any = step.recorded.event
-    kind = type(event)
+    kind, state = type(event), step.run.state
+    if kind in _REVOKING:
+        for record, lease in _revoked(state, kind):
+            yield from _ended(state, record, lease.leased_ns, succeeded=False)
+        return
+    record = state.tasks[TaskName(event.task)]
+    succeeded = kind is ev.AttemptSucceeded
     if kind is ev.AttemptLeased:
-        return (UsageRow(step.run.state.run_id, event.task, 1, 0),)
-    before = step.before
-    if kind in _ENDS and isinstance(before, Leased):
-        state = step.run.state
-        return (UsageRow(state.run_id, event.task, 0, state.time_ns - before.leased_ns),)
-    return ()
+        yield from _rows(state, record, (1, 0, 0, 0, 0))
+    elif isinstance(step.before, Leased):
+        yield from _ended(state, record, step.before.leased_ns, succeeded=succeeded)
+    elif succeeded:
+        # The late word of a holder that was given up: its time was counted then.
+        yield from _rows(state, record, (0, 0, 1, 0, 0))
 
 
 def add(kept: UsageRow, more: UsageRow) -> UsageRow:
     """Return both together."""
     return UsageRow(
+        kept.namespace,
         kept.run_id,
-        kept.task,
+        kept.queue,
+        kept.worker_id,
         kept.attempt_count + more.attempt_count,
+        kept.ended_count + more.ended_count,
+        kept.succeeded_count + more.succeeded_count,
         kept.held_ns + more.held_ns,
+        kept.succeeded_ns + more.succeeded_ns,
     )
+
+
+def _ended(
+    state: RunState, record: TaskRecord, leased_ns: int, *, succeeded: bool
+) -> Iterator[UsageRow]:
+    held_ns = state.time_ns - leased_ns
+    succeeded_ns = held_ns if succeeded else 0
+    return _rows(state, record, (0, 1, int(succeeded), held_ns, succeeded_ns))
+
+
+def _rows(
+    state: RunState, record: TaskRecord, used: tuple[int, int, int, int, int]
+) -> Iterator[UsageRow]:
+    lease = record.last_lease
+    assert lease is not None, "an attempt begins with its lease"
+    for run_id in (state.run_id, ALL_RUNS):
+        yield UsageRow(state.namespace, run_id, record.spec.queue, lease.worker_id, *used)
+
+
+def _revoked(state: RunState, kind: type[Any]) -> Iterator[tuple[TaskRecord, Leased]]:
+    """Yield the tasks whose leases that fact ended: those that no such fact ended before it."""
+    grace_over = state.stopping is not None and state.stopping.grace_over
+    clean_up_over = state.cleaning_up is not None and state.cleaning_up.timed_out
+    ends_ordinary = kind is not ev.RunCleanUpTimedOut and (
+        kind is ev.RunGraceEnded or not grace_over
+    )
+    ends_clean_up = kind is not ev.RunGraceEnded and (
+        kind is ev.RunCleanUpTimedOut or not clean_up_over
+    )
+    for name in state.leased_tasks:
+        record = state.tasks[name]
+        lease = record.phase
+        assert isinstance(lease, Leased), "as the state keeps them"
+        # A retried run may end before all its tasks are re-opened: those leases ended long ago.
+        is_of_this_life = lease.leased_ns >= state.opened_ns
+        if is_of_this_life and (ends_clean_up if record.spec.clean_up else ends_ordinary):
+            yield record, lease
 
 
 USAGE = View(
     name="usage",
-    version=1,
+    version=2,
     row=UsageRow,
-    key_count=2,
+    key_count=4,
     of_event=usage_added,
-    concerns=names_of(ev.AttemptLeased, *_ENDS),
+    concerns=names_of(ev.AttemptLeased, *_ENDS, *_REVOKING),
     merge=add,  # type: ignore[arg-type]
 )

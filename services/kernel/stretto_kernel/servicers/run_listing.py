@@ -7,23 +7,28 @@ Terms: `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.ids import Namespace, Partition
+from stretto_core.eventlog.port import EventLog
+from stretto_core.ids import Namespace
 
+from stretto_kernel.app.artifact_listing import ArtifactList
 from stretto_kernel.app.attempt_listing import AttemptList
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_listing import RunFilter, RunList
+from stretto_kernel.app.usage_reading import UsageView
 from stretto_kernel.app.view_reach import require_reached
+from stretto_kernel.servicers.artifact_listing import ArtifactListing
 from stretto_kernel.servicers.attempt_listing import AttemptListing
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.filter_terms import filter_terms
 from stretto_kernel.servicers.masks import masked
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
+from stretto_kernel.servicers.usage_reading import UsageReading
 from stretto_kernel.servicers.view_positions import least_position
 
 PAGE_DEFAULT = 50
@@ -31,13 +36,28 @@ PAGE_MAX = 1_000
 _NAMES = r"state|display_name|create_time|labels\.[a-z0-9._-]{1,63}"
 
 
-class RunListing:
-    """Answers ListRuns from the view of one partition; `attempts` answers ListAttempts."""
+@dataclass(frozen=True, slots=True)
+class ListedViews:
+    """The views that lists are read from."""
 
-    def __init__(self, view: RunList, attempts: AttemptList, partition: Partition) -> None:
-        self._view = view
-        self._partition = partition
-        self.attempts = AttemptListing(attempts, partition)
+    runs: RunList
+    attempts: AttemptList
+    artifacts: ArtifactList
+    usage: UsageView
+
+
+class RunListing:
+    """Answers ListRuns from the view of the partition whose log is given.
+
+    attempts, artifacts, usage: answer ListAttempts, ListArtifacts, GetUsage.
+    """
+
+    def __init__(self, views: ListedViews, log: EventLog) -> None:
+        self._view = views.runs
+        self._partition = log.partition
+        self.attempts = AttemptListing(views.attempts, log.partition)
+        self.artifacts = ArtifactListing(views.artifacts, log)
+        self.usage = UsageReading(views.usage, log)
 
     async def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         """Return a page. Raises InvalidArgument, ViewBehind, StoreDown."""

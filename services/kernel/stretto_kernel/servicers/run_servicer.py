@@ -134,6 +134,16 @@ class RunServicer(RunServiceServicer):
         """See the contract."""
         return await self._revealed(await self._listing.attempts.list_attempts(request))
 
+    async def ListArtifacts(
+        self, request: pb.ListArtifactsRequest, context: Any
+    ) -> pb.ListArtifactsResponse:
+        """See the contract."""
+        return await self._revealed(await self._listing.artifacts.list_artifacts(request))
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Any) -> pb.GetUsageResponse:
+        """See the contract."""
+        return await self._listing.usage.get_usage(request)
+
     async def WatchRun(
         self, request: pb.WatchRunRequest, context: Any
     ) -> AsyncIterator[pb.WatchRunResponse]:

@@ -5,6 +5,7 @@ Runs: what a client asks for, what is recorded, what can be read."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -652,3 +653,109 @@ class Attempt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class TaskArtifact(_message.Message):
+    """A file that an attempt left behind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """The task's name inside the run."""
+    epoch: _builtins.int
+    """The fencing token of the attempt's lease."""
+    version: _builtins.int
+    """The version of the run whose event accepted it."""
+    @_builtins.property
+    def artifact(self) -> _payload_pb2.Artifact:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        version: _builtins.int = ...,
+        artifact: _payload_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "epoch", b"epoch", "task", b"task", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskArtifact: _TypeAlias = TaskArtifact  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """What attempts used of workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    RUNNING_COUNT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_HELD_FIELD_NUMBER: _builtins.int
+    attempt_count: _builtins.int
+    """How many were leased."""
+    running_count: _builtins.int
+    """How many of them have not ended."""
+    succeeded_count: _builtins.int
+    """How many of them gave the accepted result of their task."""
+    @_builtins.property
+    def held(self) -> _duration_pb2.Duration:
+        """How long those that ended held a worker, together."""
+
+    @_builtins.property
+    def succeeded_held(self) -> _duration_pb2.Duration:
+        """How much of it those with an accepted result did: the rest led to nothing."""
+
+    def __init__(
+        self,
+        *,
+        attempt_count: _builtins.int = ...,
+        running_count: _builtins.int = ...,
+        succeeded_count: _builtins.int = ...,
+        held: _duration_pb2.Duration | None = ...,
+        succeeded_held: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "succeeded_held", b"succeeded_held"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "held", b"held", "running_count", b"running_count", "succeeded_count", b"succeeded_count", "succeeded_held", b"succeeded_held"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class UsageShare(_message.Message):
+    """The part of a usage that one queue's attempts, or one worker, had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The queue's name, or the worker's id."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it was."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageShare: _TypeAlias = UsageShare  # noqa: Y015

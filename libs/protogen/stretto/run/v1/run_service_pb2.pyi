@@ -751,6 +751,144 @@ class ListAttemptsResponse(_message.Message):
 Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
 
 @_typing.final
+class ListArtifactsRequest(_message.Message):
+    """Asks for the artifacts of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """namespaces/*/runs/*. Required."""
+    page_size: _builtins.int
+    """At most so many; 0 = 100."""
+    page_token: _builtins.str
+    """The token of the page before; empty = the first page."""
+    filter: _builtins.str
+    """Terms joined by AND: `task = "TEXT"`, `name = "TEXT"`, `content_type = "TEXT"`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListArtifactsRequest: _TypeAlias = ListArtifactsRequest  # noqa: Y015
+
+@_typing.final
+class ListArtifactsResponse(_message.Message):
+    """A page of artifacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIEW_POSITION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.TaskArtifact]:
+        """By task, then epoch, then name."""
+
+    @_builtins.property
+    def view_position(self) -> _lease_pb2.Position:
+        """How far the view had followed the log at least."""
+
+    def __init__(
+        self,
+        *,
+        artifacts: _abc.Iterable[_run_pb2.TaskArtifact] | None = ...,
+        next_page_token: _builtins.str = ...,
+        view_position: _lease_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["view_position", b"view_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "next_page_token", b"next_page_token", "view_position", b"view_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListArtifactsResponse: _TypeAlias = ListArtifactsResponse  # noqa: Y015
+
+@_typing.final
+class GetUsageRequest(_message.Message):
+    """Asks for what was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    MIN_POSITION_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """namespaces/*/runs/* = of that run; namespaces/* = of all its runs. Empty = namespaces/default."""
+    @_builtins.property
+    def min_position(self) -> _lease_pb2.Position:
+        """Only answer from a view that has reached this position."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        min_position: _lease_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_position", b"min_position", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """What was used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    VIEW_POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def total(self) -> _run_pb2.Usage:
+        """By all."""
+
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.UsageShare]:
+        """By the attempts of each queue, the longest held first."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.UsageShare]:
+        """Of each worker, the longest held first."""
+
+    @_builtins.property
+    def view_position(self) -> _lease_pb2.Position:
+        """How far the view had followed the log at least; absent while there is no view."""
+
+    def __init__(
+        self,
+        *,
+        total: _run_pb2.Usage | None = ...,
+        queues: _abc.Iterable[_run_pb2.UsageShare] | None = ...,
+        workers: _abc.Iterable[_run_pb2.UsageShare] | None = ...,
+        view_position: _lease_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "view_position", b"view_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues", "total", b"total", "view_position", b"view_position", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
 class WatchRunRequest(_message.Message):
     """Asks to follow a run."""
 

@@ -79,6 +79,16 @@ class RunServiceStub:
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/stretto.run.v1.RunService/ListArtifacts',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/stretto.run.v1.RunService/GetUsage',
+                request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
         self.ListRunChanges = channel.unary_unary(
                 '/stretto.run.v1.RunService/ListRunChanges',
                 request_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListRunChangesRequest.SerializeToString,
@@ -254,6 +264,39 @@ class RunServiceServicer:
         UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListArtifacts(self, request, context):
+        """Lists the files that the attempts of one run left behind, by task, then epoch, then name, from a
+        view. It is read once it has the run's newest event as of the call: what was acknowledged is in it.
+
+        Idempotency: a read; repeat freely. Pages are stable while artifacts are added.
+
+        Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+        run, or not visible: stop. UNAVAILABLE VIEW_BEHIND: the view has not reached the run's newest
+        event within 1 s: retry after RetryInfo.
+
+        Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """Adds up what the attempts of one run, or of all runs of a namespace, used of workers: how many
+        there were and how long they held one, by queue and by worker, from a view. Of one run it is read
+        once it has the run's newest event as of the call; of a namespace it trails the log by moments:
+        give `min_position` of your own write to read it.
+
+        Idempotency: a read; repeat freely.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+
+        Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -441,6 +484,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageRequest.FromString,
+                    response_serializer=stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageResponse.SerializeToString,
             ),
             'ListRunChanges': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRunChanges,
@@ -687,6 +740,60 @@ class RunService:
             '/stretto.run.v1.RunService/ListAttempts',
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsRequest.SerializeToString,
             stretto_dot_run_dot_v1_dot_run__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/ListArtifacts',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.run.v1.RunService/GetUsage',
+            stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageRequest.SerializeToString,
+            stretto_dot_run_dot_v1_dot_run__service__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -135,6 +135,31 @@ class RunServiceStub:
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
+    ListArtifacts: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListArtifactsRequest, _run_service_pb2.ListArtifactsResponse]
+    """Lists the files that the attempts of one run left behind, by task, then epoch, then name, from a
+    view. It is read once it has the run's newest event as of the call: what was acknowledged is in it.
+
+    Idempotency: a read; repeat freely. Pages are stable while artifacts are added.
+
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+    run, or not visible: stop. UNAVAILABLE VIEW_BEHIND: the view has not reached the run's newest
+    event within 1 s: retry after RetryInfo.
+
+    Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetUsageRequest, _run_service_pb2.GetUsageResponse]
+    """Adds up what the attempts of one run, or of all runs of a namespace, used of workers: how many
+    there were and how long they held one, by queue and by worker, from a view. Of one run it is read
+    once it has the run's newest event as of the call; of a namespace it trails the log by moments:
+    give `min_position` of your own write to read it.
+
+    Idempotency: a read; repeat freely.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+
+    Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
+    """
     ListRunChanges: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunChangesRequest, _run_service_pb2.ListRunChangesResponse]
     """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
     they were right after it, and the run where the event was about all of it (a hold, a stop, an
@@ -351,6 +376,31 @@ class RunServiceAsyncStub(RunServiceStub):
     UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    ListArtifacts: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListArtifactsRequest, _run_service_pb2.ListArtifactsResponse]  # type: ignore[assignment]
+    """Lists the files that the attempts of one run left behind, by task, then epoch, then name, from a
+    view. It is read once it has the run's newest event as of the call: what was acknowledged is in it.
+
+    Idempotency: a read; repeat freely. Pages are stable while artifacts are added.
+
+    Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+    run, or not visible: stop. UNAVAILABLE VIEW_BEHIND: the view has not reached the run's newest
+    event within 1 s: retry after RetryInfo.
+
+    Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetUsageRequest, _run_service_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Adds up what the attempts of one run, or of all runs of a namespace, used of workers: how many
+    there were and how long they held one, by queue and by worker, from a view. Of one run it is read
+    once it has the run's newest event as of the call; of a namespace it trails the log by moments:
+    give `min_position` of your own write to read it.
+
+    Idempotency: a read; repeat freely.
+
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+
+    Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
     """
     ListRunChanges: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunChangesRequest, _run_service_pb2.ListRunChangesResponse]  # type: ignore[assignment]
     """Lists what each event of a run changed, in the order of its versions: the tasks that it touched, as
@@ -607,6 +657,43 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+
+    @_abc_1.abstractmethod
+    def ListArtifacts(
+        self,
+        request: _run_service_pb2.ListArtifactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListArtifactsResponse, _abc.Awaitable[_run_service_pb2.ListArtifactsResponse]]:
+        """Lists the files that the attempts of one run left behind, by task, then epoch, then name, from a
+        view. It is read once it has the run's newest event as of the call: what was acknowledged is in it.
+
+        Idempotency: a read; repeat freely. Pages are stable while artifacts are added.
+
+        Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: no such
+        run, or not visible: stop. UNAVAILABLE VIEW_BEHIND: the view has not reached the run's newest
+        event within 1 s: retry after RetryInfo.
+
+        Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _run_service_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.GetUsageResponse, _abc.Awaitable[_run_service_pb2.GetUsageResponse]]:
+        """Adds up what the attempts of one run, or of all runs of a namespace, used of workers: how many
+        there were and how long they held one, by queue and by worker, from a view. Of one run it is read
+        once it has the run's newest event as of the call; of a namespace it trails the log by moments:
+        give `min_position` of your own write to read it.
+
+        Idempotency: a read; repeat freely.
+
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+
+        Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
         """
 
     @_abc_1.abstractmethod
