@@ -76,6 +76,14 @@ MODULES = (
     ),
     CommandModule(
         "Runs",
+        "usage_commands",
+        {
+            "usage": "Show how many attempts runs had and how long they held workers, by queue and "
+            "by worker.",
+        },
+    ),
+    CommandModule(
+        "Runs",
         "board_commands",
         {"board": "Read and write the blackboard of a run."},
     ),

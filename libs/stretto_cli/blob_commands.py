@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 from stretto_core.errors import InvalidArgument, NotFound
-from stretto_sdk.runs import Artifact
+from stretto_sdk.artifacts import TaskArtifact
+from stretto_sdk.client_pages import ArtifactsPage
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
-from stretto_cli.options import AsJson, RunArgument
+from stretto_cli.options import All, AsJson, Limit, PageToken, RunArgument
 from stretto_cli.output_file import Output, replacing
+from stretto_cli.run_filter import artifact_filter_of
 from stretto_cli.run_reference import find_run
 
 if TYPE_CHECKING:
@@ -37,51 +39,51 @@ def artifacts(
     task: Annotated[
         str | None, typer.Option("--task", metavar="NAME", help="Only of this task.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Only of this name.")
+    ] = None,
+    limit: Limit = 1_000,
+    everything: All = False,
+    page_token: PageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the files that the tasks of a run left behind.
+    """List the files that the tasks of a run left behind, by task and name.
 
         stretto artifacts last
         stretto artifacts last --task report --json | jq -r '.artifacts[].sha256'
+        stretto artifacts last --name report.txt --all
 
-    --json: {"artifacts": [{"task", "name", "sha256", "size_bytes", "content_type"}]}.
+    What was acknowledged before is in it.
+
+    --json: {"artifacts": [{"name", "sha256", "size_bytes", "content_type", "task", "epoch",
+    "version"}], "next_page_token": "..."}; epoch: of the attempt that left it; version: of the fact
+    that says so.
     """
+    where = artifact_filter_of(task=task, name=name)
 
-    async def read(client: Client) -> list[tuple[str, Artifact]]:
-        tasks = await client.tasks(await find_run(client, run))
-        if task is not None and not any(each.name == task for each in tasks):
-            raise NotFound(f"the run has no task {task!r}; `stretto tasks` lists them")
-        return [
-            (each.name, artifact)
-            for each in tasks
-            if task in (None, each.name)
-            for artifact in each.artifacts
-        ]
+    async def read(client: Client) -> ArtifactsPage:
+        found_run = await find_run(client, run)
+        if everything:
+            async with aclosing(client.artifacts(found_run, where)) as all_of_them:
+                page = ArtifactsPage([each async for each in all_of_them], "")
+        else:
+            page = await client.pages.artifacts(
+                found_run, where, page_size=limit, page_token=page_token
+            )
+        if task is not None and not page.artifacts:
+            await _require_task(client, found_run, task)
+        return page
 
-    found = suite.ask(read)
+    page = suite.ask(read)
     if as_json:
-        shown = []
-        for name, artifact in found:
-            plain = printing.plain(artifact)
-            assert isinstance(plain, dict)
-            shown.append({"task": name, **plain})
-        printing.print_json({"artifacts": shown})
-    elif not found:
-        printing.note("no artifacts")
-    else:
-        printing.print_table(
-            ("TASK", "ARTIFACT", "BYTES", "TYPE", "SHA-256"),
-            (
-                (
-                    printing.escape(name),
-                    printing.escape(artifact.name),
-                    str(artifact.size_bytes),
-                    printing.escape(artifact.content_type),
-                    artifact.sha256,
-                )
-                for name, artifact in found
-            ),
-        )
+        printing.print_json(page)
+        return
+    if not page.artifacts:
+        printing.note("no artifacts" + (" that match" if where else ""))
+        return
+    columns = ("TASK", "ARTIFACT", "BYTES", "TYPE", "SHA-256")
+    printing.print_table(columns, map(_artifact_row, page.artifacts))
+    printing.note_more(page.next_page_token)
 
 
 def cat(
@@ -126,16 +128,32 @@ def cat(
 async def _digest_of(client: Client, what: list[str]) -> str:
     if len(what) == 1:
         return what[0].lower().removeprefix("sha256:")
-    run, task_name, artifact_name = what
-    for task in await client.tasks(await find_run(client, run)):
-        if task.name != task_name:
-            continue
-        for artifact in task.artifacts:
-            if artifact.name == artifact_name:
-                return artifact.sha256
-        known = ", ".join(artifact.name for artifact in task.artifacts) or "none"
-        raise NotFound(f"task {task_name!r} has no artifact {artifact_name!r}; it has: {known}")
-    raise NotFound(f"the run has no task {task_name!r}; `stretto tasks` lists them")
+    run, task, name = what
+    found_run = await find_run(client, run)
+    where = artifact_filter_of(task=task, name=name)
+    async with aclosing(client.artifacts(found_run, where)) as found:
+        digests = [artifact.sha256 async for artifact in found]
+    if digests:
+        return digests[-1]  # Of its newest attempt.
+    await _require_task(client, found_run, task)
+    of_task = await client.pages.artifacts(found_run, artifact_filter_of(task=task))
+    known = ", ".join(artifact.name for artifact in of_task.artifacts) or "none"
+    raise NotFound(f"task {task!r} has no artifact {name!r}; it has: {known}")
+
+
+async def _require_task(client: Client, run: str, task: str) -> None:
+    if not any(each.name == task for each in await client.tasks(run)):
+        raise NotFound(f"the run has no task {task!r}; `stretto tasks` lists them")
+
+
+def _artifact_row(artifact: TaskArtifact) -> tuple[str, ...]:
+    return (
+        printing.escape(artifact.task),
+        printing.escape(artifact.name),
+        str(artifact.size_bytes),
+        printing.escape(artifact.content_type),
+        artifact.sha256,
+    )
 
 
 async def _write(stream: BinaryIO, parts: AsyncIterator[bytes], *, refuses_bytes: bool) -> None:

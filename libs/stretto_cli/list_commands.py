@@ -12,7 +12,7 @@ from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.moments import AsOf, moment_of
-from stretto_cli.options import AsJson, RunArgument
+from stretto_cli.options import All, AsJson, Limit, PageToken, RunArgument
 from stretto_cli.progress import wait_text
 from stretto_cli.run_filter import (
     Labels,
@@ -28,15 +28,6 @@ from stretto_cli.run_view import run_json
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
-
-Limit = Annotated[int, typer.Option(help="At most so many.", min=1, max=1_000, metavar="N")]
-All = Annotated[bool, typer.Option("--all", help="Page after page, to the end.")]
-PageToken = Annotated[
-    str,
-    typer.Option(
-        metavar="TOKEN", help="Go on where a page ended: its next_page_token.", show_default=False
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +78,7 @@ def runs(
         )
         return
     printing.print_table(("RUN", "STATE", "TASKS", "CREATED", "NAME"), map(_run_row, page.runs))
-    _tell_more(page.next_page_token)
+    printing.note_more(page.next_page_token)
 
 
 def tasks(
@@ -137,7 +128,7 @@ def tasks(
     printing.print_table(
         ("TASK", "STATE", "ATTEMPT", "EPOCH", "WORKER", "TOOK", "WHY"), map(_task_row, page.tasks)
     )
-    _tell_more(page.next_page_token)
+    printing.note_more(page.next_page_token)
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
@@ -161,8 +152,3 @@ def _task_row(task: Task) -> tuple[str, ...]:
         printing.span(task.lease_time, task.end_time),
         printing.escape(why),
     )
-
-
-def _tell_more(next_page_token: str) -> None:
-    if next_page_token:
-        printing.note(f"there are more: --all, or --page-token {next_page_token}")

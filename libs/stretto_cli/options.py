@@ -19,6 +19,14 @@ RunArgument = Annotated[
         autocompletion=complete_run,
     ),
 ]
+Limit = Annotated[int, typer.Option(help="At most so many.", min=1, max=1_000, metavar="N")]
+All = Annotated[bool, typer.Option("--all", help="Page after page, to the end.")]
+PageToken = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN", help="Go on where a page ended: its next_page_token.", show_default=False
+    ),
+]
 Reason = Annotated[
     str, typer.Option(help="Why, for the record.", metavar="TEXT", show_default=False)
 ]

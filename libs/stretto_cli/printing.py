@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,12 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """Write one remark to standard error."""
     err.print(escape(message))
+
+
+def note_more(next_page_token: str) -> None:
+    """Say on standard error how to go on after a page; nothing after the last one."""
+    if next_page_token:
+        note(f"there are more: --all, or --page-token {next_page_token}")
 
 
 def print_json(value: object) -> None:
@@ -168,8 +174,13 @@ def span_text(start: datetime | None, end: datetime | None) -> str:
     """Return the time from start to end in one or two units, "" unless both are known."""
     if start is None or end is None:
         return ""
+    return length_text(end - start)
+
+
+def length_text(length: timedelta) -> str:
+    """Return a length of time in one or two units."""
     # What runs is measured with this machine's clock, which may be behind the kernel's.
-    span_s = max(0.0, (end - start).total_seconds())
+    span_s = max(0.0, length.total_seconds())
     if span_s < 60:
         return f"{span_s:.1f}s"
     minutes, seconds = divmod(int(span_s), 60)

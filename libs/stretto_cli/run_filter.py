@@ -112,6 +112,12 @@ def task_filter_of(*, state: str | None, queue: str | None) -> str:
     return " AND ".join(terms)
 
 
+def artifact_filter_of(*, task: str | None, name: str | None = None) -> str:
+    """Return the filter of artifacts, "" for none."""
+    wanted = {"task": task, "name": name}
+    return " AND ".join(f"{field} = {_quoted(text)}" for field, text in wanted.items() if text)
+
+
 def _known_state(asked: str, states: Sequence[str]) -> str:
     if asked.upper() in states:
         return asked.upper()

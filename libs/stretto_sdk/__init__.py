@@ -17,10 +17,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stretto_sdk.artifacts import Artifact, TaskArtifact
     from stretto_sdk.blackboard import Blackboard, BoardEntry
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
     from stretto_sdk.client_queues import Queue
+    from stretto_sdk.client_usage import Usage, Used
     from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
         Refusal,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     )
     from stretto_sdk.plan import Plan
     from stretto_sdk.plan_files.read import read_plan_file
-    from stretto_sdk.runs import Artifact, Event, Failure, Run, RunState, Task, TaskState
+    from stretto_sdk.runs import Event, Failure, Run, RunState, Task, TaskState
     from stretto_sdk.shredded import SHREDDED
     from stretto_sdk.sync_blackboard import SyncBlackboard
     from stretto_sdk.sync_client import SyncClient
@@ -70,19 +72,22 @@ __all__ = [
     "SyncClient",
     "SyncTaskContext",
     "Task",
+    "TaskArtifact",
     "TaskCancelled",
     "TaskContext",
     "TaskFailed",
     "TaskLogHandler",
     "TaskResult",
     "TaskState",
+    "Usage",
+    "Used",
     "Worker",
     "read_plan_file",
     "run_plan",
 ]
 
 _HOMES = {
-    "Artifact": "runs",
+    "Artifact": "artifacts",
     "Blackboard": "blackboard",
     "Blob": "values",
     "BoardEntry": "blackboard",
@@ -108,12 +113,15 @@ _HOMES = {
     "SyncClient": "sync_client",
     "SyncTaskContext": "worker.sync_context",
     "Task": "runs",
+    "TaskArtifact": "artifacts",
     "TaskCancelled": "worker.sync_context",
     "TaskContext": "worker.context",
     "TaskFailed": "worker.endings",
     "TaskLogHandler": "worker.task_logger",
     "TaskResult": "worker.context",
     "TaskState": "runs",
+    "Usage": "client_usage",
+    "Used": "client_usage",
     "Worker": "worker.worker",
     "read_plan_file": "plan_files.read",
     "run_plan": "blocking",

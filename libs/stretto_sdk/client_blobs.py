@@ -1,4 +1,4 @@
-"""The part of the client that reads and stores what is too large for a fact."""
+"""The part of the client that reads and stores what is too large for a fact, artifacts included."""
 
 from __future__ import annotations
 
@@ -9,17 +9,32 @@ from contextlib import aclosing
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import InvalidArgument
 
+from stretto_sdk.artifacts import TaskArtifact
 from stretto_sdk.blobs import BlobClient
-from stretto_sdk.client_calls import Calls
+from stretto_sdk.client_logs import AnyRun, LogReading
+from stretto_sdk.client_pages import Pages
 from stretto_sdk.runs import value_of
 from stretto_sdk.values import Blob, fetched, has_large_literals, store_literals, stored
 
 
-class BlobReading:
-    """What a client reads of blobs; `Client` has it all."""
+class BlobReading(LogReading):
+    """What a client reads of blobs and artifacts; `Client` has it all."""
 
-    _calls: Calls
+    pages: Pages
     _namespace: str
+
+    async def artifacts(self, run: AnyRun, filter: str = "") -> AsyncGenerator[TaskArtifact, None]:
+        """Yield the files that a run left behind, by task and name, or those a filter admits.
+
+        >>> async for found in client.artifacts(run, 'task = "render"'):
+        ...     print(found.name, found.size_bytes)
+
+        filter: of task = "TEXT", name = "TEXT", content_type = "TEXT", joined by AND. What was
+        acknowledged before is in it. Raises NotFound, InvalidArgument (a filter it cannot read).
+        """
+        async with aclosing(self.pages.all_artifacts(self._name_of(run), filter)) as found:
+            async for artifact in found:
+                yield artifact
 
     async def fetch(self, value: object) -> object:
         """Return a value whole: what a Blob stands for, anything else as it is.

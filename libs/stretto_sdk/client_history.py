@@ -1,4 +1,5 @@
-"""The part of the client that looks back: what each fact changed, what lies between two moments.
+"""The part of the client that looks back: what each fact changed, what lies between two moments,
+and what was used.
 
 Nothing is executed again: everything is read from the record and its views.
 """
@@ -11,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 
 from stretto.run.v1 import run_service_pb2 as pb
 
-from stretto_sdk.client_logs import AnyRun, LogReading
+from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_pages import PAGE_SIZE_MAX, Pages
+from stretto_sdk.client_usage import UsageReading
 from stretto_sdk.errors import InvalidArgument
 from stretto_sdk.moments import Moment, as_of_message
 from stretto_sdk.runs import Event, Run, Task, run_of, task_of
@@ -84,7 +86,7 @@ _EVERY_FACT = {"version", "update_time", "position"}
 """Members of a run that differ after every fact, whatever it said."""
 
 
-class LookingBack(LogReading):
+class LookingBack(UsageReading):
     """What a client can ask about the past of a run; `Client` has it all."""
 
     pages: Pages

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stretto.common.v1.lease_pb2 import Position as PositionMessage
 from stretto.run.v1 import run_service_pb2 as pb
 
+from stretto_sdk.artifacts import TaskArtifact, task_artifact_of
 from stretto_sdk.client_calls import Calls
 from stretto_sdk.moments import Moment, as_of_message
 from stretto_sdk.runs import Position, Run, Task, run_of, task_of
@@ -34,6 +35,14 @@ class TasksPage:
     """Some tasks of a run in the order they came to be; the next page's token, "" at the end."""
 
     tasks: Sequence[Task]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactsPage:
+    """Some files that a run left behind, by task and name; the next page's token, "" at the end."""
+
+    artifacts: Sequence[TaskArtifact]
     next_page_token: str
 
 
@@ -83,6 +92,24 @@ class Pages:
             )
         )
 
+    async def artifacts(
+        self, run_id: str, filter: str = "", *, page_size: int = 0, page_token: str = ""
+    ) -> ArtifactsPage:
+        """Read some files that a run left behind, by task and name, and the token of those after.
+
+        >>> page = await client.pages.artifacts(run.run_id, 'name = "report.txt"', page_size=100)
+
+        Raises NotFound, InvalidArgument (a filter it cannot read, a token that is not ours).
+        """
+        return await self._artifacts(
+            pb.ListArtifactsRequest(
+                parent=f"{self._parent}/runs/{run_id}",
+                filter=filter,
+                page_size=page_size,
+                page_token=page_token,
+            )
+        )
+
     async def all_runs(self, filter: str, after: Position | None) -> AsyncGenerator[Run, None]:
         """Yield every run that a filter admits; the view first reaches `after`."""
         request = pb.ListRunsRequest(parent=self._parent, filter=filter, page_size=_RUNS_PAGE_SIZE)
@@ -113,6 +140,17 @@ class Pages:
             more = bool(page.next_page_token)
         return found
 
+    async def all_artifacts(self, name: str, filter: str) -> AsyncGenerator[TaskArtifact, None]:
+        """Yield every artifact of a run that a filter admits. name: namespaces/*/runs/*."""
+        request = pb.ListArtifactsRequest(parent=name, filter=filter, page_size=PAGE_SIZE_MAX)
+        more = True
+        while more:
+            page = await self._artifacts(request)
+            for each in page.artifacts:
+                yield each
+            request.page_token = page.next_page_token
+            more = bool(page.next_page_token)
+
     async def _runs(self, request: pb.ListRunsRequest) -> RunsPage:
         answer = await self._calls.unary(self._calls.runs.ListRuns, request)
         seen = answer.view_position
@@ -122,3 +160,9 @@ class Pages:
     async def _tasks(self, request: pb.ListTasksRequest) -> TasksPage:
         answer = await self._calls.unary(self._calls.runs.ListTasks, request)
         return TasksPage([task_of(each) for each in answer.tasks], answer.next_page_token)
+
+    async def _artifacts(self, request: pb.ListArtifactsRequest) -> ArtifactsPage:
+        answer = await self._calls.unary(self._calls.runs.ListArtifacts, request)
+        return ArtifactsPage(
+            [task_artifact_of(each) for each in answer.artifacts], answer.next_page_token
+        )

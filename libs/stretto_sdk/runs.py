@@ -19,6 +19,7 @@ from stretto.eventlog.v1 import event_log_service_pb2
 from stretto.run.v1 import run_pb2, run_service_pb2
 from stretto_core.ids import RunId
 
+from stretto_sdk.artifacts import Artifact, artifact_of
 from stretto_sdk.shredded import SHREDDED
 from stretto_sdk.values import blob_of
 
@@ -136,16 +137,6 @@ class Run:
     shred_time: datetime | None = None
     shred_reason: str = ""
     position: Position | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """A file that a task left behind. sha256: the digest of its bytes in hexadecimal."""
-
-    name: str
-    sha256: str
-    size_bytes: int
-    content_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +265,7 @@ def task_of(message: run_pb2.Task) -> Task:
         epoch=message.epoch,
         worker_id=message.worker_id,
         result=value_of(message.result),
-        artifacts=tuple(_artifact_of(each) for each in message.artifacts),
+        artifacts=tuple(artifact_of(each) for each in message.artifacts),
         failure=_failure(message, message.failure),
         queue=message.queue,
         dependencies=tuple(message.dependencies),
@@ -285,15 +276,6 @@ def task_of(message: run_pb2.Task) -> Task:
         ready_time=optional_time(message, message.ready_time, "ready_time"),
         lease_time=optional_time(message, message.lease_time, "lease_time"),
         end_time=optional_time(message, message.end_time, "end_time"),
-    )
-
-
-def _artifact_of(message: payload_pb2.Artifact) -> Artifact:
-    return Artifact(
-        name=message.name,
-        sha256=message.blob.digest.hex(),
-        size_bytes=message.blob.size_bytes,
-        content_type=message.content_type or "application/octet-stream",
     )
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from stretto_sdk.artifacts import TaskArtifact
 from stretto_sdk.client import FROM_PLAN, Client
 from stretto_sdk.client_audit import ExportPart, Proof, Seal
 from stretto_sdk.client_history import ReplayStep, RunDiff
 from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_namespaces import NamespaceSettings
 from stretto_sdk.client_queues import UNCHANGED, Queue, Unchanged
+from stretto_sdk.client_usage import Usage
 from stretto_sdk.client_views import FreshFold, Relay, Views
 from stretto_sdk.client_workers import KnownWorker
 from stretto_sdk.loop_thread import LoopThread
@@ -307,68 +309,17 @@ class SyncClient:
         """
         return self._loop.call(self._client.diff, run, before, after)
 
-    def events(
-        self,
-        run: AnyRun | None = None,
-        *,
-        follow: bool = False,
-        cursor: str = "",
-        after_version: int = 0,
-        types: Collection[str] = (),
-        namespace: str = "",
-    ) -> Generator[Event, None, None]:
-        """Yield the recorded facts of one run, or of all, oldest first.
+    def usage(self, run: AnyRun | None = None, *, after: Position | None = None) -> Usage:
+        """Read what the attempts of one run, or of all runs of the namespace, used of workers.
 
-        >>> for event in client.events(run, types=["AttemptFailed", "AttemptLost"]):
-        ...     print(event.version, event.type, event.body)
+        >>> used = (client.usage(run)).total
+        >>> print(used.attempts, used.held, used.succeeded_held / used.held)
 
-        follow: go on with what comes, without end, over broken connections and restarts; store
-        `event.cursor` with your work and resume from it. after_version: of one run, only those
-        after it. types: only these, by full name or its last part. namespace: only of this one.
-        Raises NotFound, InvalidArgument (a cursor that is not ours), OutOfRange (one beyond the end
-        of the log), FailedPrecondition (UNREADABLE_EVENT: a damaged one; all before it was given).
+        What one run was acknowledged before is in it; of all runs it trails the record by moments.
+        after: only answer once the view holds that position (`run.position` of your own write).
+        Raises NotFound.
         """
-        return self._loop.stream(
-            self._client.events,
-            run,
-            follow=follow,
-            cursor=cursor,
-            after_version=after_version,
-            types=types,
-            namespace=namespace,
-        )
-
-    def logs(
-        self,
-        run: AnyRun,
-        task: str = "",
-        *,
-        attempt: int = 0,
-        follow: bool = False,
-        tail: int = 0,
-        cursor: str = "",
-    ) -> Generator[LogEntry, None, None]:
-        """Yield what the attempts of a run's tasks wrote; of one task, or one attempt of it.
-
-        >>> for entry in client.logs(run, "build", follow=True):
-        ...     sys.stdout.buffer.write(entry.content)
-
-        follow: go on with what comes, until what is asked for has ended. tail: begin so many lines
-        before the end; 0 = at the beginning. cursor: go on after an entry's. Raises NotFound,
-        InvalidArgument.
-        """
-        return self._loop.stream(
-            self._client.logs, run, task, attempt=attempt, follow=follow, tail=tail, cursor=cursor
-        )
-
-    def verify(self, run: AnyRun | None = None) -> ChainCheck:
-        """Have the hash chain of one run, or of every stream, computed again from what is stored.
-
-        >>> assert (client.verify()).whole
-
-        Raises NotFound. A broken chain is an answer, not an error.
-        """
-        return self._loop.call(self._client.verify, run)
+        return self._loop.call(self._client.usage, run, after=after)
 
     def workers(
         self, *, connected_only: bool = False, history: bool = False
@@ -477,6 +428,17 @@ class SyncClient:
         """
         return self._loop.call(self._client.shred, run, reason=reason)
 
+    def artifacts(self, run: AnyRun, filter: str = "") -> Generator[TaskArtifact, None, None]:
+        """Yield the files that a run left behind, by task and name, or those a filter admits.
+
+        >>> for found in client.artifacts(run, 'task = "render"'):
+        ...     print(found.name, found.size_bytes)
+
+        filter: of task = "TEXT", name = "TEXT", content_type = "TEXT", joined by AND. What was
+        acknowledged before is in it. Raises NotFound, InvalidArgument (a filter it cannot read).
+        """
+        return self._loop.stream(self._client.artifacts, run, filter)
+
     def fetch(self, value: object) -> object:
         """Return a value whole: what a Blob stands for, anything else as it is.
 
@@ -496,6 +458,69 @@ class SyncClient:
         Raises NotFound, InvalidArgument (that is no digest).
         """
         return self._loop.stream(self._client.read_blob, sha256)
+
+    def events(
+        self,
+        run: AnyRun | None = None,
+        *,
+        follow: bool = False,
+        cursor: str = "",
+        after_version: int = 0,
+        types: Collection[str] = (),
+        namespace: str = "",
+    ) -> Generator[Event, None, None]:
+        """Yield the recorded facts of one run, or of all, oldest first.
+
+        >>> for event in client.events(run, types=["AttemptFailed", "AttemptLost"]):
+        ...     print(event.version, event.type, event.body)
+
+        follow: go on with what comes, without end, over broken connections and restarts; store
+        `event.cursor` with your work and resume from it. after_version: of one run, only those
+        after it. types: only these, by full name or its last part. namespace: only of this one.
+        Raises NotFound, InvalidArgument (a cursor that is not ours), OutOfRange (one beyond the end
+        of the log), FailedPrecondition (UNREADABLE_EVENT: a damaged one; all before it was given).
+        """
+        return self._loop.stream(
+            self._client.events,
+            run,
+            follow=follow,
+            cursor=cursor,
+            after_version=after_version,
+            types=types,
+            namespace=namespace,
+        )
+
+    def logs(
+        self,
+        run: AnyRun,
+        task: str = "",
+        *,
+        attempt: int = 0,
+        follow: bool = False,
+        tail: int = 0,
+        cursor: str = "",
+    ) -> Generator[LogEntry, None, None]:
+        """Yield what the attempts of a run's tasks wrote; of one task, or one attempt of it.
+
+        >>> for entry in client.logs(run, "build", follow=True):
+        ...     sys.stdout.buffer.write(entry.content)
+
+        follow: go on with what comes, until what is asked for has ended. tail: begin so many lines
+        before the end; 0 = at the beginning. cursor: go on after an entry's. Raises NotFound,
+        InvalidArgument.
+        """
+        return self._loop.stream(
+            self._client.logs, run, task, attempt=attempt, follow=follow, tail=tail, cursor=cursor
+        )
+
+    def verify(self, run: AnyRun | None = None) -> ChainCheck:
+        """Have the hash chain of one run, or of every stream, computed again from what is stored.
+
+        >>> assert (client.verify()).whole
+
+        Raises NotFound. A broken chain is an answer, not an error.
+        """
+        return self._loop.call(self._client.verify, run)
 
     def views(self) -> Views:
         """Read how the views of the log stand.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.lease_pb2 import LeaseToken, Position
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2, run_pb2
@@ -187,7 +188,7 @@ async def test_usage_is_added_up_by_queue_and_worker_of_a_run_and_of_all(kernel:
     assert of_all.queues[0].name == "default", "the longest held first"
     assert of_all.total.attempt_count == 5
     nothing = await usage_of(kernel, "namespaces/other")
-    assert nothing.total == run_pb2.Usage(held={}, succeeded_held={})
+    assert nothing.total == run_pb2.Usage(held=Duration(), succeeded_held=Duration())
     assert not nothing.queues and not nothing.workers
     await worker.cut()
     await other.cut()
