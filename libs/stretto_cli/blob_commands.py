@@ -47,13 +47,13 @@ def artifacts(
     page_token: PageToken = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the files that the tasks of a run left behind, by task and name.
+    """List the files that the tasks of a run left behind.
 
         stretto artifacts last
         stretto artifacts last --task report --json | jq -r '.artifacts[].sha256'
         stretto artifacts last --name report.txt --all
 
-    What was acknowledged before is in it.
+    By task and name; what was acknowledged before is in it.
 
     --json: {"artifacts": [{"name", "sha256", "size_bytes", "content_type", "task", "epoch",
     "version"}], "next_page_token": "..."}; epoch: of the attempt that left it; version: of the fact

@@ -62,7 +62,26 @@ def test_large_input_output_and_artifacts_by_the_command(suite: Suite, tmp_path:
     found = {each["name"]: each for each in json.loads(listed.stdout)["artifacts"]}
     assert set(found) == {"note.txt", "picture.bin"}
     assert found["picture.bin"]["sha256"] == hashlib.sha256(PICTURE).hexdigest()
+    assert {(each["task"], each["epoch"]) for each in found.values()} == {("work", 1)}
     assert "picture.bin" in suite.stretto("artifacts", run["run_id"], "--task", "work").stdout
+    page = json.loads(suite.stretto("artifacts", run["run_id"], "--limit", "1", "--json").stdout)
+    assert [each["name"] for each in page["artifacts"]] == ["note.txt"]
+    rest = ("--page-token", page["next_page_token"], "--json")
+    page = json.loads(suite.stretto("artifacts", run["run_id"], *rest).stdout)
+    assert [each["name"] for each in page["artifacts"]] == ["picture.bin"]
+    assert not page["next_page_token"]
+    named = suite.stretto("artifacts", run["run_id"], "--name", "note.txt", "--all", "--json")
+    assert len(json.loads(named.stdout)["artifacts"]) == 1
+    used = json.loads(suite.stretto("usage", run["run_id"], "--json").stdout)
+    assert used["total"].items() >= {"attempts": 1, "running": 0, "succeeded": 1}.items()
+    assert used["total"]["held_s"] == used["total"]["succeeded_held_s"] > 0
+    assert used["by_queue"] == {"default": used["total"]}
+    assert list(used["by_worker"].values()) == [used["total"]]
+    shown = suite.stretto("usage", run["run_id"])
+    assert shown.returncode == 0 and "FOR RESULTS" in shown.stdout and "100%" in shown.stdout
+    of_all = json.loads(suite.stretto("usage", "--json").stdout)
+    assert of_all["total"]["attempts"] >= 1
+    assert suite.stretto("usage", "p0-" + "0" * 32).returncode == 2
     assert suite.stretto("artifacts", run["run_id"], "--task", "none").returncode == 2
     note = suite.stretto("cat", run["run_id"], "work", "note.txt")
     assert (note.returncode, note.stdout) == (0, "text")
