@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from inspect import isawaitable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -216,7 +217,7 @@ class Client(
 
         >>> ended = await client.wait(run, on_change=lambda change: print(change.run.tasks))
 
-        on_change: called with the run as it is and with each change.
+        on_change: called with the run as it is and with each change; later ones wait for it.
         Raises DeadlineExceeded when `timeout` passed first, NotFound.
         """
         if isinstance(run, Run) and run.state.ended:
@@ -230,8 +231,9 @@ class Client(
                     return run_of(ended.ended, ended.position)
                 async with aclosing(self.watch(run)) as changes:
                     async for change in changes:
-                        if on_change is not None:
-                            on_change(change)
+                        heard = on_change(change)
+                        if isawaitable(heard):  # A coroutine function, or it crosses to a thread.
+                            await heard
                         if change.ended:
                             return change.run
         except TimeoutError:

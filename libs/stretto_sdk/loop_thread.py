@@ -104,7 +104,8 @@ class LoopThread:
     ) -> Answer:
         """Return what `function(callback)` returns; the callback runs in the caller's thread.
 
-        What the callback raises ends the work and is raised.
+        The one that `function` gets returns an awaitable: work that is so far ahead of the caller's
+        waits there. What the callback raises ends the work and is raised.
         """
         if callback is None:
             return self.call(function, None)
@@ -112,11 +113,18 @@ class LoopThread:
 
         async def told() -> AsyncGenerator[Item, None]:
             heard: asyncio.Queue[Item | _End] = asyncio.Queue()
-            working = asyncio.ensure_future(function(heard.put_nowait))
+            room = asyncio.Semaphore(READ_AHEAD_COUNT)
+
+            async def hear(item: Item) -> None:
+                heard.put_nowait(item)
+                await room.acquire()
+
+            working = asyncio.ensure_future(function(hear))
             working.add_done_callback(lambda _: heard.put_nowait(_End()))
             try:
                 while not isinstance(item := await heard.get(), _End):
                     yield item
+                    room.release()
                 answers.append(await working)
             finally:
                 working.cancel()

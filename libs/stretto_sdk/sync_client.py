@@ -166,7 +166,7 @@ class SyncClient:
 
         >>> ended = client.wait(run, on_change=lambda change: print(change.run.tasks))
 
-        on_change: called with the run as it is and with each change.
+        on_change: called with the run as it is and with each change; later ones wait for it.
         Raises DeadlineExceeded when `timeout` passed first, NotFound.
         """
         return self._loop.call_back(

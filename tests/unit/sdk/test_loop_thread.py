@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from stretto_sdk import loop_runner
@@ -190,10 +191,10 @@ def test_a_stream_left_early_has_closed_its_source(thread: LoopThread, leave: st
 def test_a_callback_runs_in_the_callers_thread_and_may_call(thread: LoopThread) -> None:
     heard: list[tuple[int, str, int]] = []
 
-    async def tell(on_change: Callable[[int], object] | None) -> str:
+    async def tell(on_change: Callable[[int], Any] | None) -> str:
         assert on_change is not None
         for number in range(3):
-            on_change(number)
+            await on_change(number)
         return "told"
 
     def hear(number: int) -> None:
@@ -204,12 +205,32 @@ def test_a_callback_runs_in_the_callers_thread_and_may_call(thread: LoopThread) 
     assert heard == [(number, here, number) for number in range(3)]
 
 
+def test_work_waits_for_a_slow_callback(thread: LoopThread) -> None:
+    told: list[int] = []
+    ahead: list[int] = []
+
+    async def tell(on_change: Callable[[int], Any] | None) -> None:
+        assert on_change is not None
+        for number in range(1_000):
+            told.append(number)
+            await on_change(number)
+
+    def hear(number: int) -> None:
+        for _ in range(20):
+            thread.call(answer, number)  # Meanwhile the loop turns.
+        ahead.append(len(told) - number)
+
+    thread.call_back(hear, tell)
+    assert len(ahead) == 1_000
+    assert max(ahead) <= 2 * READ_AHEAD_COUNT + 2
+
+
 def test_what_a_callback_raises_ends_the_work(thread: LoopThread) -> None:
     endless = Endless()
 
-    async def tell(on_change: Callable[[int], object] | None) -> None:
+    async def tell(on_change: Callable[[int], Any] | None) -> None:
         assert on_change is not None
-        on_change(1)
+        await on_change(1)
         await endless()
 
     def refuse(_: int) -> None:

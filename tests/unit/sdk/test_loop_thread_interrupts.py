@@ -68,12 +68,12 @@ class Works:
             await asyncio.sleep(0)
             return 7
 
-    async def told(self, tell: Callable[[int], object] | None) -> int:
+    async def told(self, tell: Callable[[int], Any] | None) -> int:
         with self._one():
             for number in range(2):
                 await asyncio.sleep(0)
                 if tell is not None:
-                    tell(number)
+                    await tell(number)
             return 7
 
     async def endless(self) -> None:
