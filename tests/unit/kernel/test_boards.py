@@ -157,10 +157,13 @@ async def test_what_came_before_a_watch_and_what_comes_after_meet_without_a_gap(
     await kernel.stop()
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"), [("WAITING_WRITES_MAX", 3), ("WAITING_BYTES_MAX", 3 * len("context/0"))]
+)
 async def test_a_slow_watcher_is_cut_off_after_what_it_was_kept(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
-    monkeypatch.setattr(hosted_run, "WAITING_WRITES_MAX", 3)
+    monkeypatch.setattr(hosted_run, limit, value)
     kernel = await start_kernel(new_store())
     run_id = await a_run(kernel)
     watch = kernel.partition.board_watching.watch(NAMESPACE, run_id, "", None)
@@ -174,6 +177,24 @@ async def test_a_slow_watcher_is_cut_off_after_what_it_was_kept(
     await until(lambda: told.keys == ["context/3", "context/4"])
     assert told.changes[-1].revision == revisions[-1]
     told.task.cancel()
+    await kernel.stop()
+
+
+async def test_a_large_board_is_told_in_parts_that_hold_nobody_up() -> None:
+    kernel = await start_kernel(new_store())
+    run_id = await a_run(kernel)
+    for first in range(0, 1_200, 100):
+        await put(kernel, run_id, *(f"context/{first + number}" for number in range(100)))
+    told = Told(kernel, run_id)
+    await until(lambda: len(told.keys) == 1_200)
+    assert [len(change.entries) for change in told.changes] == [500, 500, 200]
+    assert [bool(change.revision) for change in told.changes] == [False, False, True]
+    resumed = Told(kernel, run_id, after=1)
+    await until(lambda: len(resumed.keys) == 1_200)
+    assert all(change.revision for change in resumed.changes)
+    assert max(len(change.entries) for change in resumed.changes) == 500
+    for each in (told, resumed):
+        each.task.cancel()
     await kernel.stop()
 
 

@@ -21,7 +21,7 @@ from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.run_calls import Caller, RunCalls
 from stretto_kernel.app.stream_host import StreamHost
-from stretto_kernel.domain.run.blackboard_keys import parse_key
+from stretto_kernel.domain.run.blackboard_keys import split_key
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
 from stretto_kernel.domain.run.blob_names import in_payload
 from stretto_kernel.domain.run.commands import DeleteEntries, PutEntries
@@ -71,9 +71,8 @@ class EntryQuery:
             return False
         if not (self.task or self.board_namespace):
             return True
-        key = parse_key(entry.key)
-        assert key is not None, "wrong keys were refused"
-        return self.task in ("", key.task) and self.board_namespace in ("", key.namespace)
+        task, namespace = split_key(entry.key)
+        return self.task in ("", task) and self.board_namespace in ("", namespace)
 
 
 class EntryPage(NamedTuple):

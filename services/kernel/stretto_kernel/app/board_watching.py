@@ -29,6 +29,8 @@ WATCHERS_MAX = 1_000
 """Of one run."""
 CATCH_UP_EVENTS_MAX = 10_000
 CATCH_UP_PAGE_EVENTS = 500
+PART_ENTRIES_MAX = 500
+"""Of a message: to make one holds up everybody else."""
 SHOWN_BESIDE_BYTES = 256
 """What a message says of an entry besides, at most: its run, its revision, its time."""
 _BOARD_TYPES = frozenset(
@@ -185,7 +187,8 @@ def _parts(
     size_bytes = 0
     for write in writes:
         write_bytes = sum(map(_shown_bytes, write))
-        if part and size_bytes + write_bytes > PAGE_BYTES_MAX:
+        is_full = len(part) + len(write) > PART_ENTRIES_MAX
+        if part and (is_full or size_bytes + write_bytes > PAGE_BYTES_MAX):
             yield part, False
             part, size_bytes = [], 0
         part.extend(write)

@@ -17,7 +17,8 @@ from stretto_kernel.domain.run import RunState, Touched, new_run
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
 
 WAITING_WRITES_MAX = 1_000
-"""So many writes wait for one who follows a blackboard; then it is cut off."""
+WAITING_BYTES_MAX = 16 * 1024 * 1024
+"""So many writes, or bytes in them, wait for one who follows a blackboard; then it is cut off."""
 
 
 class RunWatch:
@@ -58,16 +59,20 @@ class BoardWatch:
 
     def __init__(self) -> None:
         self._writes: deque[tuple[BoardEntry, ...]] = deque()
+        self._size_bytes = 0
         self._changed = asyncio.Event()
         self.too_slow = False
         """More came than it keeps, and was left out."""
 
-    def note(self, changes: tuple[BoardEntry, ...]) -> None:
-        """A fact changed these entries; () = something else is to be looked at."""
+    def note(self, changes: tuple[BoardEntry, ...], size_bytes: int = 0) -> None:
+        """A fact changed these entries, of that size; () = something else is to be looked at."""
         if changes and not self.too_slow:
-            self.too_slow = len(self._writes) >= WAITING_WRITES_MAX
+            self.too_slow = (
+                len(self._writes) >= WAITING_WRITES_MAX or self._size_bytes >= WAITING_BYTES_MAX
+            )
             if not self.too_slow:
                 self._writes.append(changes)
+                self._size_bytes += size_bytes
         self._changed.set()
 
     async def take(self) -> list[tuple[BoardEntry, ...]]:
@@ -76,6 +81,7 @@ class BoardWatch:
         self._changed.clear()
         writes = list(self._writes)
         self._writes.clear()
+        self._size_bytes = 0
         return writes
 
 
@@ -154,8 +160,9 @@ def tell_board(run: HostedRun, after_version: int) -> None:
     changes = () if board is None else board.newest
     fresh = changes if changes and changes[0].revision > after_version else ()
     if fresh or run.has_ended:
+        size_bytes = sum(entry.size_bytes for entry in fresh)
         for watch in run.board_watches:
-            watch.note(fresh)
+            watch.note(fresh, size_bytes)
 
 
 def release(watchers: list[asyncio.Future[None]]) -> None:

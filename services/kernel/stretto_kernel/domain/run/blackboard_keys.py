@@ -45,6 +45,12 @@ def parse_key(text: str) -> BoardKey | None:
     return BoardKey(text, None if task is None else TaskName(task), namespace)
 
 
+def split_key(key: str) -> tuple[str, str]:
+    """Return the task, "" for none, and the namespace of what is known to be a key."""
+    task, _, rest = key.rpartition(":")
+    return task, rest.partition("/")[0]
+
+
 def check_key(findings: Findings, field: str, text: str) -> BoardKey | None:
     """Return the parts of a key, or note that it is none."""
     key = parse_key(text)
