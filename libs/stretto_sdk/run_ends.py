@@ -1,7 +1,8 @@
 """The ends that one client waits for, over one stream: names go out and ends come in together.
 
 The stream is opened with the first name and closed when nothing was waited for during IDLE_S. After
-a break it is opened again and names what is still waited for, within the client's retry budget.
+a break it is opened again and names what is still waited for, within the client's retry budget. So
+it is when many of its names are nobody's any more: each takes a place of those a stream may have.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NAMES_MAX = 1_000
 IDLE_S = 1.0
+ABANDONED_MAX = 1_000
 
 
 class RunEnds:
@@ -30,6 +32,7 @@ class RunEnds:
         self._calls = calls
         self._waiting: dict[str, list[asyncio.Future[pb.AwaitedRun]]] = {}
         self._names: _Names | None = None
+        self._abandoned: set[str] = set()
         self._stream: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -52,7 +55,9 @@ class RunEnds:
         answer: asyncio.Future[pb.AwaitedRun] = asyncio.get_running_loop().create_future()
         if name not in self._waiting:
             self._waiting[name] = []
-            if self._names is not None:
+            if name in self._abandoned:
+                self._abandoned.discard(name)  # It is named already.
+            elif self._names is not None:
                 self._names.add(name)
         self._waiting[name].append(answer)
         if self._idle is not None:
@@ -81,12 +86,25 @@ class RunEnds:
             others.remove(answer)
             if not others:
                 del self._waiting[name]
+                self._abandon(name)
         if not self._waiting and self._stream is not None and self._idle is None:
             self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._rest)
+
+    def _abandon(self, name: str) -> None:
+        """Nobody waits for the name any more; the kernel still does, until the stream ends."""
+        self._abandoned.add(name)
+        if len(self._abandoned) > ABANDONED_MAX and self._waiting and self._stream is not None:
+            self._end_stream()
+            self._stream = asyncio.create_task(self._serve(), name="await-runs")
 
     def _rest(self) -> None:
         """Nothing was waited for during a while: the stream ends, the next name opens another."""
         self._idle = None
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        self._abandoned.clear()
+        self._names = None
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None
@@ -111,6 +129,7 @@ class RunEnds:
         policy = self._calls.policy
         retries, give_up_s = 0, None
         while True:
+            self._abandoned.clear()
             names = self._names = _Names(self._waiting)
             call = self._calls.runs.AwaitRuns(names.requests(), metadata=self._calls.metadata)
             try:
@@ -136,6 +155,7 @@ class RunEnds:
             await asyncio.sleep(delay_ms / 1_000)
 
     def _tell(self, ended: pb.AwaitedRun) -> None:
+        self._abandoned.discard(ended.name)
         for answer in self._waiting.pop(ended.name, ()):
             if not answer.done():
                 answer.set_result(ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import AlreadyExists, Exhausted, Refusal
 from stretto_core.rpc.status import to_status
-from stretto_sdk import RunState
+from stretto_sdk import RunState, run_ends
 from stretto_sdk.errors import NotFound, Unavailable
 
 from tests.integration.sdk.test_client import ScriptedRuns, a_plan, serving
@@ -218,6 +219,48 @@ async def test_what_is_waited_for_after_a_break_is_said_on_the_new_stream() -> N
         async with asyncio.timeout(10):
             assert (await client.wait(f"{RUNS}/r1")).state is RunState.SUCCEEDED
     assert suite.named == [[f"{RUNS}/r0"], [f"{RUNS}/r0"], [f"{RUNS}/r1"]]
+
+
+class SilentSuite(Suite):
+    """Tells of no end but those in `ended`, and notes what each stream was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: list[list[str]] = []
+        self.ended: set[str] = set()
+
+    def was_told(self, name: str) -> bool:
+        return any(name in names for names in self.streams)
+
+    async def AwaitRuns(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
+        self.streams.append(names := [])
+        async for request in request_iterator:
+            names += request.names
+            if told := self.ended.intersection(request.names):
+                yield pb.AwaitRunsResponse(runs=[self._end(name) for name in told])
+
+
+async def test_waits_given_up_do_not_fill_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_ends, "ABANDONED_MAX", 3)
+    suite = SilentSuite()  # type: ignore[abstract]
+    async with serving(suite) as client:
+        kept = asyncio.create_task(client.wait(f"{RUNS}/kept"))
+        for number in range(4):
+            lost = asyncio.create_task(client.wait(f"{RUNS}/lost{number}"))
+            await until(partial(suite.was_told, f"{RUNS}/lost{number}"))
+            if number:  # One that is waited for again is named once.
+                again = asyncio.create_task(client.wait(f"{RUNS}/lost0"))
+                await asyncio.sleep(0)
+                again.cancel()
+            lost.cancel()
+            await asyncio.wait([lost])
+        await until(lambda: len(suite.streams) == 2 and bool(suite.streams[1]))
+        assert suite.streams[0].count(f"{RUNS}/lost0") == 1
+        assert suite.streams[1] == [f"{RUNS}/kept"]
+        suite.ended.add(f"{RUNS}/late")
+        assert (await client.wait(f"{RUNS}/late")).run_id == "te"
+        kept.cancel()
+        await asyncio.wait([kept])
 
 
 async def test_a_refused_wait_is_its_own_waiters() -> None:
