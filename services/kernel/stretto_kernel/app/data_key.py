@@ -4,7 +4,7 @@ Ciphertext is self-describing: 1 byte 0x01, the key id (8 bytes, big-endian), a 
 bytes), AES-256-GCM of the plain bytes with that header and a context as associated data. A context
 says what the bytes are, so that one kind of ciphertext is never taken for another. Nonces are
 random and a key serves one run: 2^32 encryptions under it stay far out of reach. The library is
-loaded with the first key (ADR-0026).
+loaded with the first key (ADR-0024).
 """
 
 from __future__ import annotations
