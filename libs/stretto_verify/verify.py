@@ -23,6 +23,7 @@ import hashlib
 import json
 import re
 import sys
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -231,7 +232,7 @@ class _Check:
         # A seal that does not hold says where to look; a stream may yet say which event it is.
         self._broken: NotWhole | None = None
         self._broken_until = 0
-        self._pending: list[tuple[int, bytes]] = []
+        self._pending: deque[tuple[int, bytes]] = deque()
         self._event_count = self._omitted_count = self._seal_count = 0
         self._last_position = self._sealed_position = 0
         self._last_seal_hash = GENESIS
@@ -349,19 +350,18 @@ class _Check:
             raise NotWhole(f"{place}: it does not follow the seal before it")
         if seal.after_position != self._sealed_position:
             raise NotWhole(f"{place}: it begins after another position than the last one ended")
-        covered = [leaf for position, leaf in self._pending if position <= seal.position]
-        if (
-            len(covered) != seal.event_count
-            or not covered
-            or self._pending[len(covered) - 1][0] != seal.position
-            or _root(covered) != seal.root
-        ):
+        covered: list[bytes] = []
+        last = -1
+        while self._pending and self._pending[0][0] <= seal.position:
+            last, leaf = self._pending.popleft()
+            covered.append(leaf)
+        sealed = last == seal.position and len(covered) == seal.event_count
+        if not sealed or _root(covered) != seal.root:
             self._broken_until = self._broken_until or seal.position
             self._broken = self._broken or NotWhole(
                 f"the events from position {seal.after_position + 1} to {seal.position} are not "
                 f"those that were sealed: {len(covered)} given, {seal.event_count} sealed"
             )
-        del self._pending[: len(covered)]
         self._sealed_position = seal.position
         self._last_seal_hash = _seal_hash(seal)
         self._seal_count += 1

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from stretto_core.eventlog.merkle import (
     EMPTY_ROOT,
     Frontier,
+    Prover,
     leaf_hash,
-    path_of,
     root_by_path,
     root_of,
 )
@@ -55,7 +55,11 @@ def test_a_path_leads_to_the_root_from_its_own_leaf_only(
 ) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
     other = data.draw(st.integers(0, len(leaves) - 1))
-    path, root = path_of(leaves, index), root_of(leaves)
+    tree = Prover()
+    for number, leaf in enumerate(leaves):
+        tree.add(leaf, proven=number == index)
+    root, path = tree.root_and_path()
+    assert (tree.leaf_index, root) == (index, reference_root(leaves))
     assert root_by_path(leaves[index], index, len(leaves), path) == root
     if other != index:
         assert root_by_path(leaves[other], index, len(leaves), path) != root

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from stretto_core.errors import NotFound, OutOfRange
 from stretto_core.eventlog.memory import MemoryStore
-from stretto_core.eventlog.seals import SEALED_TYPE, seal_hash
-from stretto_core.ids import Namespace, StreamId
-from stretto_kernel.app.audit_calls import Export, SealBroken, event_at, prove
-from stretto_kernel.app.seal_search import newest_seal_at, seal_over
+from stretto_core.eventlog.seals import SEALED_TYPE, seal_hash, seals_stream
+from stretto_core.ids import Namespace, Partition, StreamId
+from stretto_kernel.app.audit_calls import Export, event_at, prove
+from stretto_kernel.app.seal_search import SealBroken, newest_seal_at, seal_over
 from stretto_kernel.app.sealer import NotSealedYet
 from stretto_kernel.kernel import Kernel
 from stretto_verify.verify import NotWhole, Report, verify, verify_proof
@@ -21,6 +21,7 @@ from tests.unit.kernel.harness import NAMESPACE, new_store, start_kernel
 from tests.unit.kernel.test_sealer import BY_COUNT, NEVER, seals_of, start_runs
 
 ALL = Namespace("")
+P0 = Partition("p0")
 
 
 @pytest.fixture
@@ -170,6 +171,25 @@ async def test_an_event_that_is_not_there_has_no_proof(store: MemoryStore, kerne
     with pytest.raises(NotFound):
         await event_at(log, stream=StreamId(""), version=0, position=10**9)
     assert (await event_at(log, stream=run, version=1, position=0)).stream == run
+
+
+@pytest.mark.parametrize("damage", [b"\xff damaged", None])
+async def test_a_seal_that_somebody_changed_or_took_away_is_named(
+    store: MemoryStore, damage: bytes | None
+) -> None:
+    kernel = await start_kernel(store, seals=BY_COUNT)
+    await start_runs(kernel, 27)
+    await kernel.partition.sealer.seal_now()
+    seals = store.stream_events(seals_stream(P0))
+    middle = len(seals) // 2
+    if damage is None:
+        del seals[middle]
+    else:
+        seals[middle] = seals[middle]._replace(stored_bytes=damage)
+    for asked in (exported(kernel), proof_of(kernel, store.events[0].position)):
+        with pytest.raises(SealBroken):
+            await asked
+    await kernel.stop()
 
 
 @pytest.mark.parametrize("damage", [b"\xff damaged", None])

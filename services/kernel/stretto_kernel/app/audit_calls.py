@@ -6,32 +6,24 @@ also when it is not what was recorded: to find that is the verifier's part, and 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import AsyncGenerator
-from operator import itemgetter
 from typing import NamedTuple
 
 from stretto.eventlog.v1.proof_pb2 import EventProof
 from stretto.eventlog.v1.seal_pb2 import LogSealed
-from stretto_core.errors import FailedPrecondition, NotFound, OutOfRange
+from stretto_core.errors import NotFound, OutOfRange
 from stretto_core.eventlog.export import ExportWriter, claimed_hash
-from stretto_core.eventlog.merkle import leaf_hash, path_of, root_of
+from stretto_core.eventlog.merkle import Prover, leaf_hash
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, StreamId
 
-from stretto_kernel.app.seal_search import newest_seal_at, seal_over, seals_beyond
+from stretto_kernel.app.seal_search import SealBroken, newest_seal_at, seal_over, seals_beyond
 from stretto_kernel.app.sealer import NotSealedYet, Sealer
 
 READ_EVENTS = 500
 READ_BYTES_MAX = 1 << 20
 PART_BYTES_MAX = 1 << 20
-
-
-class SealBroken(FailedPrecondition):
-    """The events under a seal are not those that were sealed: the record was changed."""
-
-    reason = "SEAL_BROKEN"
 
 
 class Part(NamedTuple):
@@ -119,11 +111,14 @@ async def prove(log: EventLog, sealer: Sealer, event: StoredEvent) -> EventProof
             position=str(event.position),
         )
     seal = await seal_over(log, event.position)
-    assert seal is not None, "the newest seal covers it, or one before"
-    leaves = await _leaves_under(log, seal)
-    index = bisect_left(leaves, event.position, key=itemgetter(0))
-    hashes = [leaf for _, leaf in leaves]
-    if root_of(hashes) != seal.root:
+    if seal is None or not seal.after_position < event.position <= seal.position:
+        raise SealBroken(
+            f"the seals do not cover position {event.position} any more, as they did: the record "
+            "was changed; `stretto verify` names the event",
+            position=str(event.position),
+        )
+    tree = await _tree_under(log, seal, event.position)
+    if tree.leaf_index is None or (proven := tree.root_and_path())[0] != seal.root:
         raise SealBroken(
             f"the events after position {seal.after_position} up to {seal.position} are not those "
             "that were sealed: the record was changed; `stretto export` and `stretto-verify` name "
@@ -134,25 +129,27 @@ async def prove(log: EventLog, sealer: Sealer, event: StoredEvent) -> EventProof
     return EventProof(
         position=event.position,
         stored_bytes=event.stored_bytes,
-        leaf_index=index,
-        path=path_of(hashes, index),
+        leaf_index=tree.leaf_index,
+        path=proven[1],
         seal=seal,
     )
 
 
-async def _leaves_under(log: EventLog, seal: LogSealed) -> list[tuple[int, bytes]]:
-    """Return position and leaf of every event that lies where the seal says."""
-    leaves: list[tuple[int, bytes]] = []
+async def _tree_under(log: EventLog, seal: LogSealed, proven_position: int) -> Prover:
+    """Return the tree over what lies where the seal says, with the way from one position."""
+    tree = Prover()
     position, more = seal.after_position, True
     while more and position < seal.position:
-        page = await log.read_all(after_position=position, limit=READ_EVENTS)
+        page = await log.read_all(
+            after_position=position, limit=READ_EVENTS, bytes_max=READ_BYTES_MAX
+        )
         for each in page.events:
-            if each.position <= seal.position:
-                leaf = leaf_hash(each.position, claimed_hash(each.stored_bytes))
-                leaves.append((each.position, leaf))
             position = each.position
+            if position <= seal.position:
+                leaf = leaf_hash(position, claimed_hash(each.stored_bytes))
+                tree.add(leaf, proven=position == proven_position)
         more = page.more
-    return leaves
+    return tree
 
 
 async def event_at(log: EventLog, *, stream: StreamId, version: int, position: int) -> StoredEvent:

@@ -5,11 +5,19 @@ Seals are ordered by position as they are by version, so halving finds any.
 
 from __future__ import annotations
 
+from google.protobuf.message import DecodeError
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.eventlog.v1.seal_pb2 import LogSealed
+from stretto_core.errors import FailedPrecondition
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import seals_stream
+
+
+class SealBroken(FailedPrecondition):
+    """A seal, or the events under one, are not what was recorded: the record was changed."""
+
+    reason = "SEAL_BROKEN"
 
 
 async def newest_seal_at(log: EventLog, position: int) -> LogSealed | None:
@@ -67,9 +75,22 @@ class _Seals:
         return least
 
     async def at(self, version: int) -> LogSealed:
-        envelope = RecordedEvent.FromString((await self.stored_at(version)).stored_bytes)
-        return LogSealed.FromString(envelope.body)
+        stored_bytes = (await self.stored_at(version)).stored_bytes
+        try:
+            return LogSealed.FromString(RecordedEvent.FromString(stored_bytes).body)
+        except DecodeError:
+            raise self._broken(version) from None
 
     async def stored_at(self, version: int) -> StoredEvent:
         page = await self._log.read_stream(self._stream, after_version=version - 1, limit=1)
+        if not page.events or page.events[0].version != version:
+            raise self._broken(version)
         return page.events[0]
+
+    def _broken(self, version: int) -> SealBroken:
+        return SealBroken(
+            f"seal {version} is not there as it was recorded: the record was changed; "
+            "`stretto verify` names the event",
+            stream=self._stream,
+            version=str(version),
+        )
