@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.eventlog.v1.seal_pb2 import LogSealed
 from stretto_core.clock import NS_PER_S
 from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.port import PartitionMoved
-from stretto_core.eventlog.seals import SEALED_TYPE
+from stretto_core.eventlog.seals import SEALED_TYPE, seals_stream
 from stretto_core.testing.log_watch import LogWatch
 from stretto_kernel.app.sealer import NotSealedYet, SealingStopped, SealLimits
 from stretto_kernel.kernel import Kernel
@@ -149,6 +150,34 @@ async def test_an_event_that_cannot_be_read_stops_sealing_with_its_place() -> No
     await start_runs(kernel, 2)
     assert not any(event.type == SEALED_TYPE for event in store.events)
     assert kernel.partition.sealer.stop is stopped.value
+    await kernel.stop()
+
+
+@pytest.mark.parametrize("damage", ["newest", "one before"])
+async def test_nothing_is_sealed_after_a_seal_that_was_changed_or_taken_away(damage: str) -> None:
+    """Or the kernel's own key would sign what somebody else made of the record."""
+    store = new_store()
+    first = await start_kernel(store, seals=BY_COUNT)
+    await start_runs(first, 13)
+    await first.partition.sealer.seal_now()
+    await first.stop()
+    seals = store.stream_events(seals_stream(store.partition))
+    assert len(seals) > 2
+    if damage == "newest":
+        envelope = RecordedEvent.FromString(seals[-1].stored_bytes)
+        seal = LogSealed.FromString(envelope.body)
+        seal.position = 10**9
+        envelope.body = seal.SerializeToString()
+        seals[-1] = seals[-1]._replace(stored_bytes=envelope.SerializeToString())
+    else:
+        del seals[-2]
+    event_count = len(store.events)
+    kernel = await start_kernel(store, seals=AT_ONCE)
+    with pytest.raises(SealingStopped) as stopped:
+        await kernel.partition.sealer.seal_now()
+    assert stopped.value.metadata["stream"] == "p0-seals"
+    await start_runs(kernel, 2)
+    assert not any(event.type == SEALED_TYPE for event in store.events[event_count:])
     await kernel.stop()
 
 

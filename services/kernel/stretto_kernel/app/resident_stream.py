@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 import structlog
 from stretto_core.errors import Refusal, Unavailable
+from stretto_core.eventlog.chain import UnreadableEvent
 from stretto_core.eventlog.codec import Cause
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, StreamId
@@ -147,5 +148,11 @@ class ResidentStream(Generic[State]):
         if head is None or head.version == 1:
             return
         page = await self._log.read_stream(self._stream, after_version=head.version - 2, limit=1)
-        (before,) = page.events
+        before = page.events[0] if page.events else None
+        if before is None or before.version != head.version - 1:
+            raise UnreadableEvent(
+                f"version {head.version - 1} of {self._stream} is not there",
+                stream=self._stream,
+                version=str(head.version - 1),
+            )
         stand(hosted, before, self.decider.codec.decode(before.stored_bytes))

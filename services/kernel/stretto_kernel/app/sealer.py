@@ -28,7 +28,7 @@ from stretto_core.eventlog.chain import HASH_BYTES, UnreadableEvent, chain_hash
 from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import NewEvent, StoredEvent
-from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey, seals_stream
+from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey, is_signed, seals_stream
 from stretto_core.ids import EventId
 
 from stretto_kernel.app.asking import Decided, ask
@@ -271,9 +271,17 @@ class Sealer:
                 return
 
     async def _read(self) -> None:
-        await self.key()
+        key = await self.key()
         hosted = await self._stream.fold()
-        self.newest = hosted.state.newest
+        newest = self.newest = hosted.state.newest
+        if newest is not None and (newest.public_key != key.public_bytes or not is_signed(newest)):
+            # What follows would be bound to what somebody else says is sealed.
+            raise UnreadableEvent(
+                "the newest seal is not what this partition's key signed",
+                stream=self._name,
+                version=str(hosted.decided),
+                position=str(hosted.position),
+            )
         unsealed = self._unsealed = self._nothing_after(hosted.state.position)
         self._sealed_count = 0
         told = self._told = []
