@@ -22,7 +22,8 @@ from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
-from stretto_kernel.projections.store import Target
+from stretto_kernel.projections.store import Change, PositionMoved, Target
+from stretto_kernel.projections.workers import WORKERS, WorkerRow
 from stretto_kernel.relay.place import RELAY
 
 from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, served, task
@@ -204,6 +205,41 @@ async def test_a_copy_that_was_built_is_not_built_again(
     async with projecting(kernel, fresh_database):
         *_, last = await asking
     assert [proof.equal for proof in last.proofs] == [False], "what was built before is still there"
+
+
+async def test_a_copy_does_not_take_the_place_of_a_view_that_went_on(
+    kernel: Served, fresh_database: str
+) -> None:
+    """A second projector stores into the live view between the proof and the exchange."""
+    tables_of = ViewTables(PARTITION, kernel.log.tracking)
+    live, copy = Target(WORKERS), Target(WORKERS, is_copy=True)
+    await tables_of.prepare([live, copy])
+    old, new = (WorkerRow(worker_id, "s", 1, 1, 1) for worker_id in ("old", "new"))
+    both = [Change(live, [old]), Change(copy, [old])]
+    await tables_of.save(both, after=0, position=5, event_count=1)
+    await tables_of.save([Change(live, [new])], after=5, position=6, event_count=1)
+    folds = FreshFoldTable(fresh_database, PARTITION, kernel.log.tracking)
+    done = FreshFold(fold_id="f", views=("workers",), swaps=True)
+    with pytest.raises(PositionMoved):
+        await folds.swap([copy], done)
+    await tables_of.save([Change(copy, [new])], after=5, position=6, event_count=1)
+    await folds.swap([copy], done)
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        found = await connection.execute("SELECT worker_id FROM stretto_p0.workers_v1 ORDER BY 1")
+        assert await found.fetchall() == [("new",), ("old",)]
+
+
+async def test_tables_that_nobody_has_any_more_are_dropped(
+    kernel: Served, fresh_database: str
+) -> None:
+    await work(kernel, 1)
+    left = {"tasks_v3_old", "tasks_v1", "tasks_v1_copy"}
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        for name in left:
+            await connection.execute(f"CREATE TABLE stretto_p0.{name} (n int)".encode())
+    async with projecting(kernel, fresh_database):
+        await following(kernel)
+    assert not left.intersection(await tables(fresh_database))
 
 
 async def test_everything_that_is_no_record_can_be_dropped_at_once(fresh_database: str) -> None:

@@ -6,16 +6,22 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
+from stretto.eventlog.v1 import event_log_service_pb2 as log_pb
 from stretto_core.eventlog.memory import MemoryStore
+from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.app.log_feed import LogFeed
 from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.dispatch.dispatcher import GRANTS_PER_STRETCH_MAX, Dispatcher
 from stretto_kernel.dispatch.later_looks import TASKS_PER_STRETCH, LaterLooks
 from stretto_kernel.dispatch.own_commands import DECIDED_PER_STRETCH_MAX
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers import event_log_servicer
+from stretto_kernel.servicers.event_log_servicer import SHOWN_PER_STRETCH, EventLogServicer
 
 from tests.unit.kernel.harness import (
     Dialer,
@@ -47,7 +53,7 @@ async def kernel(store: MemoryStore) -> AsyncIterator[Kernel]:
 
 @contextmanager
 def calls_per_turn(
-    monkeypatch: pytest.MonkeyPatch, kind: type, method: str
+    monkeypatch: pytest.MonkeyPatch, kind: type | ModuleType, method: str
 ) -> Iterator[Counter[int]]:
     """Count how often a method is called in each turn of the loop."""
     counts: Counter[int] = Counter()
@@ -144,3 +150,18 @@ async def test_a_worker_lost_with_many_leases_is_cleared_in_parts(
     assert (await get(kernel, run_id)).task_counts.running_count == TASKS
     assert {each.token.epoch for each in successor.assignments} == {2}
     await kernel.stop()
+
+
+async def test_a_page_of_events_is_shown_in_parts(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_count = 2 * SHOWN_PER_STRETCH + 10
+    for _ in range(run_count):
+        await start(kernel, graph(task("a")))
+    log = kernel.ports.log
+    servicer = EventLogServicer(log, LogFeed(log, FollowLimits()), kernel)
+    request = log_pb.ReadAllRequest(page_size=1_000, form=log_pb.EventForm(body_json=True))
+    with calls_per_turn(monkeypatch, event_log_servicer, "_logged") as shown:
+        page = await servicer.ReadAll(request, None)
+    assert len(page.events) >= run_count
+    assert max(shown.values()) <= SHOWN_PER_STRETCH

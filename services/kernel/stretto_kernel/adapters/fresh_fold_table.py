@@ -22,7 +22,7 @@ from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
-from stretto_kernel.adapters.view_tables import ViewTables, common_statements
+from stretto_kernel.adapters.view_tables import REPLACED, ViewTables, common_statements
 from stretto_kernel.projections.fresh_folds import FreshFold, Proof, fold_form, fold_of
 from stretto_kernel.projections.store import PositionMoved, Stop, Target
 from stretto_kernel.projections.view import View
@@ -217,6 +217,11 @@ class FreshFoldTable:
         except psycopg.errors.LockNotAvailable:
             cursor.execute("ROLLBACK TO before")
             return None
+        # Another projector may have moved one of the two: what one has the other would never get.
+        both = [name for copy in copies for name in (copy.table, copy.view.table)]
+        found = cursor.execute(self._common["positions"], {"views": both}).fetchall()
+        if len({row["position"] for row in found}) > 1:
+            raise PositionMoved
         for copy in copies:
             _rename(cursor, self._schema, copy.view.table, _old(copy))
             _rename(cursor, self._schema, copy.table, copy.view.table)
@@ -277,7 +282,7 @@ class TableSnapshot:
 
 
 def _old(copy: Target) -> str:
-    return f"{copy.view.table}_old"
+    return f"{copy.view.table}{REPLACED}"
 
 
 def _listed(names: Sequence[Identifier]) -> Composed:

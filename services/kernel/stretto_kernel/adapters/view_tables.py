@@ -22,10 +22,12 @@ from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
 from stretto_kernel.adapters.named_statements import named_statements
-from stretto_kernel.projections.store import Change, PositionMoved, Stop, Target
+from stretto_kernel.projections.store import COPY, Change, PositionMoved, Stop, Target
 from stretto_kernel.projections.view import View
 
 R = TypeVar("R")
+REPLACED = "_old"
+"""After the name of a table that a fresh copy has replaced."""
 
 
 class ViewTables:
@@ -130,8 +132,13 @@ class ViewTables:
         _run(cursor, self._common["forget"], {"views": [target.table]})
 
     def _drop_older(self, cursor: Cursor[DictRow], view: View) -> None:
-        older = [f"{view.name}_v{version}" for version in range(1, view.version)]
-        for table in older:
+        """Drop what other versions left, and what a death right after an exchange did."""
+        older = [
+            f"{view.name}_v{version}{suffix}"
+            for version in range(1, view.version)
+            for suffix in ("", COPY)
+        ]
+        for table in [*older, f"{view.table}{REPLACED}"]:
             cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, table)))
         if older:
             _run(cursor, self._common["forget"], {"views": older})

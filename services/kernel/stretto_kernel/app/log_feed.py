@@ -235,8 +235,10 @@ class LogFeed:
 
     def _route(self, batch: Sequence[StoredEvent]) -> None:
         reached = batch[-1].position
+        whole_bytes = _bytes_of(batch)  # Once, however many get all of it.
         for subscriber, events in self._index.takers(batch).items():
-            self._put(subscriber, Part(events, reached))
+            bytes_count = whole_bytes if events is batch else _bytes_of(events)
+            self._put(subscriber, Part(events, reached), bytes_count)
         if reached - self._swept >= CURSOR_MOVES_AFTER:
             self._swept = reached
             for subscriber in self._index.everybody():
@@ -245,9 +247,8 @@ class LogFeed:
         if self._following is not None:  # Else nobody is left: the next one begins anew.
             self._move(reached)
 
-    def _put(self, subscriber: _Subscriber, part: Part) -> None:
+    def _put(self, subscriber: _Subscriber, part: Part, bytes_count: int) -> None:
         limits = self._limits
-        bytes_count = sum(len(event.stored_bytes) for event in part.events)
         if subscriber.event_count and (
             subscriber.event_count + len(part.events) > limits.buffer_events_max
             or subscriber.bytes_count + bytes_count > limits.buffer_bytes_max
@@ -262,3 +263,7 @@ class LogFeed:
         self.cut_count += 1
         self._leave(subscriber)
         subscriber.end(SubscriberTooSlow("more came than is kept for a subscriber"))
+
+
+def _bytes_of(events: Sequence[StoredEvent]) -> int:
+    return sum(len(event.stored_bytes) for event in events)

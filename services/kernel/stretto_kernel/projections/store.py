@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol
 
 from stretto_kernel.projections.view import Row, View
 
+COPY = "_copy"
+"""After the name of a view's table: the fresh copy that is built beside it."""
+
 
 class PositionMoved(Exception):
     """A view is not where this projector left it: another one is at work, or rows were lost."""
@@ -23,7 +26,7 @@ class Target:
     @property
     def table(self) -> str:
         """The table, and the name of its follower."""
-        return f"{self.view.table}_copy" if self.is_copy else self.view.table
+        return f"{self.view.table}{COPY}" if self.is_copy else self.view.table
 
 
 class Change(NamedTuple):

@@ -5,6 +5,7 @@ Bodies are decrypted for the caller as they are shown; stored bytes are given as
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
@@ -37,6 +38,9 @@ SUBSCRIBE_EVENTS_MAX = 500
 TYPES_MAX = 32
 STREAM_CHARACTERS_MAX = 200
 VERIFY_PAGE_EVENTS = 5_000
+SHOWN_PER_STRETCH = 50
+VERIFIED_PER_STRETCH = 500
+"""Others run after so many events: a stretch on the loop is bounded."""
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}")
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -127,7 +131,9 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
             raise NotFound("no such stream", stream=stream)
         verifier = ChainVerifier()
         async for page in self._pages(stream):
-            for event in page.events:
+            for index, event in enumerate(page.events, start=1):
+                if index % VERIFIED_PER_STRETCH == 0:
+                    await asyncio.sleep(0)
                 if (broken := verifier.check(event)) is not None:
                     link = pb.BrokenLink(
                         stream=broken.stream,
@@ -165,12 +171,16 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
                 if logged.event.key_id:
                     encrypted.append((logged, _body(logged.event)))
                 shown.append(logged)
+                if len(shown) % SHOWN_PER_STRETCH == 0:
+                    await asyncio.sleep(0)
         if encrypted:
             await self._keys.reveal([body for _, body in encrypted])
-        for logged, body in encrypted:
+        for index, (logged, body) in enumerate(encrypted, start=1):
             logged.event.body = body.SerializeToString(deterministic=True)
             if form.body_json:
                 logged.body_json = _json(body)
+            if index % SHOWN_PER_STRETCH == 0:
+                await asyncio.sleep(0)
         return shown
 
     async def _show_some(
