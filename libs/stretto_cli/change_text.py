@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,10 +15,13 @@ from stretto_cli.event_line import facts_text
 from stretto_cli.progress import wait_text
 
 if TYPE_CHECKING:
+    from stretto_sdk.blackboard import BoardEntry
+    from stretto_sdk.board_diffs import BoardDiff
     from stretto_sdk.client_history import FieldChange, ReplayStep, RunDiff, TaskDiff
 
 EVENTS_LISTED_MAX = 50
 TASKS_LISTED_MAX = 20
+VALUE_CHARACTERS_SHOWN = 40
 _PIPED_WIDTH = 200
 
 
@@ -94,6 +98,7 @@ def diff_json(diff: RunDiff) -> dict[str, object]:
         "run": plain["changes"],
         "tasks": plain["tasks"],
         "attempts": plain["attempts"],
+        "board": plain["board"],
         "events": plain["events"],
     }
 
@@ -114,6 +119,9 @@ def print_diff(diff: RunDiff) -> None:
     if diff.tasks:
         printing.out.print()
         printing.print_table(("TASK", "STATE", "BY", "ALSO"), map(_task_row, diff.tasks))
+    if diff.board:
+        printing.out.print()
+        printing.print_table(("ENTRY", "VALUE", "BY"), map(_entry_row, diff.board))
     printing.out.print()
     listed = diff.events[:EVENTS_LISTED_MAX]
     for event in listed:
@@ -139,6 +147,19 @@ def _task_row(diff: TaskDiff) -> tuple[str, ...]:
         _versions_text(diff.versions),
         ", ".join(map(_change_text, rest)),
     )
+
+
+def _entry_row(diff: BoardDiff) -> tuple[str, ...]:
+    was, now = _entry_text(diff.before, "new"), _entry_text(diff.after, "deleted")
+    return printing.escape(diff.key), f"{was} → {now}", _versions_text(diff.versions)
+
+
+def _entry_text(entry: BoardEntry | None, absent: str) -> str:
+    if entry is None:
+        return f"[dim]{absent}[/]"
+    text = json.dumps(printing.plain(entry.value), ensure_ascii=False)
+    cut = text if len(text) <= VALUE_CHARACTERS_SHOWN else f"{text[: VALUE_CHARACTERS_SHOWN - 1]}…"
+    return printing.escape(cut)
 
 
 def _versions_text(versions: tuple[int, ...]) -> str:

@@ -153,9 +153,10 @@ def diff(
         stretto diff last --from 10m
 
     --json: {"run_id", "from", "to" (versions), "run": [{name, before, after}], "tasks": [{task,
-    before, after, changes, versions}], "attempts": [{task, epoch, began, ended, how}], "events":
-    [...]}. A task that had not come to be has before null; versions are those of the facts that
-    changed it.
+    before, after, changes, versions}], "attempts": [{task, epoch, began, ended, how}], "board":
+    [{key, before, after, versions}], "events": [...]}. A task or an entry of the blackboard that
+    was not there has before null, an entry that is not there any more after null; versions are
+    those of the facts that changed it.
 
     Exit status: 0, also when nothing changed; 2 when --to comes before --from.
     """

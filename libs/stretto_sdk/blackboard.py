@@ -241,16 +241,21 @@ class Blackboard:
 
     async def _shown(self, entry: blackboard_pb2.Entry) -> BoardEntry:
         payload = await fetched(self._link.blobs, self._namespace, entry.value)
-        kind = blackboard_pb2.WriterKind.Name(entry.writer.kind).removeprefix("WRITER_KIND_")
-        return BoardEntry(
-            key=entry.key,
-            value=value_of(payload, source=entry.key),
-            revision=entry.revision,
-            deleted=entry.deleted,
-            write_time=entry.write_time.ToDatetime(UTC),
-            writer_kind=WriterKind(kind),
-            writer=entry.writer.name,
-            task=entry.writer.task,
-            attempt=entry.writer.attempt,
-            epoch=entry.writer.epoch,
-        )
+        return entry_of(entry, value_of(payload, source=entry.key))
+
+
+def entry_of(entry: blackboard_pb2.Entry, value: object) -> BoardEntry:
+    """Return an entry's message as a value; what it says was read before."""
+    kind = blackboard_pb2.WriterKind.Name(entry.writer.kind).removeprefix("WRITER_KIND_")
+    return BoardEntry(
+        key=entry.key,
+        value=value,
+        revision=entry.revision,
+        deleted=entry.deleted,
+        write_time=entry.write_time.ToDatetime(UTC),
+        writer_kind=WriterKind(kind),
+        writer=entry.writer.name,
+        task=entry.writer.task,
+        attempt=entry.writer.attempt,
+        epoch=entry.writer.epoch,
+    )

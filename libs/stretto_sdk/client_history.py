@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 
 from stretto.run.v1 import run_service_pb2 as pb
 
+from stretto_sdk.board_diffs import BoardDiff, board_diffs
 from stretto_sdk.client_logs import AnyRun
 from stretto_sdk.client_pages import PAGE_SIZE_MAX, Pages
 from stretto_sdk.client_usage import UsageReading
@@ -72,13 +73,17 @@ class AttemptDiff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDiff:
-    """What lies between two moments of a run. events: the facts in between, oldest first."""
+    """What lies between two moments of a run. events: the facts in between, oldest first.
+
+    board: the entries of its blackboard that differ, by key.
+    """
 
     before: Run
     after: Run
     changes: tuple[FieldChange, ...]
     tasks: tuple[TaskDiff, ...]
     attempts: tuple[AttemptDiff, ...]
+    board: tuple[BoardDiff, ...]
     events: tuple[Event, ...]
 
 
@@ -150,6 +155,9 @@ class LookingBack(UsageReading):
             changes=_differences(first, last, _EVERY_FACT),
             tasks=tuple(_task_diffs(were, are, touched, run_wide)),
             attempts=_attempt_diffs(events),
+            board=await board_diffs(
+                self._calls.boards, name, events, first=first.version, last=last.version
+            ),
             events=tuple(events),
         )
 

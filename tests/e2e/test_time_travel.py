@@ -176,6 +176,45 @@ def test_diff_shows_what_lies_between(past: Past) -> None:
     assert same.returncode == 0 and "nothing changed" in same.stderr
 
 
+def test_diff_shows_what_became_of_the_blackboard(suite: Suite) -> None:
+    plan = {"tasks": [{"name": "late", "executor": "nobody.has.it"}]}
+    started = json_of(suite.stretto("run", "-", "--no-wait", "--json", stdin=json.dumps(plan)))
+    run_id = started["run_id"]
+
+    def put(key: str, value: object) -> int:
+        put = suite.stretto("board", "put", run_id, key, json.dumps(value), "--json")
+        revision: int = json_of(put)["revision"]
+        return revision
+
+    def delete(key: str) -> int:
+        revision: int = json_of(suite.stretto("board", "delete", run_id, key, "--json"))["revision"]
+        return revision
+
+    put("custom/same", 0)
+    put("custom/changed", "old")
+    begin = put("custom/gone", "x" * 70_000)
+    changed = [put("custom/changed", "between"), put("custom/changed", {"a": 1})]
+    gone = delete("custom/gone")
+    new = put("custom/new", None)
+    put("custom/flash", 1)
+    end = delete("custom/flash")
+    found = json_of(suite.stretto("diff", run_id, "--from", begin, "--to", end, "--json"))
+    board = {entry["key"]: entry for entry in found["board"]}
+    assert list(board) == ["custom/changed", "custom/gone", "custom/new"], "and nothing else"
+    entry = board["custom/changed"]
+    assert (entry["before"]["value"], entry["after"]["value"]) == ("old", {"a": 1})
+    assert (entry["versions"], entry["after"]["revision"]) == (changed, changed[-1])
+    assert board["custom/gone"]["after"] is None and board["custom/gone"]["versions"] == [gone]
+    assert set(board["custom/gone"]["before"]["value"]) == {"sha256", "size_bytes", "content_type"}
+    assert board["custom/new"]["before"] is None and board["custom/new"]["versions"] == [new]
+    assert board["custom/new"]["after"]["value"] is None
+    shown = suite.stretto("diff", run_id, "--from", begin, "--to", end).stdout
+    assert '"old" → {"a": 1}' in shown and "→ deleted" in shown and "new → null" in shown
+    nothing = json_of(suite.stretto("diff", run_id, "--from", 1, "--to", 1, "--json"))
+    assert nothing["board"] == []
+    assert suite.stretto("kill", run_id).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

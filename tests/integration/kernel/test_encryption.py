@@ -222,6 +222,11 @@ class Story:
             "GetEntries": board.GetEntries(
                 board_pb.GetEntriesRequest(run=run, keys=["context/word"])
             ),
+            "GetEntries then": board.GetEntries(
+                board_pb.GetEntriesRequest(
+                    run=run, keys=["context/word"], as_of=AsOf(position=least.min_position)
+                )
+            ),
         }
         shown = {name: (await answer).SerializeToString() for name, answer in answers.items()}
         reading = TaskLogServiceStub(kernel.channel).ReadTaskLogs(
