@@ -284,7 +284,7 @@ class Client(
         as_of: as they were then, as of `get`. With a filter they come from a view that trails the
         record by moments. Raises NotFound, OutOfRange, InvalidArgument (a filter it cannot read).
         """
-        return await self.pages.all_tasks(self._name_of(run), as_of, filter)
+        return [task async for task in self.pages.all_tasks(self._name_of(run), as_of, filter)]
 
     async def list(
         self,

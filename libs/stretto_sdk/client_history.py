@@ -147,13 +147,15 @@ class LookingBack(UsageReading):
             if step.run is not None:
                 run_wide.append(step.event.version)
         name = self._name_of(run)
-        were = {task.name: task for task in await self.pages.all_tasks(name, first.version)}
-        are = await self.pages.all_tasks(name, last.version)
+        were = self.pages.all_tasks(name, first.version)
+        are = self.pages.all_tasks(name, last.version)
+        async with aclosing(were), aclosing(are):
+            tasks = [found async for found in _task_diffs(were, are, touched, run_wide)]
         return RunDiff(
             before=first,
             after=last,
             changes=_differences(first, last, _EVERY_FACT),
-            tasks=tuple(_task_diffs(were, are, touched, run_wide)),
+            tasks=tuple(tasks),
             attempts=_attempt_diffs(events),
             board=await board_diffs(
                 self._calls.boards, name, events, first=first.version, last=last.version
@@ -190,15 +192,17 @@ class LookingBack(UsageReading):
             more = bool(page.next_page_token)
 
 
-def _task_diffs(
-    were: Mapping[str, Task],
-    are: Sequence[Task],
+async def _task_diffs(
+    were: AsyncIterator[Task],
+    are: AsyncIterator[Task],
     touched: Mapping[str, Sequence[int]],
     run_wide: Sequence[int],
-) -> list[TaskDiff]:
-    found = []
-    for after in are:
-        before = were.get(after.name)
+) -> AsyncIterator[TaskDiff]:
+    """Yield the tasks that differ; of all others two pages are held at a time."""
+    async for after in are:
+        # Tasks are only ever added, and listed in the order they came: both lists begin alike.
+        before = await anext(were, None)
+        assert before is None or before.name == after.name, "a task never leaves its place"
         changes = () if before is None else _differences(before, after, set())
         if before is not None and not changes:
             continue
@@ -206,12 +210,9 @@ def _task_diffs(
         # What was about the whole run is named where it, and nothing later of its own, has a part.
         rest = [version for version in run_wide if not own or version > own[-1]]
         versions = (*own, *rest) if before is not None else tuple(own)
-        found.append(
-            TaskDiff(
-                task=after.name, before=before, after=after, changes=changes, versions=versions
-            )
+        yield TaskDiff(
+            task=after.name, before=before, after=after, changes=changes, versions=versions
         )
-    return found
 
 
 def _attempt_diffs(events: Sequence[Event]) -> tuple[AttemptDiff, ...]:

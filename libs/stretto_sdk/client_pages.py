@@ -126,19 +126,18 @@ class Pages:
 
     async def all_tasks(
         self, name: str, as_of: Moment | None = None, filter: str = ""
-    ) -> Sequence[Task]:
-        """Return every task of a run, or all that a filter admits. name: namespaces/*/runs/*."""
+    ) -> AsyncGenerator[Task, None]:
+        """Yield every task of a run, or all that a filter admits. name: namespaces/*/runs/*."""
         request = pb.ListTasksRequest(
             parent=name, page_size=PAGE_SIZE_MAX, as_of=as_of_message(as_of), filter=filter
         )
-        found: list[Task] = []
         more = True
         while more:
             page = await self._tasks(request)
-            found.extend(page.tasks)
+            for each in page.tasks:
+                yield each
             request.page_token = page.next_page_token
             more = bool(page.next_page_token)
-        return found
 
     async def all_artifacts(self, name: str, filter: str) -> AsyncGenerator[TaskArtifact, None]:
         """Yield every artifact of a run that a filter admits. name: namespaces/*/runs/*."""
