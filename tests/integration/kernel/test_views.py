@@ -297,6 +297,40 @@ async def test_an_event_that_cannot_be_read_is_told_and_nothing_is_passed_over(
     assert "tasks_v3_copy" not in await tables(fresh_database)
 
 
+async def test_a_table_that_takes_no_rows_stops_its_view_alone(
+    kernel: Served, fresh_database: str
+) -> None:
+    """It is told: were it tried again and again, every view would stand still and look well."""
+    async with await psycopg.AsyncConnection.connect(fresh_database, autocommit=True) as database:
+        async with projecting(kernel, fresh_database):
+            await work(kernel, 1)
+            before = (await following(kernel)).log_position
+        altered = "ALTER TABLE stretto_p0.tasks_v3"
+        await database.execute(
+            f"{altered} ADD CONSTRAINT never CHECK (phase < 0) NOT VALID".encode()
+        )
+        stub = ProjectionServiceStub(kernel.channel)
+        async with projecting(kernel, fresh_database), asyncio.timeout(20):
+            await work(kernel, 1)
+            while True:
+                listed = await stub.ListViews(pb.ListViewsRequest())
+                views = {view.name: view for view in listed.views}
+                tasks = views.pop("tasks")
+                if all(view.position == listed.log_position for view in views.values()):
+                    break
+        assert (tasks.state, tasks.position) == (pb.VIEW_STATE_STOPPED, before)
+        assert tasks.stop.reason == "ROWS_REFUSED" and tasks.stop.position > before
+        assert "never" in tasks.stop.message
+        assert all(view.state == pb.VIEW_STATE_FOLLOWING for view in views.values())
+        await database.execute(f"{altered} DROP CONSTRAINT never".encode())
+        async with projecting(kernel, fresh_database), asyncio.timeout(20):
+            while tasks.state != pb.VIEW_STATE_FOLLOWING:
+                tasks = next(
+                    each for each in (await following(kernel)).views if each.name == "tasks"
+                )
+            assert all((await compare(kernel)).values())
+
+
 async def test_what_a_view_was_given_is_counted_against_the_log(
     kernel: Served, fresh_database: str
 ) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from eventsourcing.persistence import PersistenceError
-from psycopg import Cursor, Error
+from psycopg import Cursor, Error, errors
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composed, Identifier, Literal
 from stretto_core.eventlog.port import StoreDown
@@ -22,10 +22,19 @@ from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
 from stretto_kernel.adapters.named_statements import named_statements
-from stretto_kernel.projections.store import COPY, Change, PositionMoved, Stop, Target
+from stretto_kernel.projections.store import (
+    COPY,
+    Change,
+    PositionMoved,
+    RowsRefused,
+    Stop,
+    Target,
+)
 from stretto_kernel.projections.view import View
 
 R = TypeVar("R")
+REFUSALS = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
+"""What a table says of rows that it would not take the next time, either."""
 REPLACED = "_old"
 """After the name of a table that a fresh copy has replaced."""
 
@@ -82,8 +91,7 @@ class ViewTables:
                 raise PositionMoved
             for target, rows in changes:
                 if rows:
-                    columns = _columns(target.view, rows)
-                    cursor.execute(self.statements(target)["upsert"], columns, prepare=True)
+                    self._upsert(cursor, target, rows)
             cursor.execute(self._common["count"], counted, prepare=True)
 
         await self.transact(store)
@@ -126,6 +134,15 @@ class ViewTables:
         ).fetchall()
         found = {row["view"]: int(row["position"]) for row in rows}
         return {target: found.get(target.table, 0) for target in targets}
+
+    def _upsert(
+        self, cursor: Cursor[DictRow], target: Target, rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        try:
+            statement = self.statements(target)["upsert"]
+            cursor.execute(statement, _columns(target.view, rows), prepare=True)
+        except REFUSALS as error:
+            raise RowsRefused(target, str(error).partition("\n")[0]) from error
 
     def _empty(self, cursor: Cursor[DictRow], target: Target) -> None:
         cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, target.table)))

@@ -1,7 +1,8 @@
 """Views that are at the same position: one fold of each event, one transaction for a batch.
 
 While a batch is stored the next one is folded; their order stays. An event that cannot be read or
-folded stops the views that read it, at the event before it; the others go on.
+folded stops the views that read it, at the event before it; the others go on. So does a view whose
+table refuses rows, at the batch before them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stretto_core.ids import RunId
 
 from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.projections.run_folds import RunFolds
-from stretto_kernel.projections.store import Change, Stop, Target, ViewStore
+from stretto_kernel.projections.store import Change, RowsRefused, Stop, Target, ViewStore
 from stretto_kernel.projections.view import FoldedRun, Key, Row, Step
 
 FOLD_PAGE_EVENTS = 1_000
@@ -133,7 +134,7 @@ class Cohort:
                 self._save(batch[: unfoldable.index])
                 await self.settle()
                 for target, cause in unfoldable.causes.items():
-                    await self._stop(target, batch[unfoldable.index], cause)
+                    await self._stop(target, _stop_before(batch[unfoldable.index], cause), cause)
                 batch = batch[unfoldable.index :]
             else:
                 await self.settle()
@@ -247,27 +248,44 @@ class Cohort:
         self._rows, self._changed = {}, {}
         after, self.position = self.position, batch[-1].position
         if changes:
-            save = self._store.save(
-                changes, after=after, position=self.position, event_count=len(batch)
-            )
+            save = self._store_batch(changes, after, batch)
             self._saving = asyncio.create_task(save, name="save-views")
+
+    async def _store_batch(
+        self, changes: list[Change], after: int, batch: Sequence[StoredEvent]
+    ) -> None:
+        """Store what a batch changed; a view whose rows are refused stops before the batch."""
+        first, last = batch[0].position, batch[-1].position
+        while changes:
+            try:
+                await self._store.save(changes, after=after, position=last, event_count=len(batch))
+                return
+            except RowsRefused as refused:
+                message = f"rows of the events from {first} to {last}: {refused}"
+                await self._stop(refused.target, Stop(first, "ROWS_REFUSED", message), refused)
+                changes = [each for each in changes if each.target is not refused.target]
 
     def _forget(self) -> None:
         self._folds.forget_all()
         self._rows, self._changed = {}, {}
 
-    async def _stop(self, target: Target, stored: StoredEvent, cause: Exception) -> None:
-        reason = cause.reason_word if isinstance(cause, Refusal) else "INTERNAL"
-        message = str(cause) if isinstance(cause, Refusal) else f"{type(cause).__name__}: {cause}"
-        stop = Stop(stored.position, reason, f"{stored.stream} version {stored.version}: {message}")
+    async def _stop(self, target: Target, stop: Stop, cause: Exception) -> None:
+        if target in self.stops:
+            return
         self._logger.error(
             "view.stopped",
             view=target.table,
-            position=stored.position,
-            reason=reason,
+            position=stop.position,
+            reason=stop.reason,
             exc_info=cause,
         )
         self.targets.remove(target)
         self.stops[target] = stop
         if not target.is_copy:
             await self._store.note_stop(target, stop)
+
+
+def _stop_before(stored: StoredEvent, cause: Exception) -> Stop:
+    reason = cause.reason_word if isinstance(cause, Refusal) else "INTERNAL"
+    message = str(cause) if isinstance(cause, Refusal) else f"{type(cause).__name__}: {cause}"
+    return Stop(stored.position, reason, f"{stored.stream} version {stored.version}: {message}")

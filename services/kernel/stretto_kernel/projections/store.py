@@ -16,6 +16,14 @@ class PositionMoved(Exception):
     """A view is not where this projector left it: another one is at work, or rows were lost."""
 
 
+class RowsRefused(Exception):
+    """A table does not take the rows of a batch, now or ever: they, or what is there, are wrong."""
+
+    def __init__(self, target: Target, message: str) -> None:
+        super().__init__(message)
+        self.target = target
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A view's table, or the fresh copy that is built beside it."""
@@ -61,7 +69,7 @@ class ViewStore(Protocol):
     ) -> None:
         """Store rows and position in one transaction onto tables that are all at `after`.
 
-        event_count: of the events that were taken in between. Raises PositionMoved.
+        event_count: of the events that were taken in between. Raises PositionMoved, RowsRefused.
         """
         ...
 

@@ -146,7 +146,9 @@ class ViewStop(_message.Message):
     position: _builtins.int
     """The event before which it stands."""
     reason: _builtins.str
-    """A stable word: UNREADABLE_EVENT, or INTERNAL for a bug of ours."""
+    """A stable word: UNREADABLE_EVENT; ROWS_REFUSED: its table did not take what the events say; or
+    INTERNAL for a bug of ours.
+    """
     message: _builtins.str
     """For people."""
     @_builtins.property
