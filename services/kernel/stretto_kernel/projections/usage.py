@@ -5,7 +5,7 @@ Every event counts twice: for its run, and for all runs of its namespace togethe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stretto.run.v1 import events_pb2 as ev
@@ -55,55 +55,58 @@ class UsageRow(NamedTuple):
     succeeded_ns: int
 
 
-def usage_added(step: Step) -> Iterator[UsageRow]:
-    """Yield what the event adds to the usage of its run, and of its namespace."""
+def usage_added(step: Step) -> Sequence[UsageRow]:
+    """Return what the event adds to the usage of its run, and of its namespace."""
     event: Any = step.recorded.event
     kind, state = type(event), step.run.state
     if kind in _REVOKING:
-        for record, lease in _revoked(state, kind):
-            yield from _ended(state, record, lease.leased_ns, succeeded=False)
-        return
+        if not state.leased_tasks:
+            return ()
+        revoked = _revoked(state, kind)
+        return [row for record, lease in revoked for row in _ended(state, record, lease, False)]
     record = state.tasks[TaskName(event.task)]
-    succeeded = kind is ev.AttemptSucceeded
     if kind is ev.AttemptLeased:
-        yield from _rows(state, record, (1, 0, 0, 0, 0))
-    elif isinstance(step.before, Leased):
-        yield from _ended(state, record, step.before.leased_ns, succeeded=succeeded)
-    elif succeeded:
+        return _rows(state, record, 1, 0, 0, 0, 0)
+    if isinstance(step.before, Leased):
+        return _ended(state, record, step.before, kind is ev.AttemptSucceeded)
+    if kind is ev.AttemptSucceeded:
         # The late word of a holder that was given up: its time was counted then.
-        yield from _rows(state, record, (0, 0, 1, 0, 0))
+        return _rows(state, record, 0, 0, 1, 0, 0)
+    return ()
 
 
 def add(kept: UsageRow, more: UsageRow) -> UsageRow:
     """Return both together."""
+    namespace, run_id, queue, worker_id, attempts, ended, succeeded, held_ns, succeeded_ns = kept
+    _, _, _, _, more_attempts, more_ended, more_succeeded, more_held_ns, more_succeeded_ns = more
     return UsageRow(
-        kept.namespace,
-        kept.run_id,
-        kept.queue,
-        kept.worker_id,
-        kept.attempt_count + more.attempt_count,
-        kept.ended_count + more.ended_count,
-        kept.succeeded_count + more.succeeded_count,
-        kept.held_ns + more.held_ns,
-        kept.succeeded_ns + more.succeeded_ns,
+        namespace,
+        run_id,
+        queue,
+        worker_id,
+        attempts + more_attempts,
+        ended + more_ended,
+        succeeded + more_succeeded,
+        held_ns + more_held_ns,
+        succeeded_ns + more_succeeded_ns,
     )
 
 
 def _ended(
-    state: RunState, record: TaskRecord, leased_ns: int, *, succeeded: bool
-) -> Iterator[UsageRow]:
-    held_ns = state.time_ns - leased_ns
-    succeeded_ns = held_ns if succeeded else 0
-    return _rows(state, record, (0, 1, int(succeeded), held_ns, succeeded_ns))
+    state: RunState, record: TaskRecord, lease: Leased, succeeded: bool
+) -> Sequence[UsageRow]:
+    held_ns = state.time_ns - lease.leased_ns
+    return _rows(state, record, 0, 1, int(succeeded), held_ns, held_ns if succeeded else 0)
 
 
-def _rows(
-    state: RunState, record: TaskRecord, used: tuple[int, int, int, int, int]
-) -> Iterator[UsageRow]:
+def _rows(state: RunState, record: TaskRecord, *used: int) -> Sequence[UsageRow]:
     lease = record.last_lease
     assert lease is not None, "an attempt begins with its lease"
-    for run_id in (state.run_id, ALL_RUNS):
-        yield UsageRow(state.namespace, run_id, record.spec.queue, lease.worker_id, *used)
+    namespace, queue, worker_id = state.namespace, record.spec.queue, lease.worker_id
+    return (
+        UsageRow(namespace, state.run_id, queue, worker_id, *used),
+        UsageRow(namespace, ALL_RUNS, queue, worker_id, *used),
+    )
 
 
 def _revoked(state: RunState, kind: type[Any]) -> Iterator[tuple[TaskRecord, Leased]]:
