@@ -60,7 +60,7 @@ def _memory_is_the_fold(world: World, owner: SimKernel) -> None:
         held = owner.state_of(RunId(run_id))
         if held is None:
             continue
-        folded = world.fold.at(run_id, world.laws.runs[run_id].version)
+        folded = world.fold.held(run_id, world.laws.runs[run_id].version)
         if picture(held, now_ns) != picture(folded, now_ns):
             raise InvariantBroken(f"2: the memory of {run_id} is not the fold of its log")
 

@@ -159,6 +159,23 @@ class SimClient:
             if (retried := await self._retry(run)) is None:
                 break
             run = await self._await_end(retried, start)
+        if draws.random() < 0.3:
+            await self._shred(run)
+
+    async def _shred(self, run: run_pb2.Run) -> None:
+        """Have what the ended run carried forgotten, if it was kept so that it can be."""
+        request = wire.ShredRunRequest(name=run.name, request_id=self._ids.uuid7(), reason="asked")
+        try:
+            answer = await self._until_answered("ShredRun", request)
+        except Refusal as refusal:
+            self._hold(
+                refusal.reason_word == "RUN_NOT_ENCRYPTED" and not run.encrypted,
+                f"shred: {refusal.reason_word}",
+            )
+        else:
+            self._hold(answer.run.HasField("shred_time"), f"{run.run_id} is shredded")
+            key_id = self._fold.at(run.run_id, answer.run.version).key_id
+            self._hold(self._fold.is_forgotten(key_id), f"the key of {run.run_id} is gone")
 
     async def _retry(self, run: run_pb2.Run) -> run_pb2.Run | None:
         """Have the ended run re-opened, all of it or some tasks; None when nothing is to retry."""

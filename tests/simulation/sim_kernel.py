@@ -65,6 +65,7 @@ UNARY_METHODS = (
     "KillRun",
     "RetryRun",
     "AddTasks",
+    "ShredRun",
 )
 QUEUE_METHODS = ("UpdateQueue",)
 BOARD_METHODS = ("GetEntries", "PutEntries", "DeleteEntries", "ListEntries")

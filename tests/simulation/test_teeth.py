@@ -14,6 +14,7 @@ from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import SessionId, WorkerId
 from stretto_kernel.app.fact_writer import FactWriter
 from stretto_kernel.app.hosted_run import HostedRun
+from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import Sealer
 from stretto_kernel.dispatch.assignments import build_signal
 from stretto_kernel.dispatch.dispatcher import Dispatcher
@@ -50,6 +51,14 @@ def test_a_fence_that_compares_no_epoch(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_comparison_that_compares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blackboard, "_compare", lambda *_: None)
     assert "expected was" in found()
+
+
+def test_a_shredding_that_keeps_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def keep(*_: object) -> None:
+        return
+
+    monkeypatch.setattr(RunKeys, "destroy", keep)
+    assert "the key of" in found()
 
 
 def test_answers_before_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,12 +25,11 @@ from stretto_core.testing.trace import Trace
 from stretto_core.testing.virtual_clock import VirtualClock
 from stretto_core.testing.virtual_loop import VirtualLoop
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
-from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.run_keys import RunKeys
 
 from tests.simulation.board_hands import BoardHands, Judge, insisting
 from tests.simulation.laws import Laws
-from tests.simulation.log_fold import LogFold
+from tests.simulation.log_fold import KeptKeys, LogFold
 from tests.simulation.random_plans import NARROW_LIMIT, NARROW_QUEUE
 from tests.simulation.seal_laws import SealLaws
 from tests.simulation.sim_body import LARGE_BYTES, Ledger
@@ -122,7 +121,7 @@ class World:
         self.index = MemoryViews()
         self.blobs = MemoryBlobs()
         self.blobs.keep(Namespace("default"), LARGE_BYTES)
-        self.run_keys = MemoryRunKeys()
+        self.run_keys = KeptKeys()
         self.projector: Process | None = None
         self.laws = Laws({NARROW_QUEUE: NARROW_LIMIT}, self.run_keys)
         self.seal_laws = SealLaws()
