@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import grpc
 from stretto.blackboard.v1 import blackboard_service_pb2 as pb
+from stretto.blackboard.v1.blackboard_pb2 import Entry
 from stretto.blackboard.v1.blackboard_service_pb2_grpc import BlackboardServiceStub
 from stretto.common.v1.payload_pb2 import BlobRef
 from stretto_core.rpc.channel import credentials
@@ -50,7 +52,7 @@ class BoardLink(Protocol):
         ...
 
     def watch(self, request: pb.WatchEntriesRequest) -> AsyncGenerator[pb.WatchEntriesResponse]:
-        """Follow entries; the reader moves the request on."""
+        """Follow entries, first all that are there; the reader moves the request on."""
         ...
 
 
@@ -86,11 +88,28 @@ class GrpcBoards:
         """See `BoardLink`."""
         return await self._caller.call(self._stub.ListEntries, request)
 
-    def watch(self, request: pb.WatchEntriesRequest) -> AsyncGenerator[pb.WatchEntriesResponse]:
+    async def watch(
+        self, request: pb.WatchEntriesRequest
+    ) -> AsyncGenerator[pb.WatchEntriesResponse]:
         """See `BoardLink`."""
-        return resumed(
-            self._stub.WatchEntries, request, metadata=self._metadata, policy=self._policy
+        listed: list[Entry] = []
+        answers = resumed(
+            self._stub.WatchEntries,
+            request,
+            metadata=self._metadata,
+            policy=self._policy,
+            before=listed.clear,
         )
+        async with aclosing(answers):
+            async for answer in answers:
+                # Entries as they are come whole or, after a break among them, anew: what was told
+                # and then deleted before it was listed again would be told of no more.
+                listed += answer.changes
+                if answer.revision or answer.ended:
+                    del answer.changes[:]
+                    answer.changes.extend(listed)
+                    listed.clear()
+                    yield answer
 
 
 class CrossedBoards:

@@ -6,9 +6,23 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from stretto_core.errors import Conflict, FailedPrecondition, InvalidArgument, PermissionDenied
+from stretto.blackboard.v1 import blackboard_service_pb2 as pb
+from stretto.blackboard.v1.blackboard_pb2 import WRITER_KIND_OPERATOR, Entry, Writer
+from stretto.blackboard.v1.blackboard_service_pb2_grpc import (
+    BlackboardServiceServicer,
+    add_BlackboardServiceServicer_to_server,
+)
+from stretto_core.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    Unavailable,
+)
+from stretto_core.rpc.server import RpcServer, ServerSettings
 from stretto_sdk import Client, Plan, Run, SyncClient, SyncTaskContext, TaskContext, Worker
 from stretto_sdk.blackboard import WriterKind
 
@@ -91,6 +105,43 @@ async def test_a_watch_is_resumed_and_ends_with_the_run(kernel: Served) -> None:
         await client.kill(run)
         await asyncio.wait_for(watching, PATIENCE_S)
         assert told == [("context/b", 2, False), ("context/a", None, True)]
+
+
+def an_entry(key: str, revision: int) -> Entry:
+    return Entry(key=key, revision=revision, writer=Writer(kind=WRITER_KIND_OPERATOR))
+
+
+class BreakingBoard(BlackboardServiceServicer):
+    """Lists two entries in two messages; the first time it breaks in between, and one is gone."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    async def WatchEntries(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        after = request.after_revision if request.HasField("after_revision") else None
+        self.asked.append(after)
+        if len(self.asked) == 1:
+            yield pb.WatchEntriesResponse(changes=[an_entry("context/a", 2)])
+            raise Unavailable("moved", retry_delay_ms=1)
+        if after is None:
+            yield pb.WatchEntriesResponse(changes=[an_entry("context/b", 3)])
+            yield pb.WatchEntriesResponse(changes=[an_entry("context/c", 4)], revision=5)
+            raise Unavailable("moved", retry_delay_ms=1)
+        yield pb.WatchEntriesResponse(revision=6, ended=True)
+
+
+async def test_a_watch_that_breaks_among_what_is_there_tells_nothing_that_is_gone() -> None:
+    board = BreakingBoard()  # type: ignore[abstract]
+    server = RpcServer(ServerSettings())
+    server.add(add_BlackboardServiceServicer_to_server, board)
+    port = await server.start()
+    await server.set_serving()
+    async with Client(f"127.0.0.1:{port}") as client:
+        run = "namespaces/default/runs/p0-0123456789abcdef0123456789abcdef"
+        told = [each.key async for each in client.blackboard(run).watch()]
+    await server.drain(0)
+    assert told == ["context/b", "context/c"]
+    assert board.asked == [None, None, 5]
 
 
 async def test_tasks_coordinate_with_and_without_a_loop(kernel: Served) -> None:

@@ -160,7 +160,8 @@ class BlackboardServiceServicer:
         fell behind; resume from your last revision. RESOURCE_EXHAUSTED OVERLOADED: too many watch; retry
         after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
-        Limits: 1,000 watchers of one run; 3 MiB a message; 1,000 changes wait for a slow watcher.
+        Limits: 1,000 watchers of one run; 3 MiB and 500 entries a message, or one write; 1,000
+        changes or 16 MiB of them wait for a slow watcher.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

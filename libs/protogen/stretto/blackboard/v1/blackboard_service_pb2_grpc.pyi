@@ -109,7 +109,8 @@ class BlackboardServiceStub:
     fell behind; resume from your last revision. RESOURCE_EXHAUSTED OVERLOADED: too many watch; retry
     after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
-    Limits: 1,000 watchers of one run; 3 MiB a message; 1,000 changes wait for a slow watcher.
+    Limits: 1,000 watchers of one run; 3 MiB and 500 entries a message, or one write; 1,000
+    changes or 16 MiB of them wait for a slow watcher.
     """
 
 @_typing.type_check_only
@@ -193,7 +194,8 @@ class BlackboardServiceAsyncStub(BlackboardServiceStub):
     fell behind; resume from your last revision. RESOURCE_EXHAUSTED OVERLOADED: too many watch; retry
     after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
-    Limits: 1,000 watchers of one run; 3 MiB a message; 1,000 changes wait for a slow watcher.
+    Limits: 1,000 watchers of one run; 3 MiB and 500 entries a message, or one write; 1,000
+    changes or 16 MiB of them wait for a slow watcher.
     """
 
 class BlackboardServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -304,7 +306,8 @@ class BlackboardServiceServicer(metaclass=_abc_1.ABCMeta):
         fell behind; resume from your last revision. RESOURCE_EXHAUSTED OVERLOADED: too many watch; retry
         after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
-        Limits: 1,000 watchers of one run; 3 MiB a message; 1,000 changes wait for a slow watcher.
+        Limits: 1,000 watchers of one run; 3 MiB and 500 entries a message, or one write; 1,000
+        changes or 16 MiB of them wait for a slow watcher.
         """
 
 def add_BlackboardServiceServicer_to_server(servicer: BlackboardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
