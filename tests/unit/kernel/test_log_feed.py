@@ -15,7 +15,8 @@ from stretto_core.eventlog.recorded import NewEvent, StoredEvent
 from stretto_core.ids import EventId, Namespace, Partition, StreamId
 from stretto_kernel.app.feed_index import FeedIndex, Wanted
 from stretto_kernel.app.follow_limits import FollowLimits
-from stretto_kernel.app.log_feed import BeyondTheLog, LogFeed, Part, TooManySubscribers
+from stretto_kernel.app.log_feed import LogFeed, Part, TooManySubscribers
+from stretto_kernel.app.moments import BeyondTheLog
 
 from tests.waiting import until
 
@@ -154,6 +155,10 @@ async def test_a_cursor_beyond_the_end_and_one_too_many_are_refused() -> None:
     with pytest.raises(BeyondTheLog) as refused:
         await anext(feed.follow(Wanted(), after_position=4))
     assert refused.value.metadata == {"position": "3"}
+    for stream in (StreamId("s0"), StreamId("none")):
+        with pytest.raises(BeyondTheLog) as refused:
+            await anext(feed.follow(Wanted(stream=stream), after_position=0, after_version=2))
+        assert refused.value.metadata == {"version": "2"}
     reader = Reader(feed, Wanted(), after=3)
     await until(lambda: feed.subscriber_count == 1)
     with pytest.raises(TooManySubscribers):

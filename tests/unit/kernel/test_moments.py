@@ -13,7 +13,14 @@ from stretto_core.eventlog.codec import Cause, Codec, next_head
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import EventId, Namespace, Partition, StreamId
-from stretto_kernel.app.moments import AtPosition, AtTime, AtVersion, Moment, find_moment
+from stretto_kernel.app.moments import (
+    AtPosition,
+    AtTime,
+    AtVersion,
+    BeyondTheLog,
+    Moment,
+    find_moment,
+)
 from stretto_kernel.servicers.as_of import parse_as_of
 from stretto_kernel.servicers.fields import Fields
 
@@ -50,6 +57,14 @@ async def log() -> MemoryLog:
 
 async def versions(log: MemoryLog, *moments: Moment) -> list[int]:
     return [(await find_moment(log, MINE, moment, NOW_NS)).version for moment in moments]
+
+
+async def test_a_position_that_is_still_to_come_is_refused(log: MemoryLog) -> None:
+    """What it shows is not known yet: the next read would show something else."""
+    last = await log.position()
+    assert await versions(log, AtPosition(last)) == [6]
+    with pytest.raises(BeyondTheLog):
+        await versions(log, AtPosition(last + 1))
 
 
 async def test_a_moment_is_the_last_event_at_or_before_it(log: MemoryLog) -> None:

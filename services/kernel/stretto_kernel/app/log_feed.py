@@ -14,12 +14,13 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from stretto_core.bus import SubscriberTooSlow
-from stretto_core.errors import Exhausted, OutOfRange, Refusal, Unavailable
+from stretto_core.errors import Exhausted, Refusal, Unavailable
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import Page, StoredEvent
 
 from stretto_kernel.app.feed_index import FeedIndex, Wanted
 from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.app.moments import BeyondTheLog
 
 CATCH_UP_EVENTS = 1_000
 CATCH_UP_BYTES_MAX = 3 * 1024 * 1024
@@ -31,10 +32,6 @@ class TooManySubscribers(Exhausted):
     """The kernel serves its most subscribers."""
 
     reason = "OVERLOADED"
-
-
-class BeyondTheLog(OutOfRange):
-    """The cursor is of another log, or of one that was restored since."""
 
 
 class Part(NamedTuple):
@@ -119,7 +116,7 @@ class LogFeed:
         self.subscriber_count += 1
         subscriber: _Subscriber | None = None
         try:
-            await self._require_within(after_position)
+            await self._require_within(wanted, after_position, after_version)
             past = self._past(wanted, after_position, after_version)
             async with aclosing(past):
                 async for part in past:
@@ -174,7 +171,11 @@ class LogFeed:
             bytes_max=CATCH_UP_BYTES_MAX,
         )
 
-    async def _require_within(self, position: int) -> None:
+    async def _require_within(self, wanted: Wanted, position: int, version: int) -> None:
+        if wanted.stream and version:
+            page = await self._log.read_stream(wanted.stream, after_version=version - 1, limit=1)
+            if not page.events:
+                raise BeyondTheLog(f"the stream has no version {version}", version=str(version))
         if position and (self._position is None or position > self._position):
             head = await self._log.position()
             if position > head:

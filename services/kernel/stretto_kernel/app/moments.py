@@ -18,6 +18,10 @@ from stretto_core.ids import Namespace, RunId, StreamId
 from stretto_kernel.domain.run.refusals import RunNotFound
 
 
+class BeyondTheLog(OutOfRange):
+    """The place is of another log, of one that was restored since, or still to come."""
+
+
 @dataclass(frozen=True, slots=True)
 class AtVersion:
     """Right after the event of this version."""
@@ -58,13 +62,15 @@ class Then(NamedTuple):
 async def find_moment(log: EventLog, stream: StreamId, moment: Moment, now_ns: int) -> Then:
     """Return where a stream stood at a moment; an instant still to come is `now_ns`.
 
-    Raises NotFound (no such stream), OutOfRange (it has no such version, or had not begun).
+    Raises NotFound (no such stream), OutOfRange (it has no such version, or had not begun, or the
+    log has no such position: what it will show is not known yet).
     """
     match moment:
         case AtVersion(version):
             found = await _event(log, stream, version)
             return found if found is not None else await _refuse_version(log, stream, version)
         case AtPosition(position):
+            await require_within(log, position)
             return await _last(log, stream, lambda event: event.position <= position)
         case AtTime(time_ns):
             found = await _last(log, stream, lambda event: event.time_ns <= time_ns)
@@ -79,6 +85,13 @@ async def newest_position(log: EventLog, namespace: Namespace, run_id: RunId) ->
     if newest is None or newest.namespace != namespace:
         raise RunNotFound("no such run", run_id=run_id)
     return newest.position
+
+
+async def require_within(log: EventLog, position: int) -> None:
+    """Raise BeyondTheLog for a position that the log does not have yet."""
+    head = await log.position()
+    if position > head:
+        raise BeyondTheLog(f"the log ends at {head}", position=str(head))
 
 
 async def _last(log: EventLog, stream: StreamId, is_past: Callable[[Then], bool]) -> Then:

@@ -20,7 +20,14 @@ from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
-from stretto_kernel.app.moments import AtTime, AtVersion, Moment, Then, find_moment
+from stretto_kernel.app.moments import (
+    AtTime,
+    AtVersion,
+    Moment,
+    Then,
+    find_moment,
+    require_within,
+)
 from stretto_kernel.app.view_reach import reached
 from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.domain.run.task import Open
@@ -182,8 +189,9 @@ class PastRuns:
     ) -> TasksThen:
         """Return tasks as the views know them, from that position on.
 
-        Raises RunNotFound, ViewBehind, StoreDown.
+        Raises RunNotFound, BeyondTheLog, ViewBehind, StoreDown.
         """
+        await require_within(self._log, least_position)
         began = await self._find(namespace, query.run_id, AtVersion(1))
         asked = replace(query, version=None, judged_ns=self._clock.now_ns())
         position = max(least_position, began.position)

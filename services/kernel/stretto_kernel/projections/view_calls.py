@@ -15,7 +15,7 @@ from typing import Protocol
 from stretto_core.errors import Exhausted, FailedPrecondition, NotFound, Unavailable
 from stretto_core.ids import IdSource
 
-from stretto_kernel.app.log_feed import BeyondTheLog
+from stretto_kernel.app.moments import BeyondTheLog
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.registry import BY_NAME, VIEWS
 from stretto_kernel.projections.store import Stop

@@ -25,7 +25,8 @@ from stretto_core.eventlog.recorded import Page, StoredEvent
 from stretto_core.ids import Namespace, StreamId
 
 from stretto_kernel.app.feed_index import Wanted
-from stretto_kernel.app.log_feed import BeyondTheLog, LogFeed, Part
+from stretto_kernel.app.log_feed import LogFeed, Part
+from stretto_kernel.app.moments import BeyondTheLog
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.servicers.audit_methods import AuditMethods
 from stretto_kernel.servicers.fields import Fields

@@ -24,7 +24,8 @@ class AsOf(_message.Message):
     names, and what only the clock decides (a backoff that is over) is judged at that moment. None set:
     as it is now. What is read as of a moment that has passed never changes.
 
-    OUT_OF_RANGE: the stream has no such version yet, or had not begun at that moment.
+    OUT_OF_RANGE: the stream has no such version yet, or had not begun at that moment, or the log has
+    no such position yet.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -119,7 +119,8 @@ class EventLogServiceServicer:
         version.
 
         Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the cursor is beyond the end of the
-        log (it is of another suite, or the log was restored): begin from another. RESOURCE_EXHAUSTED
+        log, or after_version beyond that of the stream (it is of another suite, or the log was
+        restored): begin from another. RESOURCE_EXHAUSTED
         SUBSCRIBER_TOO_SLOW: more came than the kernel keeps for you; resume from the cursor in the
         metadata. RESOURCE_EXHAUSTED OVERLOADED: too many subscribers: retry after RetryInfo.
         FAILED_PRECONDITION UNREADABLE_EVENT: the event at `position` (metadata) is damaged; everything

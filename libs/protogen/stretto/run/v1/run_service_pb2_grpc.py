@@ -244,8 +244,8 @@ class RunServiceServicer:
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
-        or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-        for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
+        or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
+        log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
         within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).

@@ -118,8 +118,8 @@ class RunServiceStub:
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
-    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
+    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
+    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
     within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
@@ -360,8 +360,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
-    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-    for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
+    or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
+    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
     within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
@@ -635,8 +635,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
-        or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then: ask
-        for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
+        or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
+        log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
         within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
