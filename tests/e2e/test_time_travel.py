@@ -176,6 +176,20 @@ def test_diff_shows_what_lies_between(past: Past) -> None:
     assert same.returncode == 0 and "nothing changed" in same.stderr
 
 
+def test_a_diff_of_more_tasks_than_a_page_has_them_all(suite: Suite) -> None:
+    names = [f"t{number}" for number in range(1_005)]
+    plan = {"tasks": [{"name": name, "executor": "nobody.has.it"} for name in names]}
+    started = json_of(suite.stretto("run", "-", "--no-wait", "--json", stdin=json.dumps(plan)))
+    run_id = started["run_id"]
+    assert suite.stretto("kill", run_id).returncode == 0
+    killed = json_of(suite.stretto("get", run_id, "--json"))["version"]
+    asked = ("diff", run_id, "--from", killed - 1, "--to", killed, "--json")
+    tasks = json_of(suite.stretto(*asked))["tasks"]
+    assert [task["task"] for task in tasks] == names
+    assert {task["after"]["state"] for task in tasks} == {"CANCELLED"}
+    assert {tuple(task["versions"]) for task in tasks} == {(killed,)}
+
+
 def test_diff_shows_what_became_of_the_blackboard(suite: Suite) -> None:
     plan = {"tasks": [{"name": "late", "executor": "nobody.has.it"}]}
     started = json_of(suite.stretto("run", "-", "--no-wait", "--json", stdin=json.dumps(plan)))
