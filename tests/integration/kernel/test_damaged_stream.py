@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import psycopg
@@ -22,6 +22,10 @@ DAMAGE: dict[str, Callable[[RecordedEvent], object]] = {
     "no link": lambda event: event.ClearField("previous_hash"),
     "another stream": lambda event: setattr(event, "stream", "p0-other"),
 }
+
+
+async def aiter_of(request: pb.AwaitRunsRequest) -> AsyncIterator[pb.AwaitRunsRequest]:
+    yield request
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -60,4 +64,10 @@ async def test_a_damaged_run_is_refused_and_hurts_nobody_else(
         other = (await kernel.start()).run.name
         # The queue's limit does not wait for what nobody can know of the damaged one.
         await until(lambda: any(other in a.token.work_item for a in worker.assignments))
+        await kernel.runs.KillRun(pb.KillRunRequest(name=other, request_id=IDS.uuid7()))
+        names = pb.AwaitRunsRequest(names=[damaged, other])
+        ends: dict[str, str] = {}
+        async for told in kernel.runs.AwaitRuns(aiter_of(names)):
+            ends |= {each.name: each.WhichOneof("outcome") or "" for each in told.runs}
+        assert ends == {damaged: "refused", other: "ended"}
         await worker.cut()

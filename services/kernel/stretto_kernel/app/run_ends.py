@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
-from stretto_core.errors import Exhausted, NotFound, Refusal
+from stretto_core.errors import Exhausted, NotFound, Refusal, Unavailable
 from stretto_core.ids import Namespace, RunId
 
 from stretto_kernel.app.hosted_run import HostedRun
@@ -211,7 +211,10 @@ class RunEnds:
                 named = self._absent.popleft()
                 try:
                     run = await self._calls.find(named.namespace, named.run_id)
-                except NotFound as refusal:
+                except Refusal as refusal:
+                    # Of this name alone: it is not there, or what is stored of it is damaged.
+                    if isinstance(refusal, Unavailable) or refusal is self._host.facts.closed_by:
+                        raise
                     self._refuse(named, refusal)
                 else:
                     self._follow(named, run)
