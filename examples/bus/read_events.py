@@ -10,7 +10,8 @@ A durable consumer: JetStream remembers what was acknowledged; a reader that is 
 on where it was. Delivery is at least once: what has a version that was seen is dropped; a version
 that is missing was lost by the bus and has to be read from EventLogService.ReadStream.
 
-Writes a line an event: position, stream, version, type. COUNT ends it after so many events.
+Writes a line an event: position, stream, version, type. COUNT ends it once so many
+were written, after what was fetched with them.
 """
 
 import asyncio

@@ -63,8 +63,7 @@ def export(
     if as_json and output is None:
         raise InvalidArgument("the file goes to standard output: give -o FILE to have --json there")
     _refuse_terminal(to_file=output is not None)
-    said = suite.settings.namespace
-    namespace = said.value if said.origin == "--namespace" else None
+    namespace = suite.settings.namespace_asked or None
 
     async def write(client: Client) -> ExportPart:
         if output is None:

@@ -105,7 +105,7 @@ def put_entry(
 
     --json: {"key", "revision"}.
     """
-    given = input_given(value)
+    given = input_given(value, "VALUE")
 
     async def write(client: Client) -> int:
         return await (await _board(client, run)).put(key, given, expected=expected)

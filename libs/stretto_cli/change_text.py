@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.text import Text
-from stretto_sdk.runs import Event, Task, TaskCounts
+from stretto_sdk.runs import Event, Failure, Task, TaskCounts
 
 from stretto_cli import printing
 from stretto_cli.event_line import facts_text
@@ -183,4 +183,6 @@ def _value_text(value: object) -> str:
         return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     if isinstance(value, datetime):
         return printing.instant(value)
+    if isinstance(value, Failure):
+        value = printing.failure_text(value)
     return printing.escape(" ".join(str(value).split())[:80])

@@ -27,6 +27,8 @@ def _value_text(name: str, value: object) -> str:
     match value:
         case {"json": str() as text, **rest} if not rest:
             return text
+        case {"shredded": dict(), **rest} if not rest:
+            return "(shredded)"
         case {"reason": str() as reason, "message": str() as message}:
             return f"{reason}: {' '.join(message.split())}"
         case str() if _PLAIN.fullmatch(value):

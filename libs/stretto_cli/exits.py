@@ -82,7 +82,10 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 
 def _sentence(refusal: Refusal) -> str:
     if isinstance(refusal, NotFound):
-        missing = refusal.metadata.get("run_id") or refusal.metadata.get("stream")
+        place = refusal.metadata
+        missing = place.get("run_id") or place.get("stream")
+        if missing and "version" in place:
+            return f"{missing} has no version {place['version']}"
         return f"no such run: {missing}; `stretto runs` shows them" if missing else refusal.message
     violations = refusal.violations if isinstance(refusal, InvalidArgument) else ()
     # The kernel's message names the first only; ours, of a plan file's form, has all of them.

@@ -76,7 +76,8 @@ def events(
 
     They are read page after page and written as they come. A reader that stopped goes on from the
     cursor of the last event it has seen, or of one run from its version. With --follow it goes on
-    over a restart of the kernel, each event once.
+    over a restart of the kernel, each event once. With --namespace, said here and not in the
+    environment, only facts of that namespace are given, without it those of all.
 
     --json: one object a line: stream, version, type, time, principal, request_id, position, body,
     cursor.
@@ -97,6 +98,7 @@ def events(
             cursor=cursor,
             after_version=since,
             types=(kind or ()) if follow else (),
+            namespace=suite.settings.namespace_asked,
         )
         count = 0
         other: set[str] = set()

@@ -15,7 +15,10 @@ from stretto_sdk.runs import Position
 if TYPE_CHECKING:
     from stretto_sdk.moments import Moment
 
-FORMS = 'a version, so long ago ("10m"), or an instant like 2026-01-31T08:00:00Z'
+FORMS = (
+    'a version (7), so long ago ("10m"), an instant (2026-01-31T08:00:00Z), '
+    "or a position of the log (p0:1234)"
+)
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", metavar="WHEN", help=f"As it was then: {FORMS}.", show_default=False),
@@ -32,7 +35,7 @@ def moment_of(text: str | None, option: str) -> Moment | None:
         return int(text)
     if place := _POSITION.fullmatch(text):
         return Position(partition=place[1], number=int(place[2]))
-    return instant_of(text, option, f"is {FORMS}")
+    return instant_of(text, option, f"no moment: give {FORMS}")
 
 
 def instant_of(when: str, option: str, forms: str) -> datetime:

@@ -35,8 +35,14 @@ def write_file(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the path's place once all is in it, and is gone if not."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Give a file that takes the path's place once all is in it, and is gone if not.
+
+    Raises InvalidArgument naming the path: no file can be made there.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o644)

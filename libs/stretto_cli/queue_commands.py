@@ -109,12 +109,12 @@ def set_queue(
 
     limit = UNCHANGED if concurrency is None else _concurrency(concurrency)
     per_second = UNCHANGED if rate is None else _per_second(rate)
-    if limit is UNCHANGED and per_second is UNCHANGED and pause is None:
-        raise InvalidArgument("nothing to set: give --concurrency, --rate, --pause or --unpause")
     if burst is not None and not isinstance(per_second, float):
         raise InvalidArgument("--burst: is of a rate: give --rate, like 10/s")
     if reason and not pause:
         raise InvalidArgument("--reason: is of a pause: give --pause")
+    if limit is UNCHANGED and per_second is UNCHANGED and pause is None:
+        raise InvalidArgument("nothing to set: give --concurrency, --rate, --pause or --unpause")
 
     async def ask(client: Client) -> Queue:
         return await client.update_queue(

@@ -27,8 +27,8 @@ def read_bytes(file: str, bytes_max: int) -> bytes:
         raise InvalidArgument(f"{file}: {error.strerror}") from None
 
 
-def input_given(text: str) -> object:
-    """Return the value of --input: JSON text, @FILE, or - for standard input.
+def input_given(text: str, said: str = "--input") -> object:
+    """Return the value of --input (or of what is `said`): JSON text, @FILE, - for standard input.
 
     Raises InvalidArgument.
     """
@@ -37,11 +37,11 @@ def input_given(text: str) -> object:
     if text.startswith("@"):
         return _parsed(text[1:], text[1:])
     try:
-        return parse_json(text, source="--input")
+        return parse_json(text, source=said)
     except InvalidArgument as refusal:
         if len(text) > _FILE_NAME_CHARACTERS_MAX or not Path(text).is_file():
             raise
-        raise InvalidArgument(f"{refusal.message}; to read the file: --input @{text}") from None
+        raise InvalidArgument(f"{refusal.message}; to read the file: {said} @{text}") from None
 
 
 def _parsed(file: str, source: str) -> object:

@@ -34,7 +34,7 @@ async def find_run(client: Client, reference: str) -> RunId:
     if reference in LAST:
         page = await client.pages.runs(page_size=1)
         if not page.runs:
-            raise NotFound("there is no run yet: `stretto run FILE` starts one")
+            raise NotFound("there is no run in this namespace yet: `stretto run FILE` starts one")
         return page.runs[0].run_id
     if not _FRAGMENT.fullmatch(reference) or len(reference) < FRAGMENT_SIZE_MIN:
         raise InvalidArgument(

@@ -56,6 +56,7 @@ def print_run(run: Run) -> None:
             ),
             ("created", f"{printing.instant(run.create_time)} by {printing.escape(run.creator)}"),
             ("ended", printing.instant(run.end_time)),
+            ("encrypted", "yes" if run.encrypted and run.shred_time is None else ""),
             ("shredded", _shredding(run)),
             ("took", printing.span(run.create_time, run.end_time)),
             ("version", str(run.version)),

@@ -68,6 +68,14 @@ class Settings:
         """The data directory in effect."""
         return SuiteDirectory(Path(self.data_dir.value))
 
+    @property
+    def namespace_asked(self) -> str:
+        """The namespace that the command line says, "" when it says none.
+
+        It narrows what would else be of all; one that is set for all commands does not.
+        """
+        return self.namespace.value if self.namespace.origin == "--namespace" else ""
+
 
 def effective_settings(
     flags: Flags, environ: Mapping[str, str], *, discover: bool = True

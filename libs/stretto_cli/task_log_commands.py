@@ -53,7 +53,7 @@ def logs(
         ),
     ] = False,
     tail: Annotated[
-        int, typer.Option(metavar="N", help="Only the last N lines; 0 = all.", min=0)
+        int, typer.Option(metavar="N", help="Only the last N lines of each task; 0 = all.", min=0)
     ] = 0,
     attempt: Annotated[
         int, typer.Option(metavar="N", help="Of a task: only try N; 0 = every.", min=0)

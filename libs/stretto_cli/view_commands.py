@@ -36,7 +36,8 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
         stretto views --json | jq -r '.views[] | select(.state == "STOPPED") | .name'
 
     A view that meets an event it cannot read stands still before it; the others go on. Views are
-    no record: `stretto rebuild` makes them again.
+    no record: `stretto rebuild` makes them again. ROWS is PostgreSQL's estimate, and empty until it
+    has made one.
 
     --json: {"views": [{"name", "version", "state", "position", "row_count", "stop_position",
     "stop_reason", "stop_message", "event_count", "log_event_count"}], "partition": "p0",
@@ -121,7 +122,7 @@ def _row(view: View, log_position: int) -> tuple[str, ...]:
         f"{view.position:,}",
         f"{max(0, log_position - view.position):,}",
         f"{view.event_count:,}" + (f" [red]of {view.log_event_count:,}[/]" if _lacks(view) else ""),
-        f"{view.row_count:,}",
+        f"~{view.row_count:,}" if view.row_count else "",
         printing.escape(why) if view.stop_reason else "",
     )
 

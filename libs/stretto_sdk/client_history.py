@@ -135,22 +135,24 @@ class LookingBack(UsageReading):
         last = await self._run(run, after)
         if last.version < first.version:
             raise InvalidArgument(
-                f"version {last.version} comes before {first.version}: the other way round"
+                f"from version {first.version} to {last.version} is backwards: the other way round"
             )
         events: list[Event] = []
         touched: dict[str, list[int]] = {}
+        stood: dict[str, Task] = {}
         run_wide: list[int] = []
         async for step in self._between(run, first.version, last.version):
             events.append(step.event)
             for task in step.tasks:
                 touched.setdefault(task.name, []).append(step.event.version)
+                stood[task.name] = task
             if step.run is not None:
                 run_wide.append(step.event.version)
         name = self._name_of(run)
         were = self.pages.all_tasks(name, first.version)
         are = self.pages.all_tasks(name, last.version)
         async with aclosing(were), aclosing(are):
-            tasks = [found async for found in _task_diffs(were, are, touched, run_wide)]
+            tasks = [found async for found in _task_diffs(were, are, touched, stood, run_wide)]
         return RunDiff(
             before=first,
             after=last,
@@ -196,9 +198,13 @@ async def _task_diffs(
     were: AsyncIterator[Task],
     are: AsyncIterator[Task],
     touched: Mapping[str, Sequence[int]],
+    stood: Mapping[str, Task],
     run_wide: Sequence[int],
 ) -> AsyncIterator[TaskDiff]:
-    """Yield the tasks that differ; of all others two pages are held at a time."""
+    """Yield the tasks that differ; of all others two pages are held at a time.
+
+    stood: each task as its own last fact left it.
+    """
     async for after in are:
         # Tasks are only ever added, and listed in the order they came: both lists begin alike.
         before = await anext(were, None)
@@ -207,11 +213,11 @@ async def _task_diffs(
         if before is not None and not changes:
             continue
         own = touched.get(after.name, ())
-        # What was about the whole run is named where it, and nothing later of its own, has a part.
-        rest = [version for version in run_wide if not own or version > own[-1]]
-        versions = (*own, *rest) if before is not None else tuple(own)
+        # What was about the whole run is named where the task's own facts do not say all of it.
+        said = before is None or stood.get(after.name) == after
+        rest = [] if said else [version for version in run_wide if not own or version > own[-1]]
         yield TaskDiff(
-            task=after.name, before=before, after=after, changes=changes, versions=versions
+            task=after.name, before=before, after=after, changes=changes, versions=(*own, *rest)
         )
 
 

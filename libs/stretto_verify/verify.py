@@ -7,7 +7,7 @@ It needs Python 3.11, protobuf and cryptography, and nothing of Stretto: what it
 is what it recomputes. Checked are the hash chain of every stream, the order of positions, every
 seal (RFC 6962 root, Ed25519 signature, each bound to the one before) up to the seal that ends the
 file, and the signature over the whole file. Without --key the file vouches for itself: compare
-the fingerprint printed with one you have from elsewhere. Without --seal an older, shorter export of
+the key printed with the one you have from elsewhere. Without --seal an older, shorter export of
 the same log passes for the whole: give the hash of the newest seal you know.
 
 Of a proof checked are the event's hash, the way from it to the root of a seal, and the seal's
@@ -224,7 +224,7 @@ class _Check:
         self._header = header
         self._key = key or header.public_key
         if header.public_key != self._key:
-            raise NotWhole(f"signed by another key, {_fingerprint(header.public_key)}")
+            raise NotWhole(f"signed by another key, {header.public_key.hex()}")
         self._verifier = _verifier(self._key)
         self._pinned_key, self._wanted_seal = key, seal
         self._seal_seen = seal is None
@@ -385,7 +385,7 @@ def _verifier(key: bytes) -> Ed25519PublicKey:
 
 def _signed(seal: Any, verifier: Ed25519PublicKey, key: bytes, place: str) -> None:
     if seal.public_key != key:
-        raise NotWhole(f"{place}: signed by another key, {_fingerprint(seal.public_key)}")
+        raise NotWhole(f"{place}: signed by another key, {seal.public_key.hex()}")
     try:
         verifier.verify(seal.signature, _seal_bytes(seal))
     except InvalidSignature:
@@ -482,17 +482,17 @@ def main() -> int:
     return 0
 
 
-def _shown(fingerprint: str, seal_hash: str, partition: str, *, key_pinned: bool, **of: Any) -> str:
-    key = f"key:   fingerprint {fingerprint}" + ("" if key_pinned else " (NOT PINNED: give --key)")
+def _shown(key: str, seal_hash: str, partition: str, *, key_pinned: bool, **of: Any) -> str:
+    signer = f"key:   {key}" + ("" if key_pinned else " (NOT PINNED: give --key)")
     if "event" in of:
-        return f"proven: {of['event']}\nseal:  {seal_hash}, partition {partition}\n{key}"
+        return f"proven: {of['event']}\nseal:  {seal_hash}, partition {partition}\n{signer}"
     after = f"after position {of['after_position']}" if of["after_position"] else "the first"
     omitted = f"       {of['omitted_count']:,} of them of other namespaces, by their hashes alone\n"
     return (
-        f"whole: {of['event_count']:,} events of {of['stream_count']:,} streams, "
+        f"whole: {of['event_count']:,} events of {of['stream_count']:,} stream(s), "
         f"partition {partition}, from {after} to position {of['position']}\n"
         f"{omitted if of['omitted_count'] else ''}"
-        f"seals: {of['seal_count']:,} checked; the last is {seal_hash}\n{key}"
+        f"seals: {of['seal_count']:,} checked; the last is {seal_hash}\n{signer}"
     )
 
 

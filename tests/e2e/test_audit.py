@@ -185,6 +185,10 @@ def test_of_other_namespaces_a_file_holds_hashes_only(
     given = [each for each in events_of(data) if each.HasField("stored_bytes")]
     namespaces = {RecordedEvent.FromString(each.stored_bytes).namespace for each in given}
     assert namespaces == {"acme", "stretto-audit"}
+    facts = suite.stretto("events", "--namespace", "stretto-audit", "--json").stdout
+    types = {json.loads(line)["type"] for line in facts.splitlines()}
+    assert types == {"stretto.eventlog.v1.LogSealed"}, "of one namespace, and of no other"
+    assert not suite.stretto("events", "--namespace", "nobody", "--json").stdout
 
 
 def test_a_proof_is_of_one_event(suite: Suite, tmp_path: Path, key: bytes) -> None:
@@ -206,6 +210,8 @@ def test_a_proof_is_of_one_event(suite: Suite, tmp_path: Path, key: bytes) -> No
         with pytest.raises(NotWhole):
             verify_any(changed, key)
     assert run_verifier(suite, path, "--key", key.hex()).returncode == 1
+    absent = suite.stretto("proof", "last", "99", "-o", path)
+    assert "has no version 99" in absent.stderr
     for wrong in (("last", "99"), ("999999999",), ("p0-nothing", "1"), ("last",), ("last", "0")):
         assert suite.stretto("proof", *wrong, "-o", path).returncode == ExitStatus.USAGE
 

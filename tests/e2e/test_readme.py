@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import ROOT, Suite, command
 
 README = (ROOT / "README.md").read_text()
@@ -56,9 +58,10 @@ def test_every_command_of_operations_runs(idle_suite: Suite, tmp_path: Path) -> 
     assert told.stdout.count("whole: ") == 2
 
 
-def test_every_command_of_queues_runs(suite: Suite) -> None:
-    page = BLOCK.findall((ROOT / "docs" / "queues.md").read_text())
-    program = "set -euo pipefail\n" + "".join(text for name, text in page if name == "sh")
+@pytest.mark.parametrize("name", ["blackboard.md", "following.md", "queues.md"])
+def test_every_command_of_a_page_runs(suite: Suite, name: str) -> None:
+    page = BLOCK.findall((ROOT / "docs" / name).read_text())
+    program = "set -euo pipefail\n" + "".join(text for language, text in page if language == "sh")
     told = command("bash", "-c", program, environ=suite.environ)
     assert told.returncode == 0, told.stdout + told.stderr
 
@@ -100,8 +103,10 @@ def test_no_page_has_commands_that_are_not_run() -> None:
     }
     assert pages == {
         "audit.md",
+        "blackboard.md",
         "clients.md",
         "encryption.md",
+        "following.md",
         "operations.md",
         "plan-files.md",
         "queues.md",

@@ -168,6 +168,9 @@ def test_diff_shows_what_lies_between(past: Past) -> None:
     assert tasks["broken"]["versions"][0] == failed + 1, "the retry"
     assert {attempt["how"] for attempt in found["attempts"]} == {"AttemptSucceeded"}
     assert [event["version"] for event in found["events"]] == [*range(failed + 1, past.version + 1)]
+    by = {fact["version"]: fact for fact in facts}
+    own = [by[version]["body"].get("task") for version in tasks["last"]["versions"]]
+    assert own[-1] == "last", "that the run ended then did not change its last task"
     begun = json_of(past.suite.stretto("diff", past.run_id, "--from", 1, "--to", 2, "--json"))
     assert [task["task"] for task in begun["tasks"]] == ["first"]
     shown = past.suite.stretto("diff", past.run_id, "--from", failed)

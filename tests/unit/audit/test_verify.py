@@ -161,7 +161,8 @@ def test_it_runs_alone_where_nothing_of_ours_is(log: SealedLog, tmp_path: Path) 
     whole = run("whole", "--json")
     assert (whole.returncode, json.loads(whole.stdout)["whole"]) == (0, True)
     assert "stretto_" not in whole.stderr
-    assert "NOT PINNED" in run("whole").stdout
+    told = run("whole").stdout
+    assert "NOT PINNED" in told and KEY.public_bytes.hex() in told, "the key as `status` shows it"
     assert "NOT PINNED" not in run("whole", "--key", KEY.public_bytes.hex()).stdout
     cut = run("cut")
     assert (cut.returncode, "NOT WHOLE" in cut.stdout) == (1, True)

@@ -11,8 +11,9 @@ from stretto_cli import connection
 from stretto_cli.app import app
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
+from stretto_cli.output_file import replacing
 from stretto_cli.settings import Flags, effective_settings
-from stretto_core.errors import Unavailable
+from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.ids import RunId
 from stretto_core.rpc.tokens import read_token
 from typer.testing import CliRunner, Result
@@ -149,3 +150,27 @@ def test_a_data_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
     assert refused.exit_code == ExitStatus.USAGE
     assert f"{tmp_path}/file" in refused.stderr
     assert "Errno" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("queue", "set", "mail", "--burst", "3"), "--burst: is of a rate"),
+        (("diff", RUN_ID, "--from", "yesterday"), "or a position of the log (p0:1234)"),
+        (("board", "put", RUN_ID, "context/goal", "{aim: 1}"), "VALUE is not JSON"),
+    ],
+)
+@pytest.mark.usefixtures("data_dir")
+def test_a_wrong_option_is_named_with_what_would_be_right(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    result = stretto(*arguments)
+    assert result.exit_code == ExitStatus.USAGE
+    assert says in " ".join(result.output.split())
+
+
+def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
+    asked = tmp_path / "absent" / "monday.export"
+    with pytest.raises(InvalidArgument) as refused, replacing(asked):
+        pass
+    assert refused.value.message == f"{asked}: No such file or directory"

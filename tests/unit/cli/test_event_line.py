@@ -24,6 +24,7 @@ def test_payloads_and_failures_stand_as_what_they_say() -> None:
     assert facts_text({"result": {"json": '{"a":1}'}}) == 'result={"a":1}'
     failure = {"reason": "EXIT_STATUS", "message": "sh: exit status 1:\n  no flag"}
     assert facts_text({"failure": failure}) == "failure=EXIT_STATUS: sh: exit status 1: no flag"
+    assert facts_text({"result": {"shredded": {}}}) == "result=(shredded)"
     assert facts_text({"cause": "LOSS_CAUSE_PROCESS_GONE"}) == "cause=PROCESS_GONE"
 
 

@@ -88,7 +88,7 @@ async def test_what_never_was_is_refused(log: MemoryLog) -> None:
         await find_moment(log, MINE, AtVersion(7), NOW_NS)
     assert refused.value.metadata["newest"] == "6"
     for before in (AtTime(9), AtPosition(0)):
-        with pytest.raises(OutOfRange):
+        with pytest.raises(OutOfRange, match="version 1 is of 1970-01-01T00:00:00"):
             await find_moment(log, MINE, before, NOW_NS)
     for moment in (AtVersion(1), AtTime(20), AtPosition(3)):
         with pytest.raises(NotFound):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
@@ -109,7 +110,13 @@ async def _last(log: EventLog, stream: StreamId, is_past: Callable[[Then], bool]
         else:
             high = middle - 1
     if found is None:
-        raise OutOfRange("it had not begun then", stream=stream)
+        begun = await _event(log, stream, 1)
+        assert begun is not None, "a stream that has a head has a first event"
+        raise OutOfRange(
+            f"it had not begun then: version 1 is of {_instant_text(begun.time_ns)}, at position "
+            f"{begun.position}",
+            stream=stream,
+        )
     return found
 
 
@@ -133,4 +140,10 @@ async def _refuse_version(log: EventLog, stream: StreamId, version: int) -> Then
         stream=stream,
         version=str(version),
         newest=str(newest),
+    )
+
+
+def _instant_text(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 1_000_000 / 1_000, tz=UTC).isoformat(
+        timespec="milliseconds"
     )
