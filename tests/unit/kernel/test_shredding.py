@@ -10,17 +10,22 @@ from contextlib import suppress
 import pytest
 from stretto.common.v1.payload_pb2 import BlobRef, Payload
 from stretto.run.v1 import plan_pb2
+from stretto.tasklog.v1 import task_log_pb2
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.port import StoreDown
-from stretto_core.ids import RequestId, RunId
+from stretto_core.ids import RequestId, RunId, TaskName
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.blob_calls import BlobShredded
+from stretto_kernel.app.fact_bytes import FactTooLarge
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.namespace import UpdateNamespace
 from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.blob_names import BlobName
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.tasklog.entries import GONE, Chunk, LeaseId, Selection, Written
+from stretto_kernel.tasklog.memory import MemoryTaskLogs
+from stretto_kernel.tasklog.task_logs import Reading, TaskLogs
 
 from tests.unit.kernel.harness import (
     IDS,
@@ -115,6 +120,20 @@ async def shred(kernel: Kernel, run_id: RunId) -> None:
     await kernel.partition.shredder.shred_run(NAMESPACE, run_id, command, caller)
 
 
+async def test_a_fact_is_as_large_as_it_is_stored(suite: Suite) -> None:
+    """Many small values grow most, and a reader must get them in one message all the same."""
+    kernel = await suite.begin()
+    one = plan_pb2.Binding(literal=Payload(json="1"))
+    plan = graph(*(task(f"t{n}", inputs={f"i{m}": one for m in range(99)}) for n in range(250)))
+    await start(kernel, plan)
+    await set_encryption(kernel)
+    event_count = len(suite.store.events)
+    with pytest.raises(FactTooLarge):
+        await start(kernel, plan)
+    assert len(suite.store.events) == event_count
+    await start(kernel, graph(task("a")))
+
+
 async def test_a_caller_who_leaves_in_the_middle_ends_nothing(suite: Suite) -> None:
     kernel = await suite.begin()
     await set_encryption(kernel)
@@ -187,3 +206,40 @@ async def test_a_clear_start_that_comes_again_is_answered_though_keys_are_asked_
     kernel = await suite.begin()
     assert (await start(kernel, plan, request_id=request_id)).answer.run_id == run_id
     assert not await suite.keys.find(range(9)), "a clear run has no key"
+
+
+async def test_lines_that_somebody_follows_are_told_to_nobody_after_the_shredding(
+    suite: Suite,
+) -> None:
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    run_id = RunId((await start(kernel, graph(task("a")))).answer.run_id)
+    logs = TaskLogs(MemoryTaskLogs(), kernel.ports.clock)
+    run = kernel.partition.host.find(run_id)
+    assert run is not None and run.key is not None
+
+    async def write(sequence: int) -> None:
+        chunk = Chunk(sequence, task_log_pb2.LOG_STREAM_STDOUT, 1, b"a secret\n")
+        await logs.append([Written(LeaseId(run_id, TaskName("a"), 1), 1, 1, [chunk], run.key)])
+
+    await write(1)
+    selection = Selection(run_id)
+    followed = logs.read(
+        kernel.partition, Reading(namespace=NAMESPACE, selection=selection, follow=True)
+    )
+    assert (await anext(followed)).entries[0].content == b"a secret\n"
+    await write(2)
+    assert (await anext(followed)).entries[0].content == b"a secret\n"
+    await steer(kernel, run_id, steering(kernel, commands.Kill, reason="enough"))
+    await shred(kernel, run_id)
+    for position in (0, 1):
+        read = logs.read(
+            kernel.partition,
+            Reading(namespace=NAMESPACE, selection=selection, after_position=position),
+        )
+        part = await anext(read)
+        assert {entry.content for entry in part.entries} == {GONE}
+        await read.aclose()
+    await followed.aclose()
+    await logs.close()

@@ -8,7 +8,9 @@ from google.protobuf.message import Message
 from stretto_core.errors import InvalidArgument
 
 FACT_BYTES_MAX = 1 << 20
-"""Of a fact's body. A reader may ask for it decoded, as stored and as JSON, all in 4 MiB."""
+"""Of a fact's body, as it is stored. A reader may ask for it decoded, as stored and as JSON, all in
+4 MiB.
+"""
 
 
 class FactTooLarge(InvalidArgument):
@@ -22,7 +24,8 @@ def check_fact_bytes(facts: Iterable[Message]) -> None:
     for fact in facts:
         if (size_bytes := fact.ByteSize()) > FACT_BYTES_MAX:
             raise FactTooLarge(
-                f"this would be one fact of {size_bytes} bytes with all defaults written out; at "
+                f"this would be one fact of {size_bytes} bytes with all defaults written out, and "
+                "encrypted where the namespace asks for that; at "
                 f"most {FACT_BYTES_MAX}: add the tasks in smaller slices or spawns",
                 size_bytes=str(size_bytes),
                 bytes_max=str(FACT_BYTES_MAX),

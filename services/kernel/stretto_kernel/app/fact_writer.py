@@ -159,9 +159,13 @@ class FactWriter:
         events = keeper.decider.decide(hosted.state, command)
         if not events:
             return False
-        check_fact_bytes(events)
+        key = hosted.key
+        # What is encrypted is larger: readers get it as it is stored.
+        leaving = events if key is None else [encrypted(event, key) for event in events]
+        check_fact_bytes(leaving)
+        facts = zip(events, leaving, strict=True)
         try:
-            recorded = self._record(keeper.decider, hosted, events, cause)
+            recorded = self._record(keeper.decider, hosted, facts, cause)
         except BaseException:
             # A bug of ours: what was evolved is not stored, and going on would leave a gap.
             self._void({hosted: keeper}.items())
@@ -255,18 +259,25 @@ class FactWriter:
             drop_waiters(hosted, DecidedAgain())
 
     def _record(
-        self, decider: Decider, hosted: HostedStream[Any], events: Sequence[Message], cause: Cause
+        self,
+        decider: Decider,
+        hosted: HostedStream[Any],
+        facts: Iterable[tuple[Message, Message]],
+        cause: Cause,
     ) -> tuple[NewEvent, ...]:
-        """Encode the facts as the next of the stream and evolve it by each."""
+        """Encode the facts as the next of the stream and evolve it by each.
+
+        facts: as they were decided, and as they leave the kernel.
+        """
         time_ns = max(self._clock.now_ns(), hosted.head.time_ns)
         key = hosted.key
         key_id = 0 if key is None else key.key_id
         if key is not None and cause.request_digest:
             cause = cause._replace(request_digest=key.keyed(cause.request_digest))
         encoded = []
-        for event in events:
+        for event, leaving in facts:
             new = decider.codec.encode(
-                event if key is None else encrypted(event, key),
+                leaving,
                 stream=hosted.stream,
                 head=hosted.head,
                 event_id=EventId(self._ids.uuid7()),

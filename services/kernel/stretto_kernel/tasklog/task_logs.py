@@ -143,7 +143,8 @@ class TaskLogs:
         return run, True
 
     async def _next(self, selection: Selection, tail: Tail, position: int, run: HostedRun) -> Page:
-        entries = tail.after(position)
+        # What somebody still follows is clear in memory; of a shredded run nobody gets it.
+        entries = None if run.is_shredded else tail.after(position)
         if entries is not None:
             reached = entries[-1].position if entries else position
             return Page([entry for entry in entries if selection.holds(entry)], reached)
