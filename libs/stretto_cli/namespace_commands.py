@@ -131,7 +131,8 @@ def shred(
         return await client.get(await find_run(client, run))
 
     found = suite.ask(find)
-    if not yes and found.shred_time is None:
+    # A run without a key is refused by the kernel: nobody is asked about what cannot be.
+    if not yes and found.encrypted and found.shred_time is None:
         _confirm(found)
 
     async def ask(client: Client) -> Run:

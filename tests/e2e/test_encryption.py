@@ -117,3 +117,12 @@ def test_a_shredding_is_asked_for_twice_and_open_runs_are_refused(suite: Suite) 
     assert refused.returncode != 0 and "kill it first" in refused.stderr
     assert suite.stretto("kill", run_id).returncode == 0
     assert suite.stretto("shred", run_id, "--yes").returncode == 0
+
+
+def test_nobody_is_asked_about_a_run_that_has_no_key(suite: Suite) -> None:
+    plan = {"tasks": [{"name": "a", "executor": "sleep", "arguments": {"duration": "0s"}}]}
+    clear = ("--namespace", "in-the-clear")
+    started = suite.stretto("run", "-", "--json", *clear, stdin=json.dumps(plan))
+    refused = suite.stretto("shred", json.loads(started.stdout)["run_id"], *clear)
+    assert refused.returncode == 2
+    assert "without a data key" in refused.stderr and "--yes" not in refused.stderr
