@@ -35,9 +35,9 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
         stretto views
         stretto views --json | jq -r '.views[] | select(.state == "STOPPED") | .name'
 
-    A view that meets an event it cannot read stands still before it; the others go on. Views are
-    no record: `stretto rebuild` makes them again. ROWS is PostgreSQL's estimate, and empty until it
-    has made one.
+    A view that meets an event it cannot read, or whose table refuses its rows, stands still before
+    it; the others go on. Views are no record: `stretto rebuild` makes again those that go on. ROWS
+    is PostgreSQL's estimate, and empty until it has made one.
 
     --json: {"views": [{"name", "version", "state", "position", "row_count", "stop_position",
     "stop_reason", "stop_message", "event_count", "log_event_count"}], "partition": "p0",

@@ -129,7 +129,11 @@ class FoldKeeper:
         for target in targets:
             if target not in self._lead.cohort.targets:
                 which = "copy of the view" if target.is_copy else "view"
-                raise _GivenUp("VIEW_STOPPED", f"the {which} {target.view.name} stands still")
+                raise _GivenUp(
+                    "VIEW_STOPPED",
+                    f"the {which} {target.view.name} stands still: `stretto views` says why; if "
+                    f"its table is damaged, drop {target.view.table} and start the projector again",
+                )
 
 
 def _nobody(views: Collection[str]) -> None:
