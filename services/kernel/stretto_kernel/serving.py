@@ -77,6 +77,10 @@ _GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
         "Active runs that are not in memory yet.",
         lambda owned: owned.folds.recovery_streams_left,
     ),
+    "runs_damaged": (
+        "Active runs whose record cannot be read: nothing is done with them.",
+        lambda owned: owned.folds.damaged_count,
+    ),
     "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
     "tasks_offered": (
         "Ready tasks offered to workers, those of held runs included.",

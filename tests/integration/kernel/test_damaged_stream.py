@@ -59,6 +59,7 @@ async def test_a_damaged_run_is_refused_and_hurts_nobody_else(
             assert refused.reason_word == "UNREADABLE_EVENT"
             assert refused.metadata["stream"] == damaged.rpartition("/")[2]
             assert int(refused.metadata["version"]) <= 2
+        assert kernel.kernel.partition.folds.damaged_count == 1
         assert (await kernel.get(sound)).run.state == run_pb2.RUN_STATE_RUNNING
         worker = StreamWorker(kernel.channel, worker_id="w2")
         other = (await kernel.start()).run.name

@@ -35,6 +35,8 @@ class BackgroundFolds:
         self._waiting: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("stretto.kernel.folds")
+        self.damaged_count = 0
+        """Active runs that cannot be folded: damaged, or written by a newer version."""
 
     @property
     def recovery_streams_left(self) -> int:
@@ -80,6 +82,7 @@ class BackgroundFolds:
                 self._log.error(
                     "fold.damaged", run_id=run_id, message=damage.message, **damage.metadata
                 )
+                self.damaged_count += 1
                 self._folded(run_id)
                 return False
             except Exception:
