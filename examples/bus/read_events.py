@@ -51,5 +51,7 @@ async def read(url: str, count: int | None) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: read_events.py nats://TOKEN@HOST:PORT [COUNT]")
     limit = int(sys.argv[2]) if len(sys.argv) > 2 else None
     asyncio.run(read(sys.argv[1], limit))
