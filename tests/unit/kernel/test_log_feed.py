@@ -193,6 +193,20 @@ async def test_the_end_of_the_log_ends_who_follows_and_a_new_one_begins_anew() -
     assert feed.subscriber_count == 0
 
 
+async def test_nobody_waits_for_a_feed_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, batch: object) -> None:
+        raise ValueError("planned")
+
+    _, writer, feed = await new_feed()
+    await writer.append(1)
+    reader = Reader(feed, Wanted())
+    await until(lambda: reader.reached == 1)
+    monkeypatch.setattr(FeedIndex, "takers", fail)
+    await writer.append(1)
+    await until(reader.task.done)
+    assert isinstance(reader.task.exception(), Unavailable)
+
+
 def test_a_commit_asks_only_those_who_want_it() -> None:
     class Counting(Wanted):
         asked = 0

@@ -219,6 +219,10 @@ class LogFeed:
             self._fail(Unavailable("the log was closed", reason="DRAINING"))
         except Refusal as refusal:
             self._fail(refusal)
+        except Exception:
+            # A bug of ours: nobody is to wait for what does not come.
+            self._fail(Unavailable("the log is not followed any more: come again"))
+            raise
 
     def _fail(self, cause: Refusal) -> None:
         self._end(cause)
