@@ -228,6 +228,7 @@ async def test_limits_and_bad_requests_say_what_is_wrong(fresh_database: str) ->
             assert ahead.metadata == {"position": "1"}
         for request in (
             log_pb.SubscribeRequest(types=["not a type"]),
+            log_pb.SubscribeRequest(types=["RunFaild"]),
             log_pb.SubscribeRequest(types=["T"] * 33),
             log_pb.SubscribeRequest(after_version=3),
             log_pb.SubscribeRequest(namespace="Not One"),

@@ -17,6 +17,10 @@ from stretto.common.v1.lease_pb2 import Position
 from stretto.eventlog.v1 import event_log_service_pb2 as pb
 from stretto.eventlog.v1.event_log_service_pb2_grpc import EventLogServiceServicer
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto.eventlog.v1.seal_pb2 import LogSealed
+from stretto.namespace.v1 import events_pb2 as namespace_events
+from stretto.queue.v1 import events_pb2 as queue_events
+from stretto.run.v1 import events_pb2 as run_events
 from stretto_core.bus import SubscriberTooSlow
 from stretto_core.errors import FailedPrecondition, NotFound
 from stretto_core.eventlog.chain import ChainVerifier
@@ -42,7 +46,16 @@ VERIFY_PAGE_EVENTS = 5_000
 SHOWN_PER_STRETCH = 50
 VERIFIED_PER_STRETCH = 500
 """Others run after so many events: a stretch on the loop is bounded."""
-_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,199}")
+_EVENTS = [
+    LogSealed.DESCRIPTOR,
+    *(
+        message
+        for contract in (run_events, queue_events, namespace_events)
+        for message in contract.DESCRIPTOR.message_types_by_name.values()
+    ),
+]
+_TYPE_WORDS = {word.lower() for event in _EVENTS for word in (event.name, event.full_name)}
+"""What a type is called in a request: a word that none is called would be waited for in vain."""
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -227,7 +240,7 @@ def _wanted(fields: Fields, request: pb.SubscribeRequest) -> Wanted:
     if len(request.types) > TYPES_MAX:
         fields.wrong("types", f"has more than {TYPES_MAX}")
     for index, word in enumerate(request.types):
-        if not _TYPE.fullmatch(word):
+        if word.lower() not in _TYPE_WORDS:
             fields.wrong(f"types[{index}]", "must be the name of a type of events")
     if request.namespace and not _NAMESPACE.fullmatch(request.namespace):
         fields.wrong("namespace", "must be 1-63 characters of [a-z0-9-]")
