@@ -7,6 +7,7 @@ dials go over the network, and a process that cannot own the partition exits.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
 
@@ -134,6 +135,8 @@ class SimKernel:
         past = PastBoards(self._log, _NoView(), clock)
         self._board_servicer = BoardServicer(self._kernel, past)
         self._readiness = Readiness(_Health(), self._kernel)
+        self.serves = asyncio.Event()
+        """Set once calls are answered: owning the log takes time."""
 
     def start(self) -> None:
         """Start the process."""
@@ -175,6 +178,7 @@ class SimKernel:
             listener.calls[method] = self._unary(NamespaceServicer(self._kernel), method, _USER)
         for method in WORK_METHODS:
             listener.calls[method] = self._unary(self._work_servicer, method, _WORKER)
+        self.serves.set()
         await self._readiness.start()
 
     async def _end(self) -> None:

@@ -75,6 +75,7 @@ async def _makespan_s(loop: VirtualLoop, imported: Imported) -> float:
         queue_limits={},
     )
     kernel.start()
+    await kernel.serves.wait()
     worker = Process(loop, "worker", host="worker")
     working = worker.spawn(_work(worker, network, clock))
     client = Process(loop, "client", host="client")
