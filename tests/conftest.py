@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ from tests.traces import directory_of
 # As in the suite's supervisor: children are forked here while gRPC's threads run, and its fork
 # handlers can abort them before their exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# A shell has what it runs in the background ignore Ctrl-C, and children inherit that: the commands
+# that are tested would not hear it. They start as in a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

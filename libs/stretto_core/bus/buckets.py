@@ -14,7 +14,7 @@ from stretto_core.errors import NotFound
 
 
 class BucketMissing(NotFound):
-    """There is no such bucket: make it, and put everything into it."""
+    """There is no such bucket, or it lost what it held: make it, and put everything into it."""
 
 
 class BucketValue(NamedTuple):
@@ -33,7 +33,10 @@ class Buckets(Protocol):
         ...
 
     async def make(self, bucket: str) -> None:
-        """Make a bucket; one that is there stays as it is."""
+        """Make a bucket; one that is there stays as it is.
+
+        What is put next is measured by what it holds now, whoever made it.
+        """
         ...
 
     async def clear(self, bucket: str, first_word: str) -> None:
@@ -43,7 +46,7 @@ class Buckets(Protocol):
     async def put_newer(self, bucket: str, values: Sequence[BucketValue]) -> None:
         """Put values, each key once; those that are not newer change nothing.
 
-        Raises BucketMissing.
+        Raises BucketMissing, also when a key to change lost what was put to it since `make`.
         """
         ...
 

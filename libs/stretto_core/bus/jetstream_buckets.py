@@ -55,6 +55,7 @@ class JetStreamBuckets:
     async def make(self, bucket: str) -> None:
         """See `Buckets`."""
         if await self.exists(bucket):
+            self._forget(bucket)  # It may be another than the one that is known.
             return
         async with self._stream() as stream:
             await stream.create_key_value(
@@ -125,7 +126,11 @@ class JetStreamBuckets:
             except APIError as error:
                 if error.err_code != WRONG_LAST_SEQUENCE:
                     raise
-                held = await self._look(stream, bucket, subject)
+                found = await self._look(stream, bucket, subject)
+                if found.sequence < held.sequence:  # Within a stream they only rise.
+                    self._forget(bucket)
+                    raise BucketMissing("it was made again", bucket=bucket) from error
+                held = found
             else:
                 held = _Held(value.revision, written.seq)
         self._known.pop(subject, None)  # The longest unused is the first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import nats
 import pytest
 from stretto_core.bus.buckets import BucketMissing, Buckets, BucketValue, MemoryBuckets
 from stretto_core.bus.jetstream import JetStreamBus
@@ -86,3 +87,23 @@ async def test_many_values_at_once(buckets: Buckets) -> None:
     await buckets.make(BUCKET)
     await buckets.put_newer(BUCKET, [value(f"p0.{number}", 1) for number in range(300)])
     assert await buckets.get(BUCKET, "p0.299") == value("p0.299", 1)
+
+
+async def test_a_bucket_that_another_made_again_is_not_taken_for_the_one_before(
+    fresh_nats: str,
+) -> None:
+    bus = JetStreamBus(fresh_nats)
+    buckets = JetStreamBuckets(bus)
+    await buckets.make(BUCKET)
+    await buckets.put_newer(BUCKET, [value("p0.a", 5), value("p0.b", 5)])
+    client = await nats.connect(fresh_nats)
+    await client.jetstream().delete_key_value(BUCKET)
+    await client.close()
+    await JetStreamBuckets(bus).make(BUCKET)
+    with pytest.raises(BucketMissing):
+        await buckets.put_newer(BUCKET, [value("p0.a", 6)])
+    await buckets.make(BUCKET)
+    await buckets.put_newer(BUCKET, [value("p0.a", 6), value("p0.b", 5)])
+    assert await buckets.get(BUCKET, "p0.a") == value("p0.a", 6)
+    assert await buckets.get(BUCKET, "p0.b") == value("p0.b", 5)
+    await bus.close()

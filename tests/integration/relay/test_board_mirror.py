@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import nats
 import pytest
 from stretto.blackboard.v1.blackboard_pb2 import Entry
+from stretto_core.bus.buckets import BucketValue
 from stretto_core.bus.jetstream import JetStreamBus
 from stretto_core.bus.jetstream_buckets import JetStreamBuckets
 from stretto_core.ids import Namespace
@@ -19,7 +20,7 @@ from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
-from stretto_kernel.relay.board_mirror import BoardMirror, bucket_of
+from stretto_kernel.relay.board_mirror import FILLED, BoardMirror, bucket_of
 from stretto_kernel.relay.relay import Relay
 from stretto_sdk import Client
 
@@ -45,7 +46,8 @@ class Mirrored:
         tracking = kernel.log.tracking
         self.bus = JetStreamBus(url)
         view = NewestBoards(PARTITION, tracking)
-        self.mirror = BoardMirror(kernel.log, view, JetStreamBuckets(self.bus))
+        self.buckets = JetStreamBuckets(self.bus)
+        self.mirror = BoardMirror(kernel.log, view, self.buckets)
         tables = ViewTables(PARTITION, tracking)
         self.relay = Relay(kernel.log, self.bus, RelayBoardTable(tables), self.mirror)
         self.projector = Projector(
@@ -90,6 +92,11 @@ class Mirrored:
         client = await nats.connect(self._url)
         await client.jetstream().delete_key_value(BUCKET)
         await client.close()
+
+    async def make_again(self) -> None:
+        """Replace the bucket by an empty one, as the mirror of another partition may."""
+        await self.wipe()
+        await JetStreamBuckets(self.bus).make(BUCKET)
 
 
 @asynccontextmanager
@@ -187,6 +194,20 @@ async def test_a_rebuild_of_the_view_makes_the_mirror_anew(
         await bus.close()
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_bucket_that_another_made_again_is_filled(
+    kernel: Served, fresh_database: str, fresh_nats: str, goes_on: bool
+) -> None:
+    async with mirrored(kernel, fresh_database, fresh_nats) as made:
+        board = await a_board(kernel)
+        await board.put(a="1", b="2")
+        await made.until_mirrored(board)
+        await made.make_again()
+        if goes_on:
+            await board.put(a="3")
+        await made.until_mirrored(board)
+
+
 async def test_a_bucket_that_was_not_filled_to_the_end_is_filled(
     kernel: Served, fresh_database: str, fresh_nats: str
 ) -> None:
@@ -196,6 +217,27 @@ async def test_a_bucket_that_was_not_filled_to_the_end_is_filled(
         await made.until_mirrored(board)
     async with mirrored(kernel, fresh_database, fresh_nats) as made:
         await until(lambda: made.relay.position > 0)
+        await made.make_again()
+        await made.until_mirrored(board)
+
+
+async def test_a_bucket_that_is_made_again_while_it_is_filled_is_not_called_whole(
+    kernel: Served, fresh_database: str, fresh_nats: str
+) -> None:
+    board = await a_board(kernel)
+    async with mirrored(kernel, fresh_database, fresh_nats) as made:
+        await board.put(a="1")
+        await made.until_mirrored(board)
         await made.wipe()
-        await JetStreamBuckets(made.bus).make(BUCKET)
+        put_newer, made_again = made.buckets.put_newer, asyncio.Event()
+
+        async def put_and_lose(bucket: str, values: Sequence[BucketValue]) -> None:
+            await put_newer(bucket, values)
+            if not made_again.is_set() and any(not each.key.endswith(FILLED) for each in values):
+                made_again.set()
+                await made.make_again()
+
+        made.buckets.put_newer = put_and_lose  # type: ignore[method-assign]
+        async with asyncio.timeout(20):
+            await made_again.wait()
         await made.until_mirrored(board)

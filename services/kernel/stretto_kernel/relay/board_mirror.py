@@ -35,7 +35,8 @@ LOOK_S = 5.0
 PAGE_ENTRIES = 500
 VIEW = "blackboard"
 FILLED = "=filled"
-"""The last word of a key that says that a partition's part of a bucket is whole."""
+"""The last word of a key that says at its revision 2 that a partition's part of a bucket is whole;
+at 1 it is being filled."""
 BODIES: dict[str, type[ev.BoardEntriesWritten] | type[ev.BoardEntriesDeleted]] = {
     kind.DESCRIPTOR.full_name: kind for kind in (ev.BoardEntriesWritten, ev.BoardEntriesDeleted)
 }
@@ -99,7 +100,10 @@ class BoardMirror:
         self._log = log
         self._source = source
         self._buckets = buckets
-        self._filled = BucketValue(f"{log.partition}.{FILLED}", 1, b"")
+        # Two revisions of a key: a bucket that was lost and made again between them refuses the
+        # second, which would call it whole.
+        self._filling = BucketValue(f"{log.partition}.{FILLED}", 1, b"")
+        self._filled = self._filling._replace(revision=2)
         self._namespaces: set[Namespace] = set()
         self._position = 0
         self._taking = asyncio.Lock()
@@ -179,6 +183,7 @@ class BoardMirror:
         bucket = bucket_of(namespace)
         await self._buckets.make(bucket)
         self._namespaces.add(namespace)
+        await self._buckets.put_newer(bucket, [self._filling])
         after: RunEntry | None = None
         position, more, count = -1, True, 0
         while more:
@@ -202,9 +207,10 @@ class BoardMirror:
     async def _is_filled(self, namespace: Namespace) -> bool:
         """Whether the bucket was filled to the end: a crash leaves one that is not."""
         try:
-            return await self._buckets.get(bucket_of(namespace), self._filled.key) is not None
+            held = await self._buckets.get(bucket_of(namespace), self._filled.key)
         except BucketMissing:
             return False
+        return held is not None and held.revision >= self._filled.revision
 
     def _values(self, events: Iterable[StoredEvent]) -> Values:
         """Return the newest that events say of each key. Costs nothing but a look for others."""
