@@ -78,6 +78,9 @@ GC_THRESHOLDS = (50_000, 20, 100)
 """Folded runs are many objects and few cycles: with the defaults a full collection walks all of
 them every few thousand tasks, and a slice of a large plan holds the loop three times as long."""
 
+PROJECTOR_NICENESS = 5
+"""Where the processors are scarce, what callers wait for comes before the views and the relay."""
+
 
 def main() -> None:
     """Run the role the command line names until a signal ends it."""
@@ -219,6 +222,7 @@ async def _run_projector(settings: Settings) -> int:
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
     from stretto_kernel.projections.registry import VIEWS  # noqa: PLC0415
 
+    os.nice(PROJECTOR_NICENESS)
     log = structlog.get_logger("stretto.kernel.projector")
     stopped = _stop_on_signals()
     try:
