@@ -45,7 +45,7 @@ async def test_a_suite_whose_views_snapshots_bus_and_caches_are_gone_serves_all_
     async with suite.client() as client:
         under_way = await client.start({"tasks": [gate.task("a"), gate.task("b", after=["a"])]})
         before = {run: await events_of(client, await client.get(run)) for run in ended}
-        async with aclosing(client.list()) as listed:
+        async with aclosing(client.list(after=under_way.position)) as listed:
             runs_before = {run.run_id async for run in listed}
     suite.down()
     root = suite.directory.root
@@ -60,7 +60,7 @@ async def test_a_suite_whose_views_snapshots_bus_and_caches_are_gone_serves_all_
 
     await until_true(views_follow, deadline_s=60)
     async with suite.client() as client:
-        async with aclosing(client.list()) as listed:
+        async with aclosing(client.list(after=under_way.position)) as listed:
             assert {run.run_id async for run in listed} == runs_before
         for run in ended:
             assert await events_of(client, await client.get(run)) == before[run]

@@ -61,6 +61,8 @@ if TYPE_CHECKING:  # The stubs know these classes, the generated modules do not.
 
 IDS = SystemIds()
 PARTITION = Partition("p0")
+NOBODYS = "namespaces/default/runs/p0-" + "0" * 32
+"""The name of a run that nobody started."""
 TASK_LOG_BYTES_MAX = 1024 * 1024
 
 

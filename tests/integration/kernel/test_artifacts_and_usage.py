@@ -21,6 +21,7 @@ from stretto_sdk.blobs import BlobClient
 
 from tests.integration.kernel.serving import (
     IDS,
+    NOBODYS,
     PARTITION,
     Served,
     StreamWorker,
@@ -31,7 +32,6 @@ from tests.integration.kernel.serving import (
 from tests.waiting import until
 
 FILES = ("a/1.txt", "a/2.txt", "b.png")
-NOBODYS = "namespaces/default/runs/p0-" + "0" * 32
 
 
 @pytest.fixture

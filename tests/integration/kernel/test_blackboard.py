@@ -29,7 +29,15 @@ from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.serving import add_metrics
 
-from tests.integration.kernel.serving import IDS, PARTITION, Served, StreamWorker, served, task
+from tests.integration.kernel.serving import (
+    IDS,
+    NOBODYS,
+    PARTITION,
+    Served,
+    StreamWorker,
+    served,
+    task,
+)
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -345,8 +353,7 @@ async def test_every_wrong_field_is_named(kernel: Served) -> None:
     refusal = await refusal_of(board.stub.ListEntries(listing))
     assert isinstance(refusal, InvalidArgument)
     assert {each.field for each in refusal.violations} == {"prefix", "page_size"}
-    nowhere = board.run[:-4] + "0000"
-    unknown = pb.GetEntriesRequest(run=nowhere, keys=["plan/a"])
+    unknown = pb.GetEntriesRequest(run=NOBODYS, keys=["plan/a"])
     assert (await refusal_of(board.stub.GetEntries(unknown))).reason_word == "NOT_FOUND"
 
 

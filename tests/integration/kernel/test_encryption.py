@@ -36,6 +36,7 @@ from stretto_kernel.projections.registry import VIEWS
 
 from tests.integration.kernel.serving import (
     IDS,
+    NOBODYS,
     PARTITION,
     Served,
     StreamWorker,
@@ -364,7 +365,7 @@ async def test_who_may_not_be_shredded(kernel: Served) -> None:
     assert not clear.encrypted
     await kernel.runs.KillRun(pb.KillRunRequest(name=clear.name, request_id=IDS.uuid7()))
     assert await reason_of(shred(kernel, clear.name)) == "RUN_NOT_ENCRYPTED"
-    assert await reason_of(shred(kernel, clear.name[:-1] + "0")) == "NOT_FOUND"
+    assert await reason_of(shred(kernel, NOBODYS)) == "NOT_FOUND"
     assert await reason_of(shred(kernel, clear.name, reason="x" * 1_001)) == "INVALID_ARGUMENT"
     await worker.cut()
 

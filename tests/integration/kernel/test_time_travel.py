@@ -18,6 +18,7 @@ from stretto_kernel.projections.registry import VIEWS
 
 from tests.integration.kernel.serving import (
     IDS,
+    NOBODYS,
     PARTITION,
     Served,
     StreamWorker,
@@ -170,13 +171,12 @@ async def test_what_cannot_be_answered_is_refused_by_name(kernel: Served) -> Non
     head = (await kernel.get(name)).run.version
     early = AsOf()
     early.time.FromSeconds(1)
-    unknown = name[:-1] + ("0" if name[-1] != "0" else "1")
     foreign = name.replace("namespaces/default", "namespaces/other")
     for asked, moment, reason in (
         (name, AsOf(version=head + 1), "OUT_OF_RANGE"),
         (name, early, "OUT_OF_RANGE"),
-        (unknown, AsOf(version=1), "NOT_FOUND"),
-        (unknown, early, "NOT_FOUND"),
+        (NOBODYS, AsOf(version=1), "NOT_FOUND"),
+        (NOBODYS, early, "NOT_FOUND"),
         (foreign, AsOf(version=1), "NOT_FOUND"),
         (name, AsOf(version=0), "INVALID_ARGUMENT"),
         (name, AsOf(position=Position(partition="p9", number=1)), "INVALID_ARGUMENT"),
@@ -195,7 +195,7 @@ async def test_what_cannot_be_answered_is_refused_by_name(kernel: Served) -> Non
         pb.ListTasksRequest(parent=name, filter="state = READY", page_token="abc"),
     ):
         assert await reason_of(kernel.runs.ListTasks(wrong)) == "INVALID_ARGUMENT", wrong
-    nobody = pb.ListTasksRequest(parent=unknown, filter="state = READY")
+    nobody = pb.ListTasksRequest(parent=NOBODYS, filter="state = READY")
     assert await reason_of(kernel.runs.ListTasks(nobody)) == "NOT_FOUND"
 
 

@@ -36,6 +36,7 @@ from stretto_kernel.projections.usage import ALL_RUNS, USAGE
 
 from tests.integration.kernel.serving import (
     IDS,
+    NOBODYS,
     PARTITION,
     Served,
     StreamWorker,
@@ -279,7 +280,7 @@ async def test_attempts_are_listed_with_how_each_ended(kernel: Served) -> None:
     assert {one.task, other.task} == {"a", "b"}
     only = pb.ListAttemptsRequest(parent=run.name, task=other.task)
     assert [each.task for each in (await kernel.runs.ListAttempts(only)).attempts] == [other.task]
-    unknown = pb.ListAttemptsRequest(parent=run.name[:-1] + "0", min_position=position)
+    unknown = pb.ListAttemptsRequest(parent=NOBODYS, min_position=position)
     assert await reason_of(kernel.runs.ListAttempts(unknown)) == "NOT_FOUND"
     foreign = run.name.replace("namespaces/default", "namespaces/other")
     elsewhere = pb.ListAttemptsRequest(parent=foreign)

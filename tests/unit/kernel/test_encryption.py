@@ -155,7 +155,7 @@ def test_ciphertext_says_its_key_and_fits_no_other_context_key_or_bytes() -> Non
         lambda: KEY.decrypt(ciphertext, b"failure"),
         lambda: DataKey(7, b"t" * 32, secrets.token_bytes).decrypt(ciphertext, b"payload"),
         lambda: DataKey(8, b"s" * 32, secrets.token_bytes).decrypt(ciphertext, b"payload"),
-        lambda: KEY.decrypt(ciphertext[:-1] + b"\x00", b"payload"),
+        lambda: KEY.decrypt(ciphertext[:-1] + bytes([ciphertext[-1] ^ 1]), b"payload"),
         lambda: KEY.decrypt(b"", b"payload"),
     )
     for wrong in wrongs:
