@@ -63,9 +63,13 @@ class Mirrored:
         """Every entry that the bucket holds, as a client in any language reads it."""
         client = await nats.connect(self._url)
         try:
-            bucket = await client.jetstream().key_value(BUCKET)
+            stream = client.jetstream()
+            bucket = await stream.key_value(BUCKET)
+            # `bucket.keys()` makes a consumer each time, and a stream has a thousand at most.
+            named = await stream.stream_info(f"KV_{BUCKET}", subjects_filter=">")
             found = {}
-            for key in await bucket.keys():
+            for subject in named.state.subjects or {}:
+                key = subject.removeprefix(f"$KV.{BUCKET}.")
                 held = await bucket.get(key)
                 if key.endswith("=filled"):
                     continue

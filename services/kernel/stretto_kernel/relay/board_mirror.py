@@ -141,6 +141,8 @@ class BoardMirror:
                     if rebuilding:
                         await self._clear(namespace)
                     if rebuilding or not await self._is_filled(namespace):
+                        async with self._taking:  # What is put meanwhile went to another bucket.
+                            await self._make(namespace)
                         await self._fill(namespace)
             except (Unavailable, BucketMissing) as cause:
                 if rebuilding:
@@ -162,6 +164,7 @@ class BoardMirror:
                 return await self._buckets.put_newer(bucket_of(namespace), values)
             except BucketMissing:
                 try:
+                    await self._make(namespace)
                     await self._fill(namespace)
                     continue
                 except (Unavailable, BucketMissing) as cause:
@@ -178,12 +181,15 @@ class BoardMirror:
             if await self._buckets.exists(bucket_of(namespace)):
                 await self._buckets.clear(bucket_of(namespace), self._log.partition)
 
-    async def _fill(self, namespace: Namespace) -> None:
-        """Make the bucket, put what the view has, then what the log has after it."""
-        bucket = bucket_of(namespace)
-        await self._buckets.make(bucket)
+    async def _make(self, namespace: Namespace) -> None:
+        """Make the bucket, and say in it that it is being filled."""
+        await self._buckets.make(bucket_of(namespace))
         self._namespaces.add(namespace)
-        await self._buckets.put_newer(bucket, [self._filling])
+        await self._buckets.put_newer(bucket_of(namespace), [self._filling])
+
+    async def _fill(self, namespace: Namespace) -> None:
+        """Put what the view has, then what the log has after it, and say that it is whole."""
+        bucket = bucket_of(namespace)
         after: RunEntry | None = None
         position, more, count = -1, True, 0
         while more:
