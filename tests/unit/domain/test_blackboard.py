@@ -12,11 +12,11 @@ from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.errors import InvalidArgument, Refusal
 from stretto_core.ids import TaskName
 from stretto_kernel.domain.requests import RequestIdReused
+from stretto_kernel.domain.revisions import RevisionMismatch
 from stretto_kernel.domain.run import RunEvent, blackboard
 from stretto_kernel.domain.run import commands as cmd
 from stretto_kernel.domain.run.blackboard import (
     BoardLimit,
-    EntryRevisionMismatch,
     ForeignScope,
 )
 from stretto_kernel.domain.run.blackboard_keys import parse_key
@@ -253,7 +253,7 @@ def test_a_wrong_revision_is_told_the_current_one(expected: int) -> None:
         lambda: story.delete("context/b", "context/a", expected=expected),
     ]
     for act in acts:
-        with pytest.raises(EntryRevisionMismatch) as refused:
+        with pytest.raises(RevisionMismatch) as refused:
             act()
         assert refused.value.metadata["current_revision"] == str(revision)
         assert refused.value.retry_delay_ms is None
@@ -267,7 +267,7 @@ def test_what_is_not_there_has_revision_0() -> None:
         lambda: story.delete("context/a", expected=3),
     ]
     for act in acts:
-        with pytest.raises(EntryRevisionMismatch) as refused:
+        with pytest.raises(RevisionMismatch) as refused:
             act()
         assert refused.value.metadata["current_revision"] == "0"
     assert story.delete("context/a", expected=0) == story.delete("context/a") == ()

@@ -23,8 +23,9 @@ from stretto_kernel.domain.queue import (
     decide,
     evolve,
 )
-from stretto_kernel.domain.queue.decide import QUEUES_MAX, QueueLimit, RevisionMismatch
+from stretto_kernel.domain.queue.decide import QUEUES_MAX, QueueLimit
 from stretto_kernel.domain.requests import RequestIdReused
+from stretto_kernel.domain.revisions import RevisionMismatch
 
 RATE = RateLimit(2.5, 3)
 

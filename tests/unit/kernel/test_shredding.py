@@ -105,7 +105,7 @@ async def set_encryption(kernel: Kernel) -> None:
         encrypts=True,
     )
     caller = Caller(USER, command.request_id, command.request_digest)
-    await kernel.partition.namespaces.update(command, caller)
+    await kernel.partition.namespaces.update(command, caller, lambda _: None)
 
 
 async def ended(kernel: Kernel, plan: plan_pb2.TaskGraph, request_id: str = "") -> RunId:

@@ -69,8 +69,11 @@ class QueueRegistry:
 
     async def update(self, command: UpdateQueue, caller: Caller) -> Answered[queue_pb2.Queue]:
         """Change settings of a queue. Raises what the decider refuses, Unavailable."""
-        settings, position = await self._calls.update(command, caller)
-        return Answered(self._show(command.queue, settings, self._queues.served()), position)
+
+        def show(state: QueuesState) -> queue_pb2.Queue:
+            return self._show(command.queue, state.of(command.queue), self._queues.served())
+
+        return await self._calls.update(command, caller, show)
 
     def counts(self, count_max: int) -> dict[str, QueueCounts]:
         """Count what waits and runs in the `count_max` first queues by name, and in all others.

@@ -69,9 +69,10 @@ class NamespaceServicer(NamespaceServiceServicer):
             request_digest=command.request_digest,
             traceparent=call.traceparent,
         )
-        settings, number = await self._kernel.partition.namespaces.update(command, caller)
+        shown, number = await self._kernel.partition.namespaces.update(
+            command, caller, lambda state: _show(command.namespace, state.of(command.namespace))
+        )
         position = position_of(self._kernel.ports.log.partition, number)
-        shown = _show(command.namespace, settings)
         return pb.UpdateNamespaceResponse(namespace=shown, position=position)
 
 

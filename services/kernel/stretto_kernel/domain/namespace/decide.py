@@ -9,7 +9,7 @@ from stretto_core.errors import Exhausted
 from stretto_core.ids import Namespace, RequestId
 
 from stretto_kernel.domain.namespace.state import NamespacesState
-from stretto_kernel.domain.queue.decide import RevisionMismatch
+from stretto_kernel.domain.revisions import require_etag
 
 NAMESPACES_MAX = 10_000
 
@@ -49,11 +49,7 @@ def decide(
     if repeated:
         return ()
     settings = state.of(command.namespace)
-    if command.etag and command.etag != settings.etag:
-        raise RevisionMismatch(
-            f"the settings of namespace {command.namespace!r} have changed since",
-            etag=settings.etag,
-        )
+    require_etag(f"namespace {command.namespace!r}", command.etag, settings.etag)
     if command.encrypts == settings.encrypts:
         return ()
     if command.namespace not in state.settings and len(state.settings) >= NAMESPACES_MAX:

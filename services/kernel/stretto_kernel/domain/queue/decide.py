@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from stretto.queue.v1 import events_pb2 as ev
 from stretto.queue.v1 import queue_pb2
-from stretto_core.errors import Conflict, Exhausted
+from stretto_core.errors import Exhausted
 from stretto_core.ids import RequestId
 
 from stretto_kernel.domain.queue.state import Pause, QueueEvent, QueuesState, RateLimit
+from stretto_kernel.domain.revisions import require_etag
 
 QUEUES_MAX = 10_000
 
 Value = TypeVar("Value")
-
-
-class RevisionMismatch(Conflict):
-    """The settings are not those the caller saw: read them, and decide again."""
-
-    reason = "REVISION_MISMATCH"
-    default_retry_delay_ms: ClassVar[int | None] = None
 
 
 class QueueLimit(Exhausted):
@@ -67,10 +61,7 @@ def decide(state: QueuesState, command: UpdateQueue) -> tuple[QueueEvent, ...]:
     if repeated:
         return ()
     settings = state.of(command.queue)
-    if command.etag and command.etag != settings.etag:
-        raise RevisionMismatch(
-            f"the settings of queue {command.queue!r} have changed since", etag=settings.etag
-        )
+    require_etag(f"queue {command.queue!r}", command.etag, settings.etag)
     facts: list[QueueEvent] = []
     concurrency, rate, pause = command.concurrency_limit, command.rate_limit, command.pause
     if concurrency and (

@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from stretto.blackboard.v1 import blackboard_pb2 as pb
 from stretto.run.v1 import events_pb2 as ev
-from stretto_core.errors import Conflict, Exhausted, PermissionDenied
+from stretto_core.errors import Exhausted, PermissionDenied
 
+from stretto_kernel.domain.revisions import RevisionMismatch
 from stretto_kernel.domain.run.blackboard_keys import RESULT, VERIFIER, BoardKey, check_key
 from stretto_kernel.domain.run.blackboard_state import Board, entry_bytes
 from stretto_kernel.domain.run.commands import (
@@ -36,13 +37,6 @@ class ForeignScope(PermissionDenied):
     """This writer may not write that key (metadata `key`)."""
 
     reason = "FOREIGN_SCOPE"
-
-
-class EntryRevisionMismatch(Conflict):
-    """The entry is not as expected; `current_revision` says how it is, 0 = it is not there."""
-
-    reason = "REVISION_MISMATCH"
-    default_retry_delay_ms: ClassVar[int | None] = None
 
 
 class BoardLimit(Exhausted):
@@ -154,7 +148,7 @@ def _compare(state: RunState, changes: Iterable[EntryChange]) -> None:
         entry = entries.get(change.key)
         current = 0 if entry is None else entry.revision
         if expected != current:
-            raise EntryRevisionMismatch(
+            raise RevisionMismatch(
                 f"{change.key!r} has revision {current}, not {expected}: read it and decide again",
                 key=change.key,
                 expected_revision=str(expected),
