@@ -17,10 +17,10 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import TupleRow
 from stretto_core.clock import Clock
 from stretto_core.errors import Unavailable
-from stretto_core.eventlog.postgres.schema import LOCK_INITIALISATION
 from stretto_core.ids import Namespace
 
-from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.database_lane import DURABLE, QUICK, Connection, DatabaseLane
+from stretto_kernel.adapters.late_tables import LateTables
 from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.app.blob_store import CLEAR, Holder, StoredBlob, Untouched
 from stretto_kernel.domain.run.blob_names import BlobName
@@ -28,12 +28,6 @@ from stretto_kernel.domain.run.blob_names import BlobName
 R = TypeVar("R")
 
 LANES = 2
-_ASYNCHRONOUS = ("SET synchronous_commit = off",)
-# What is acknowledged is on disk, whatever the role or the database has by default.
-_SYNCHRONOUS = (
-    "SELECT set_config('synchronous_commit', 'on', false)"
-    " WHERE current_setting('synchronous_commit') = 'off'",
-)
 
 
 class UploadExpired(Unavailable):
@@ -46,13 +40,9 @@ class BlobTable:
     def __init__(self, dsn: str, clock: Clock) -> None:
         self._clock = clock
         self._statements = named_statements("blobs.sql", {})
-        self._quick = [
-            DatabaseLane(dsn, f"blob-write-{n}", prepare=_ASYNCHRONOUS) for n in range(LANES)
-        ]
-        self._durable = [
-            DatabaseLane(dsn, f"blob-read-{n}", prepare=_SYNCHRONOUS) for n in range(LANES)
-        ]
-        self._exists = False
+        self._quick = [DatabaseLane(dsn, f"blob-write-{n}", prepare=QUICK) for n in range(LANES)]
+        self._durable = [DatabaseLane(dsn, f"blob-read-{n}", prepare=DURABLE) for n in range(LANES)]
+        self._tables = LateTables(self._statements)
 
     async def touch(
         self,
@@ -153,19 +143,10 @@ class BlobTable:
 
     async def _run(self, lanes: Sequence[DatabaseLane], work: Callable[[Connection], R]) -> R:
         def with_tables(connection: Connection) -> R:
-            if not self._exists:
-                self._create(connection)
+            self._tables.make(connection)
             return work(connection)
 
         return await min(lanes, key=lambda lane: lane.waiting_count).run(with_tables)
-
-    def _create(self, connection: Connection) -> None:
-        with connection.transaction():
-            connection.execute(LOCK_INITIALISATION)
-            found = connection.execute(self._statements["exists"]).fetchone()
-            if found is None or not found[0]:
-                connection.execute(self._statements["create"])
-        self._exists = True
 
 
 class _Upload:

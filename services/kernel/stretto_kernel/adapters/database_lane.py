@@ -19,6 +19,14 @@ from stretto_core.eventlog.postgres.connections import PostgresOptions, connecti
 R = TypeVar("R")
 Connection = psycopg.Connection[TupleRow]
 
+DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', false)"
+    " WHERE current_setting('synchronous_commit') = 'off'",
+)
+"""What is acknowledged is on disk, whatever the role or the database has by default."""
+QUICK = ("SET synchronous_commit = off",)
+"""A crash of the server may take what was acknowledged last."""
+
 
 class DatabaseLane:
     """Does one piece of work after another on a connection of its own, in autocommit mode.

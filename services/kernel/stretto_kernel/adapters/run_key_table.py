@@ -12,20 +12,14 @@ from typing import TypeVar
 import psycopg
 import structlog
 from psycopg.rows import TupleRow
-from stretto_core.eventlog.postgres.schema import LOCK_INITIALISATION
 from stretto_core.ids import RunId
 
-from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.database_lane import DURABLE, Connection, DatabaseLane
+from stretto_kernel.adapters.late_tables import LateTables
 from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.app.run_key_store import Marked, StoredKey
 
 R = TypeVar("R")
-
-# What is acknowledged is on disk, whatever the role or the database has by default.
-_SYNCHRONOUS = (
-    "SELECT set_config('synchronous_commit', 'on', false)"
-    " WHERE current_setting('synchronous_commit') = 'off'",
-)
 
 
 class RunKeyTable:
@@ -33,15 +27,15 @@ class RunKeyTable:
 
     def __init__(self, dsn: str) -> None:
         self._statements = named_statements("run_keys.sql", {})
-        self._lane = DatabaseLane(dsn, "run-keys", prepare=_SYNCHRONOUS)
-        self._exists = False
+        self._lane = DatabaseLane(dsn, "run-keys", prepare=DURABLE)
+        self._tables = LateTables(self._statements)
         self._log = structlog.get_logger("stretto.kernel.keys")
 
     async def make(self, secrets: Mapping[RunId, bytes]) -> Mapping[RunId, StoredKey]:
         """See `RunKeyStore`."""
 
         def make(connection: Connection) -> Mapping[RunId, StoredKey]:
-            self._create(connection)
+            self._tables.make(connection)
             rows = self._rows(connection, "make", run_ids=[*secrets], secrets=[*secrets.values()])
             return {RunId(run_id): StoredKey(key_id, bytes(key)) for run_id, key_id, key in rows}
 
@@ -101,22 +95,9 @@ class RunKeyTable:
 
     async def _if_there(self, work: Callable[[Connection], R], otherwise: R) -> R:
         def with_table(connection: Connection) -> R:
-            return work(connection) if self._is_there(connection) else otherwise
+            return work(connection) if self._tables.are_there(connection) else otherwise
 
         return await self._lane.run(with_table)
 
     def _rows(self, connection: Connection, name: str, **parameters: object) -> list[TupleRow]:
         return connection.execute(self._statements[name], parameters, binary=True).fetchall()
-
-    def _create(self, connection: Connection) -> None:
-        if not self._is_there(connection):
-            with connection.transaction():
-                connection.execute(LOCK_INITIALISATION)
-                connection.execute(self._statements["create"])
-            self._exists = True
-
-    def _is_there(self, connection: Connection) -> bool:
-        if not self._exists:
-            row = connection.execute(self._statements["exists"]).fetchone()
-            self._exists = bool(row and row[0])
-        return self._exists

@@ -1,29 +1,22 @@
-"""Snapshots in PostgreSQL, in a table of their own beside the views. Blocking calls run in threads.
+"""Snapshots in PostgreSQL, in a table of their own beside the views.
 
 Commits are not awaited: what a crash of the server takes is made again.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
-
-from eventsourcing.persistence import PersistenceError
-from psycopg import Cursor, Error
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import Identifier, Literal
-from stretto_core.eventlog.port import StoreDown
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition, StreamId
 
 from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.adapters.view_transactions import transact
 from stretto_kernel.app.snapshots import Snapshot
 
 TABLE = "snapshots_v1"
-R = TypeVar("R")
 
 
 class SnapshotTable:
@@ -56,7 +49,7 @@ class SnapshotTable:
                 tuple(bytes(row["bytes"]) for row in rows),
             )
 
-        return await self._transact(read, commit=False)
+        return await transact(self._tracking, read, commit=False)
 
     async def save(self, snapshot: Snapshot) -> None:
         """See `SnapshotStore`."""
@@ -69,7 +62,7 @@ class SnapshotTable:
             values = {**snapshot._asdict(), "parts": list(snapshot.parts)}
             cursor.execute(self._statements["keep"], values)
 
-        await self._transact(store, commit=True)
+        await transact(self._tracking, store, commit=True)
 
     def size(self, cursor: Cursor[DictRow]) -> tuple[int, int]:
         """Return how many snapshots there are, and how many bytes they take."""
@@ -82,18 +75,3 @@ class SnapshotTable:
     def _exists(self, cursor: Cursor[DictRow]) -> bool:
         row = cursor.execute(self._statements["exists"]).fetchone()
         return bool(row and row["found"])
-
-    async def _transact(self, work: Callable[[Cursor[DictRow]], R], *, commit: bool) -> R:
-        def do() -> R:
-            with self._transaction(commit=commit) as cursor:
-                return work(cursor)
-
-        return await asyncio.to_thread(do)
-
-    @contextmanager
-    def _transaction(self, *, commit: bool) -> Iterator[Cursor[DictRow]]:
-        try:
-            with self._tracking.datastore.transaction(commit=commit) as cursor:
-                yield cursor
-        except (PersistenceError, Error) as error:
-            raise StoreDown(f"the snapshots cannot be reached: {error}") from error

@@ -12,7 +12,7 @@ from psycopg.sql import Identifier, Literal
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.ids import Partition
 
-from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.database_lane import QUICK, Connection, DatabaseLane
 from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.adapters.task_log_table import RUNS_TABLE
 from stretto_kernel.projections.run_index import RUN_INDEX
@@ -35,7 +35,7 @@ class TaskLogSweep:
                 "run_index_table": Identifier(schema, RUN_INDEX.table),
             },
         )
-        self._lane = DatabaseLane(dsn, "task-log-sweep", prepare=("SET synchronous_commit = off",))
+        self._lane = DatabaseLane(dsn, "task-log-sweep", prepare=QUICK)
 
     async def sweep(self, *, before_ns: int, ended_before_ns: int) -> int:
         """Delete entries stored before `before_ns`, and all of ended runs that wrote nothing since

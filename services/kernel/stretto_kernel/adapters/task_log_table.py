@@ -15,7 +15,8 @@ from stretto.tasklog.v1.task_log_pb2 import LogStream
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.ids import Partition, RunId, TaskName
 
-from stretto_kernel.adapters.database_lane import Connection, DatabaseLane
+from stretto_kernel.adapters.database_lane import QUICK, Connection, DatabaseLane
+from stretto_kernel.adapters.late_tables import LateTables
 from stretto_kernel.adapters.named_statements import named_statements
 from stretto_kernel.tasklog.entries import (
     Entry,
@@ -33,7 +34,6 @@ PAGE_ENTRIES_MAX = 500
 PAGE_BYTES_MAX = 1024 * 1024
 TAIL_ROWS = 1_000
 _POSITION_MAX = (1 << 63) - 1
-_ASYNCHRONOUS = ("SET synchronous_commit = off",)
 RUNS_TABLE = "task_log_runs_v1"
 
 
@@ -46,15 +46,15 @@ class TaskLogTable:
             "task_log.sql",
             {"schema": Identifier(schema), "runs_table": Literal(f"{schema}.{RUNS_TABLE}")},
         )
-        self._writing = DatabaseLane(dsn, "task-log-write", prepare=_ASYNCHRONOUS)
+        self._writing = DatabaseLane(dsn, "task-log-write", prepare=QUICK)
         self._reading = [DatabaseLane(dsn, f"task-log-read-{n}") for n in range(READ_LANES)]
-        self._exists = False
+        self._tables = LateTables(self._statements)
 
     async def heads(self, leases: Sequence[LeaseId]) -> Heads:
         """See `TaskLogStore`."""
 
         def read(connection: Connection) -> Heads:
-            self._create(connection)
+            self._tables.make(connection)
             runs = connection.execute(
                 self._statements["heads_of_runs"],
                 {"run_id": list({lease.run_id for lease in leases})},
@@ -95,7 +95,7 @@ class TaskLogTable:
         """See `TaskLogStore`."""
 
         def read(connection: Connection) -> Page:
-            if not self._is_there(connection):
+            if not self._tables.are_there(connection):
                 return Page([], after_position)
             named = {
                 **_selected(selection),
@@ -118,7 +118,7 @@ class TaskLogTable:
         """See `TaskLogStore`."""
 
         def find(connection: Connection) -> TailStart:
-            if not self._is_there(connection):
+            if not self._tables.are_there(connection):
                 return TailStart(0, 0)
             before, left = _POSITION_MAX, line_count
             while True:
@@ -150,18 +150,6 @@ class TaskLogTable:
 
     def _reader(self) -> DatabaseLane:
         return min(self._reading, key=lambda lane: lane.waiting_count)
-
-    def _create(self, connection: Connection) -> None:
-        """Make the tables at the first write: a kernel's start waits for none of this."""
-        if not self._is_there(connection):
-            connection.execute(self._statements["create"])
-            self._exists = True
-
-    def _is_there(self, connection: Connection) -> bool:
-        if not self._exists:
-            row = connection.execute(self._statements["exists"]).fetchone()
-            self._exists = bool(row and row[0])
-        return self._exists
 
 
 def _columns(entries: Sequence[Entry]) -> dict[str, Any]:

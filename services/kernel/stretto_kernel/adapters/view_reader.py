@@ -1,16 +1,11 @@
-"""Reading views' tables, and how far they are, as one transaction sees them. Blocking calls run in
-threads.
-"""
+"""Reading views' tables, and how far they are, as one transaction sees them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
-from eventsourcing.persistence import PersistenceError
-from psycopg import Cursor, Error
+from psycopg import Cursor
 from psycopg.rows import DictRow
 from psycopg.sql import Composed, Identifier
 from stretto_core.eventlog.port import StoreDown
@@ -19,6 +14,7 @@ from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
 from stretto_kernel.adapters.view_tables import common_statements, view_statements
+from stretto_kernel.adapters.view_transactions import transact
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.view import View
 
@@ -55,23 +51,22 @@ class ViewReader:
         The position is read first: rows may then only be newer than it says.
         """
 
-        def transact() -> R:
-            with self._transaction() as cursor:
-                if self._at_once:
-                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                if not self._exists:
-                    row = cursor.execute(
-                        "SELECT bool_and(to_regclass(name) IS NOT NULL) AS found"
-                        " FROM unnest(%s::text[]) AS name",
-                        (self._table_names,),
-                    ).fetchone()
-                    self._exists = bool(row and row["found"])
-                if not self._exists:
-                    return without_view
-                return read(cursor, self._position(cursor))
+        def read_both(cursor: Cursor[DictRow]) -> R:
+            if self._at_once:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            if not self._exists:
+                row = cursor.execute(
+                    "SELECT bool_and(to_regclass(name) IS NOT NULL) AS found"
+                    " FROM unnest(%s::text[]) AS name",
+                    (self._table_names,),
+                ).fetchone()
+                self._exists = bool(row and row["found"])
+            if not self._exists:
+                return without_view
+            return read(cursor, self._position(cursor))
 
         try:
-            return await asyncio.to_thread(transact)
+            return await transact(self._tracking, read_both, commit=False)
         except StoreDown:
             self._exists = False  # It may have been dropped: ask again.
             raise
@@ -79,11 +74,3 @@ class ViewReader:
     def _position(self, cursor: Cursor[DictRow]) -> int:
         found = cursor.execute(self._positions, {"views": self._followers}).fetchall()
         return min((int(row["position"]) for row in found), default=0)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Cursor[DictRow]]:
-        try:
-            with self._tracking.datastore.transaction(commit=False) as cursor:
-                yield cursor
-        except (PersistenceError, Error) as error:
-            raise StoreDown(f"the view cannot be reached: {error}") from error

@@ -2,26 +2,23 @@
 
 Each view's SQL is in `sql/<view>.sql`: `create` and `upsert`, for the table that they are given.
 Commits are not awaited (synchronous_commit is off): a crash of the server may take a view's newest
-rows, and its position goes with them. Blocking calls run in threads.
+rows, and its position goes with them.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from eventsourcing.persistence import PersistenceError
-from psycopg import Cursor, Error, errors
+from psycopg import Cursor, errors
 from psycopg.rows import DictRow
 from psycopg.sql import SQL, Composed, Identifier, Literal
-from stretto_core.eventlog.port import StoreDown
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
 from stretto_kernel.adapters.named_statements import named_statements
+from stretto_kernel.adapters.view_transactions import transact
 from stretto_kernel.projections.store import (
     COPY,
     Change,
@@ -113,12 +110,7 @@ class ViewTables:
 
     async def transact(self, work: Callable[[Cursor[DictRow]], R], *, commit: bool = True) -> R:
         """Return what `work` returns, in a transaction of its own. Raises StoreDown."""
-
-        def do() -> R:
-            with self._transaction(commit=commit) as cursor:
-                return work(cursor)
-
-        return await asyncio.to_thread(do)
+        return await transact(self._tracking, work, commit=commit)
 
     def statements(self, target: Target) -> dict[str, Composed]:
         """Return the view's statements for one of its tables."""
@@ -159,14 +151,6 @@ class ViewTables:
             cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, table)))
         if older:
             _run(cursor, self._common["forget"], {"views": older})
-
-    @contextmanager
-    def _transaction(self, *, commit: bool) -> Iterator[Cursor[DictRow]]:
-        try:
-            with self._tracking.datastore.transaction(commit=commit) as cursor:
-                yield cursor
-        except (PersistenceError, Error) as error:
-            raise StoreDown(f"the views cannot be reached: {error}") from error
 
 
 def common_statements(schema: str) -> dict[str, Composed]:
