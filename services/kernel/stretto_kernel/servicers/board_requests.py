@@ -33,9 +33,9 @@ from stretto_kernel.domain.run.commands import (
     PutEntries,
 )
 from stretto_kernel.servicers.as_of import parse_as_of
+from stretto_kernel.servicers.asked import Asked
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.filter_terms import filter_terms
-from stretto_kernel.servicers.run_requests import Asked
 
 KEYS_MAX = 100
 PAGE_DEFAULT = 100
@@ -173,12 +173,7 @@ def _parse_head(
             writer = LeaseHolder(named[2], token.epoch)
     holder = None if token is None else (token.work_item, token.epoch)
     digest = digest_of(call, request.run, holder, said)
-    caller = Caller(
-        principal=asked.principal,
-        request_id=request.request_id,
-        request_digest=digest,
-        traceparent=asked.traceparent,
-    )
+    caller = asked.caller(request.request_id, digest)
     return _Head(fields, AskedBoard(namespace, run_id), token, writer, caller)
 
 

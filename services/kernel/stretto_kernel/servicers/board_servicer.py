@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 from stretto.blackboard.v1 import blackboard_pb2
 from stretto.blackboard.v1 import blackboard_service_pb2 as pb
 from stretto.blackboard.v1.blackboard_service_pb2_grpc import BlackboardServiceServicer
-from stretto_core.rpc.call import current_call
 
 from stretto_kernel.app.board_calls import EntryPage, to_entry
 from stretto_kernel.app.moments import AtVersion
@@ -20,8 +19,9 @@ from stretto_kernel.domain.run.blackboard_state import BoardEntry
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.servicers import board_requests as parse
+from stretto_kernel.servicers.asked import Asked, asked_now
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
-from stretto_kernel.servicers.run_requests import Asked, position_of
+from stretto_kernel.servicers.run_requests import position_of
 
 Read = TypeVar("Read", bound=Message)
 
@@ -106,8 +106,7 @@ class BoardServicer(BlackboardServiceServicer):
         return response
 
     def _asked(self) -> Asked:
-        call = current_call()
-        return Asked(call.principal, call.traceparent, self._kernel.ports.clock.now_ns())
+        return asked_now(self._kernel.ports.clock)
 
 
 _NOW, _THEN = "entries", "entries then"

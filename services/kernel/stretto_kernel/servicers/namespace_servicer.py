@@ -8,18 +8,15 @@ from stretto.namespace.v1 import namespace_pb2
 from stretto.namespace.v1 import namespace_service_pb2 as pb
 from stretto.namespace.v1.namespace_service_pb2_grpc import NamespaceServiceServicer
 from stretto_core.ids import Namespace
-from stretto_core.rpc.call import current_call
 
-from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.namespace import NamespaceSettings, UpdateNamespace
 from stretto_kernel.domain.run.canonical import digest_of
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers.asked import asked_now
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token
+from stretto_kernel.servicers.name_pages import parse_name_page
 from stretto_kernel.servicers.run_requests import position_of
 
-PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
 ETAG_CHARACTERS_MAX = 64
 PATH = "encrypt_payloads"
 
@@ -45,30 +42,20 @@ class NamespaceServicer(NamespaceServiceServicer):
         self, request: pb.ListNamespacesRequest, context: Any
     ) -> pb.ListNamespacesResponse:
         """See the contract."""
-        fields = Fields()
-        size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
-        fields.refuse("the request")
-        after = ""
-        if request.page_token:
-            (after,) = decode_token("page_token", "namespaces", request.page_token, part_count=1)
+        page = parse_name_page(Fields(), "namespaces", request.page_size, request.page_token)
         known = await self._kernel.partition.namespaces.read(lambda state: dict(state.settings))
-        names = sorted(name for name in known if name > after)
-        token = encode_token("namespaces", names[size - 1]) if len(names) > size else ""
-        shown = [_show(name, known[name]) for name in names[:size]]
+        names = sorted(name for name in known if name > page.after)
+        token = page.next_token(names[page.size - 1]) if len(names) > page.size else ""
+        shown = [_show(name, known[name]) for name in names[: page.size]]
         return pb.ListNamespacesResponse(namespaces=shown, next_page_token=token)
 
     async def UpdateNamespace(
         self, request: pb.UpdateNamespaceRequest, context: Any
     ) -> pb.UpdateNamespaceResponse:
         """See the contract."""
-        command = _parse(request, self._kernel.ports.clock.now_ns())
-        call = current_call()
-        caller = Caller(
-            principal=call.principal,
-            request_id=command.request_id,
-            request_digest=command.request_digest,
-            traceparent=call.traceparent,
-        )
+        asked = asked_now(self._kernel.ports.clock)
+        command = _parse(request, asked.now_ns)
+        caller = asked.caller(command.request_id, command.request_digest)
         shown, number = await self._kernel.partition.namespaces.update(
             command, caller, lambda state: _show(command.namespace, state.of(command.namespace))
         )

@@ -9,18 +9,15 @@ from typing import Any
 from stretto.queue.v1 import queue_pb2
 from stretto.queue.v1 import queue_service_pb2 as pb
 from stretto.queue.v1.queue_service_pb2_grpc import QueueServiceServicer
-from stretto_core.rpc.call import current_call
 
-from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.queue import Change, Pause, RateLimit, UpdateQueue
 from stretto_kernel.domain.run.canonical import digest_of
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.servicers.asked import asked_now
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token
+from stretto_kernel.servicers.name_pages import parse_name_page
 from stretto_kernel.servicers.run_requests import position_of
 
-PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
 LEASES_MAX = 1_000_000
 TOKENS_PER_SECOND_MIN, TOKENS_PER_SECOND_MAX = 0.001, 1_000_000.0
 REASON_CHARACTERS_MAX = 1_000
@@ -46,28 +43,20 @@ class QueueServicer(QueueServiceServicer):
         self, request: pb.ListQueuesRequest, context: Any
     ) -> pb.ListQueuesResponse:
         """See the contract."""
-        fields = Fields()
-        size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
-        fields.refuse("the request")
-        after = ""
-        if request.page_token:
-            (after,) = decode_token("page_token", "queues", request.page_token, part_count=1)
-        queues, more = await self._kernel.partition.queues.page(after=after, count_max=size)
-        token = encode_token("queues", queues[-1].queue) if more else ""
+        page = parse_name_page(Fields(), "queues", request.page_size, request.page_token)
+        queues, more = await self._kernel.partition.queues.page(
+            after=page.after, count_max=page.size
+        )
+        token = page.next_token(queues[-1].queue) if more else ""
         return pb.ListQueuesResponse(queues=queues, next_page_token=token)
 
     async def UpdateQueue(
         self, request: pb.UpdateQueueRequest, context: Any
     ) -> pb.UpdateQueueResponse:
         """See the contract."""
-        command = _parse(request, self._kernel.ports.clock.now_ns())
-        call = current_call()
-        caller = Caller(
-            principal=call.principal,
-            request_id=command.request_id,
-            request_digest=command.request_digest,
-            traceparent=call.traceparent,
-        )
+        asked = asked_now(self._kernel.ports.clock)
+        command = _parse(request, asked.now_ns)
+        caller = asked.caller(command.request_id, command.request_digest)
         queue, number = await self._kernel.partition.queues.update(command, caller)
         position = position_of(self._kernel.ports.log.partition, number)
         return pb.UpdateQueueResponse(queue=queue, position=position)

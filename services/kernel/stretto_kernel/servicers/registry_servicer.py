@@ -14,10 +14,8 @@ from stretto_kernel.dispatch.assignments import timestamp
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.projections.workers import WorkerRow
 from stretto_kernel.servicers.fields import Fields
-from stretto_kernel.servicers.page_tokens import decode_token, encode_token
+from stretto_kernel.servicers.name_pages import parse_name_page
 
-PAGE_DEFAULT = 100
-PAGE_MAX = 1_000
 ID_CHARACTERS_MAX = 128
 REASON_CHARACTERS_MAX = 1_000
 
@@ -42,25 +40,18 @@ class RegistryServicer(WorkerRegistryServiceServicer):
     ) -> pb.ListWorkersResponse:
         """See the contract."""
         fields = Fields()
-        size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
         if request.connected_only and request.with_history:
             fields.wrong("with_history", "is of workers that are not connected")
-        fields.refuse("the request")
-        after = ""
-        if request.page_token:
-            (after,) = decode_token("page_token", "workers", request.page_token, part_count=1)
-        page = self._kernel.partition.workers.page(
-            after=after, count_max=size, connected_only=request.connected_only
+        page = parse_name_page(fields, "workers", request.page_size, request.page_token)
+        workers, more = self._kernel.partition.workers.page(
+            after=page.after, count_max=page.size, connected_only=request.connected_only
         )
-        workers, more = page.workers, page.more
         if request.with_history:
-            past = await self._history.page(after=after, count_max=size + 1)
+            past = await self._history.page(after=page.after, count_max=page.size + 1)
             shown = _with_history(workers, past)
-            workers, more = shown[:size], more or len(shown) > size
-        response = pb.ListWorkersResponse(workers=workers)
-        if more:
-            response.next_page_token = encode_token("workers", workers[-1].worker_id)
-        return response
+            workers, more = shown[: page.size], more or len(shown) > page.size
+        token = page.next_token(workers[-1].worker_id) if more else ""
+        return pb.ListWorkersResponse(workers=workers, next_page_token=token)
 
     async def GetWorker(self, request: pb.GetWorkerRequest, context: Any) -> pb.GetWorkerResponse:
         """See the contract."""

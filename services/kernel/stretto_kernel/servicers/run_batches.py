@@ -19,8 +19,9 @@ from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX
 from stretto_kernel.app.run_calls import RunStart
 from stretto_kernel.app.run_ends import Named, RunEnd, RunEnds
 from stretto_kernel.app.start_batch import Outcome
+from stretto_kernel.servicers.asked import Asked
 from stretto_kernel.servicers.fields import DEFAULT_NAMESPACE, Fields
-from stretto_kernel.servicers.run_requests import Asked, parse_run_name, parse_start, position_of
+from stretto_kernel.servicers.run_requests import parse_run_name, parse_start, position_of
 
 STARTS_MAX = 500
 NAMES_MAX = 1_000

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stretto.common.v1.lease_pb2 import Position
-from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.ids import Namespace, RunId, TaskName
 
@@ -18,6 +17,7 @@ from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.run import commands
 from stretto_kernel.domain.run.canonical import digest_of, graph_encoding
 from stretto_kernel.domain.run.plan import read_tasks
+from stretto_kernel.servicers.asked import Asked
 from stretto_kernel.servicers.fields import Fields
 
 WAIT_S_MAX = 60
@@ -26,23 +26,6 @@ REASON_CHARACTERS_MAX = 1_000
 DISPLAY_NAME_CHARACTERS_MAX = 200
 HOLD_ID_CHARACTERS_MAX = 64
 DEFAULT_HOLD = "operator"
-
-
-class Asked(NamedTuple):
-    """Who asks, from the call itself."""
-
-    principal: Principal
-    traceparent: str
-    now_ns: int
-
-    def caller(self, request_id: str = "", digest: bytes = b"") -> Caller:
-        """The caller under an idempotency key."""
-        return Caller(
-            principal=self.principal,
-            request_id=request_id,
-            request_digest=digest,
-            traceparent=self.traceparent,
-        )
 
 
 class Start(NamedTuple):

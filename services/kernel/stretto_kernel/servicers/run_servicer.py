@@ -24,6 +24,7 @@ from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.servicers import run_batches as batches
 from stretto_kernel.servicers import run_requests as parse
 from stretto_kernel.servicers.as_of import parse_as_of
+from stretto_kernel.servicers.asked import Asked, asked_now
 from stretto_kernel.servicers.change_listing import ChangeListing
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.run_listing import RunListing
@@ -217,9 +218,8 @@ class RunServicer(RunServiceServicer):
         )
         return response(run=run, position=self._position(number))
 
-    def _asked(self) -> parse.Asked:
-        call = current_call()
-        return parse.Asked(call.principal, call.traceparent, self._clock.now_ns())
+    def _asked(self) -> Asked:
+        return asked_now(self._clock)
 
     def _position(self, number: int) -> Position:
         return parse.position_of(self._partition_name, number)
