@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.run.v1 import events_pb2 as ev
+from stretto.run.v1 import plan_pb2 as plan
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
-from stretto_core.clock import NS_PER_S
+from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.clock.manual import ManualClock
 from stretto_core.eventlog.chain import EMPTY_HEAD
 from stretto_core.eventlog.codec import Cause, next_head
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
-from stretto_core.eventlog.recorded import Recorded
+from stretto_core.eventlog.recorded import Page, Recorded
 from stretto_core.ids import EventId, Partition, StreamId
 from stretto_kernel.app.moments import AtPosition, AtTime, AtVersion, Moment
 from stretto_kernel.domain.run import RunEvent, RunState, evolve, new_run
@@ -34,9 +35,10 @@ from stretto_kernel.projections.past_runs import (
 )
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.tasks import TASKS, TaskRow
+from stretto_kernel.projections.view_reach import ViewReach
 
 from tests.model.hands import Hands
-from tests.model.runs import NAMESPACE, RUN_ID
+from tests.model.runs import NAMESPACE, RUN_ID, started, task
 from tests.simulation.sim_views import rebuilt
 
 CREATOR = Principal(name="somebody")
@@ -82,6 +84,12 @@ async def stored(log: list[Recorded[RunEvent]]) -> MemoryStore:
     return store
 
 
+async def past_of(store: MemoryStore, clock: Clock) -> PastRuns:
+    """Return what views rebuilt from the log know."""
+    log, views = MemoryLog(store), await rebuilt(store)
+    return PastRuns(log, RUN_CODEC, views, ViewReach(log, views), clock)
+
+
 def shown(state: RunState, judged_ns: int) -> Truth:
     run = to_run(state, judged_ns, creator=CREATOR)
     return Truth(run, [to_task(state, name, judged_ns) for name in state.tasks])
@@ -99,13 +107,51 @@ def truths(log: list[Recorded[RunEvent]]) -> Iterator[tuple[Moment, Truth]]:
             yield AtTime(between_ns), shown(state, between_ns)
 
 
+class CountingLog(MemoryLog):
+    """Counts the events that are read of it."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.read_count = 0
+
+    async def read_stream(self, *args: Any, **options: Any) -> Page:
+        """See `EventLog`."""
+        page = await super().read_stream(*args, **options)
+        self.read_count += len(page.events)
+        return page
+
+
+async def test_what_lies_between_the_changes_of_a_page_is_not_read() -> None:
+    """Two tries fail, and a thousand events lie between; when those two were is all one needs."""
+    story = started(task("a", retry=plan.RetryPolicy(max_attempts=5)))
+    versions = []
+    for _ in range(2):
+        story.lease("a")
+        story.fail("a", retry_after_s=60)
+        versions.append(story.state.version)
+        for _ in range(500):
+            story.hold()
+            story.lift()
+        story.wait(100)
+    store = await stored(story.log)
+    log, views = CountingLog(store), await rebuilt(store)
+    past = PastRuns(log, RUN_CODEC, views, ViewReach(log, views), ManualClock(1 << 62))
+    query = ChangeQuery(RUN_ID, Place(1, WHOLE_VERSION), 0)
+    told = await past.list_changes(NAMESPACE, query, count_max=10_000)
+    changes = {change.version: change for change in told.changes}
+    for version in versions:
+        (waiting,) = changes[version].tasks
+        assert waiting.wait_reason == run_pb2.WAIT_REASON_BACKOFF
+    assert log.read_count < 20, "to find the newest version takes some, by halving"
+
+
 @pytest.mark.parametrize("block", range(2))
 async def test_the_past_is_what_the_fold_was(block: int) -> None:
     for seed in range(block * HISTORIES // 2, (block + 1) * HISTORIES // 2):
         log = history(seed)
         store = await stored(log)
         clock = ManualClock(log[-1].time_ns + 20 * NS_PER_S)
-        past = PastRuns(MemoryLog(store), RUN_CODEC, await rebuilt(store), clock)
+        past = await past_of(store, clock)
         for moment, truth in truths(log):
             run = await past.get_run(NAMESPACE, RUN_ID, moment)
             assert run == truth.run, (seed, moment)
@@ -121,7 +167,7 @@ async def test_what_each_event_changed_is_what_the_fold_touched() -> None:
     for seed in range(HISTORIES):
         log = history(seed)
         store = await stored(log)
-        past = PastRuns(MemoryLog(store), RUN_CODEC, await rebuilt(store), ManualClock(1 << 62))
+        past = await past_of(store, ManualClock(1 << 62))
         first = len(log) // 3
         query = ChangeQuery(RUN_ID, Place(first, WHOLE_VERSION), 0)
         told = await past.list_changes(NAMESPACE, query, count_max=10_000)

@@ -43,6 +43,7 @@ from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import BoardRows, PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.board_servicer import BoardServicer
 from stretto_kernel.servicers.namespace_servicer import NamespaceServicer
 from stretto_kernel.servicers.queue_servicer import QueueServicer
@@ -125,14 +126,15 @@ class SimKernel:
             snapshots=index.snapshots.on(self._log),
         )
         self._kernel = Kernel(ports, KernelLimits(queue_limits=dict(queue_limits), seals=SEALS))
+        reach = ViewReach(self._log, index)
         self._run_servicer = RunServicer(
             self._kernel,
-            RunListing(ListedViews(index, index, index, index), self._log),
-            PastRuns(self._log, RUN_CODEC, index, clock),
+            RunListing(ListedViews(index, index, index, index), self._log, reach),
+            PastRuns(self._log, RUN_CODEC, index, reach, clock),
             retry_step_count=RETRY_STEP_COUNT,
         )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))
-        past = PastBoards(self._log, _NoView(), clock)
+        past = PastBoards(self._log, _NoView(), reach, clock)
         self._board_servicer = BoardServicer(self._kernel, past)
         self._readiness = Readiness(_Health(), self._kernel)
         self.serves = asyncio.Event()

@@ -65,7 +65,7 @@ class MemorySnapshots:
 
 
 class MemoryViews:
-    """Implements ViewStore, RunIndex, RunList and PastViews."""
+    """Implements ViewStore, ViewPlaces, RunIndex, RunList and PastViews."""
 
     def __init__(self) -> None:
         self.tables: dict[Target, dict[Key, Row]] = {}
@@ -110,6 +110,10 @@ class MemoryViews:
         """See `ViewStore`."""
         for target in targets:
             self.stops.pop(target, None)
+
+    async def places(self) -> Mapping[str, int]:
+        """See `ViewPlaces`."""
+        return {target.table: position for target, position in self.positions.items()}
 
     @property
     def runs(self) -> list[RunRow]:

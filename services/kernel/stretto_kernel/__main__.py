@@ -42,6 +42,7 @@ from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.adapters.usage_table import UsageTable
+from stretto_kernel.adapters.view_places import ViewPlaceReader
 from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.run_keys import RunKeys
@@ -53,6 +54,7 @@ from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.serving import (
     Past,
@@ -142,14 +144,15 @@ async def _run_kernel(settings: Settings) -> int:
         ArtifactTable(settings.partition, event_log.tracking),
         UsageTable(settings.partition, event_log.tracking),
     )
-    listing = RunListing(listed, event_log)
+    reach = ViewReach(event_log, ViewPlaceReader(settings.partition, event_log.tracking))
+    listing = RunListing(listed, event_log, reach)
     log_table = TaskLogTable(settings.postgres_dsn, settings.partition)
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=settings.task_log_bytes_max))
     views = FreshFoldTable(settings.postgres_dsn, settings.partition, event_log.tracking)
     past_views = PastViewTables(settings.partition, event_log.tracking)
     past = Past(
-        PastRuns(event_log, RUN_CODEC, past_views, clock),
-        PastBoards(event_log, BoardTable(settings.partition, event_log.tracking), clock),
+        PastRuns(event_log, RUN_CODEC, past_views, reach, clock),
+        PastBoards(event_log, BoardTable(settings.partition, event_log.tracking), reach, clock),
         WorkerTable(settings.partition, event_log.tracking),
     )
     beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))

@@ -37,6 +37,7 @@ from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.task_log_table import TaskLogTable
 from stretto_kernel.adapters.usage_table import UsageTable
+from stretto_kernel.adapters.view_places import ViewPlaceReader
 from stretto_kernel.adapters.worker_table import WorkerTable
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.follow_limits import FollowLimits
@@ -48,6 +49,7 @@ from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.serving import Past, Readiness, add_servicers, add_views
 from stretto_kernel.tasklog.book import LeaseLimits
@@ -125,14 +127,15 @@ async def served(
         ArtifactTable(PARTITION, log.tracking),
         UsageTable(PARTITION, log.tracking),
     )
+    reach = ViewReach(log, ViewPlaceReader(PARTITION, log.tracking))
     task_logs = TaskLogs(log_table, ports.clock, LeaseLimits(bytes_max=TASK_LOG_BYTES_MAX))
     add_servicers(
         server,
         kernel,
-        RunListing(listed, log),
+        RunListing(listed, log, reach),
         Past(
-            PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), clock),
-            PastBoards(log, BoardTable(PARTITION, log.tracking), clock),
+            PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), reach, clock),
+            PastBoards(log, BoardTable(PARTITION, log.tracking), reach, clock),
             WorkerTable(PARTITION, log.tracking),
         ),
         task_logs,

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from psycopg.sql import Composed
+from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.eventlog.postgres.log import PostgresLog
@@ -227,6 +228,14 @@ async def test_runs_in_either_order_by_pages_within_a_range_and_only_some_fields
     behind = pb.ListRunsRequest(min_position=started[-1].position)
     while await reason_of(kernel.runs.ListRuns(behind)) == "VIEW_BEHIND":
         pass
+    beyond = Position(partition="p0", number=1 << 40)
+    for call in (
+        kernel.runs.ListRuns(pb.ListRunsRequest(min_position=beyond)),
+        kernel.runs.ListAttempts(pb.ListAttemptsRequest(parent=names[0], min_position=beyond)),
+        kernel.runs.ListTasks(pb.ListTasksRequest(parent=names[0], min_position=beyond)),
+        kernel.runs.GetUsage(pb.GetUsageRequest(parent=names[0], min_position=beyond)),
+    ):
+        assert await reason_of(call) == "OUT_OF_RANGE"
     seen, token = [], ""
     mask = FieldMask(paths=["name"])
     while True:

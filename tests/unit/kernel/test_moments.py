@@ -12,7 +12,7 @@ from stretto_core.eventlog.chain import EMPTY_HEAD
 from stretto_core.eventlog.codec import Cause, Codec, next_head
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.recorded import NewEvent
-from stretto_core.ids import EventId, Namespace, Partition, StreamId
+from stretto_core.ids import EventId, Namespace, Partition, RunId, StreamId
 from stretto_kernel.app.moments import (
     AtPosition,
     AtTime,
@@ -20,7 +20,9 @@ from stretto_kernel.app.moments import (
     BeyondTheLog,
     Moment,
     find_moment,
+    newest_position,
 )
+from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.servicers.as_of import parse_as_of
 from stretto_kernel.servicers.fields import Fields
 
@@ -28,6 +30,8 @@ PARTITION = Partition("p0")
 MINE, OTHER = StreamId("p0-" + "0" * 32), StreamId("p0-" + "1" * 32)
 TIMES = (10, 20, 20, 20, 35, 50)
 NOW_NS = 60
+NAMESPACE = Namespace("default")
+MY_RUN = RunId(MINE)
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ async def log() -> MemoryLog:
         group: list[NewEvent] = []
         for stream in (MINE, OTHER):
             event_id = EventId(f"{stream}-{heads[stream].version + 1}")
-            cause = Cause(Namespace("default"), Principal(name="me"))
+            cause = Cause(NAMESPACE, Principal(name="me"))
             new = codec.encode(
                 ev.HoldPlaced(),
                 stream=stream,
@@ -56,7 +60,9 @@ async def log() -> MemoryLog:
 
 
 async def versions(log: MemoryLog, *moments: Moment) -> list[int]:
-    return [(await find_moment(log, MINE, moment, NOW_NS)).version for moment in moments]
+    return [
+        (await find_moment(log, NAMESPACE, MY_RUN, moment, NOW_NS)).version for moment in moments
+    ]
 
 
 async def test_a_position_that_is_still_to_come_is_refused(log: MemoryLog) -> None:
@@ -76,23 +82,31 @@ async def test_a_moment_is_the_last_event_at_or_before_it(log: MemoryLog) -> Non
 
 
 async def test_what_only_the_clock_decides_is_judged_at_the_moment(log: MemoryLog) -> None:
-    assert (await find_moment(log, MINE, AtVersion(5), NOW_NS)).judged_ns == 35
-    assert (await find_moment(log, MINE, AtTime(40), NOW_NS)).judged_ns == 40
-    assert (await find_moment(log, MINE, AtTime(1_000), NOW_NS)).judged_ns == NOW_NS, (
+    assert (await find_moment(log, NAMESPACE, MY_RUN, AtVersion(5), NOW_NS)).judged_ns == 35
+    assert (await find_moment(log, NAMESPACE, MY_RUN, AtTime(40), NOW_NS)).judged_ns == 40
+    assert (await find_moment(log, NAMESPACE, MY_RUN, AtTime(1_000), NOW_NS)).judged_ns == NOW_NS, (
         "still to come"
     )
 
 
 async def test_what_never_was_is_refused(log: MemoryLog) -> None:
     with pytest.raises(OutOfRange) as refused:
-        await find_moment(log, MINE, AtVersion(7), NOW_NS)
+        await find_moment(log, NAMESPACE, MY_RUN, AtVersion(7), NOW_NS)
     assert refused.value.metadata["newest"] == "6"
     for before in (AtTime(9), AtPosition(0)):
         with pytest.raises(OutOfRange, match="version 1 is of 1970-01-01T00:00:00"):
-            await find_moment(log, MINE, before, NOW_NS)
+            await find_moment(log, NAMESPACE, MY_RUN, before, NOW_NS)
     for moment in (AtVersion(1), AtTime(20), AtPosition(3)):
         with pytest.raises(NotFound):
-            await find_moment(log, StreamId("p0-" + "2" * 32), moment, NOW_NS)
+            await find_moment(log, NAMESPACE, RunId("p0-" + "2" * 32), moment, NOW_NS)
+
+
+async def test_of_another_tenants_run_nothing_is_told(log: MemoryLog) -> None:
+    for moment in (AtVersion(1), AtVersion(7), AtTime(9), AtTime(20), AtPosition(3)):
+        with pytest.raises(RunNotFound):
+            await find_moment(log, Namespace("other"), MY_RUN, moment, NOW_NS)
+    with pytest.raises(RunNotFound):
+        await newest_position(log, Namespace("other"), MY_RUN)
 
 
 def test_a_request_names_one_moment() -> None:

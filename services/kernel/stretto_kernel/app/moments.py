@@ -1,6 +1,6 @@
-"""Moments in the life of a stream: a version, a position, an instant; and its last event then.
+"""Moments in the life of a run: a version, a position, an instant; and its last event then.
 
-Reads the committed log alone, so that a moment needs no stream in memory and no owner. Positions
+Reads the committed log alone, so that a moment needs no run in memory and no owner. Positions
 and times of a stream rise with its versions, which is what lets a moment be found by halving.
 """
 
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
-from stretto_core.errors import NotFound, OutOfRange
+from stretto_core.errors import OutOfRange
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
@@ -48,7 +48,7 @@ Moment = AtVersion | AtPosition | AtTime
 
 
 class Then(NamedTuple):
-    """A stream right after one of its events.
+    """A run right after one of its events.
 
     judged_ns: the instant at which what only the clock decides is judged, UTC nanoseconds.
     """
@@ -60,31 +60,30 @@ class Then(NamedTuple):
     time_ns: int
 
 
-async def find_moment(log: EventLog, stream: StreamId, moment: Moment, now_ns: int) -> Then:
-    """Return where a stream stood at a moment; an instant still to come is `now_ns`.
+async def find_moment(
+    log: EventLog, namespace: Namespace, run_id: RunId, moment: Moment, now_ns: int
+) -> Then:
+    """Return where a run stood at a moment; an instant still to come is `now_ns`.
 
-    Raises NotFound (no such stream), OutOfRange (it has no such version, or had not begun, or the
-    log has no such position: what it will show is not known yet).
+    Raises RunNotFound, OutOfRange (it has no such version, or had not begun, or the log has no such
+    position: what it will show is not known yet), StoreDown.
     """
-    match moment:
-        case AtVersion(version):
-            found = await _event(log, stream, version)
-            return found if found is not None else await _refuse_version(log, stream, version)
-        case AtPosition(position):
-            await require_within(log, position)
-            return await _last(log, stream, lambda event: event.position <= position)
-        case AtTime(time_ns):
-            found = await _last(log, stream, lambda event: event.time_ns <= time_ns)
-            return found._replace(judged_ns=max(found.time_ns, min(time_ns, now_ns)))
+    try:
+        then = await _find(log, run_id, moment, now_ns)
+    except OutOfRange:
+        await newest_position(log, namespace, run_id)  # Of another tenant's run nothing is told.
+        raise
+    if then.namespace != namespace:
+        raise RunNotFound(run_id)
+    return then
 
 
 async def newest_position(log: EventLog, namespace: Namespace, run_id: RunId) -> int:
     """Return the position of a run's newest event. Raises RunNotFound, StoreDown."""
-    heads = await log.stream_heads([StreamId(run_id)])
-    head = heads.get(StreamId(run_id))
-    newest = None if head is None else await _event(log, StreamId(run_id), head.version)
-    if newest is None or newest.namespace != namespace:
-        raise RunNotFound("no such run", run_id=run_id)
+    newest = await _event(log, run_id, await _newest_version(log, run_id))
+    assert newest is not None, "a stream has no gap"
+    if newest.namespace != namespace:
+        raise RunNotFound(run_id)
     return newest.position
 
 
@@ -95,33 +94,51 @@ async def require_within(log: EventLog, position: int) -> None:
         raise BeyondTheLog(f"the log ends at {head}", position=str(head))
 
 
-async def _last(log: EventLog, stream: StreamId, is_past: Callable[[Then], bool]) -> Then:
-    heads = await log.stream_heads([stream])
-    if stream not in heads:
-        raise NotFound("no such run", run_id=stream)
-    low, high = 1, heads[stream].version
+async def _find(log: EventLog, run_id: RunId, moment: Moment, now_ns: int) -> Then:
+    match moment:
+        case AtVersion(version):
+            found = await _event(log, run_id, version)
+            return found if found is not None else await _refuse_version(log, run_id, version)
+        case AtPosition(position):
+            await require_within(log, position)
+            return await _last(log, run_id, lambda event: event.position <= position)
+        case AtTime(time_ns):
+            found = await _last(log, run_id, lambda event: event.time_ns <= time_ns)
+            return found._replace(judged_ns=max(found.time_ns, min(time_ns, now_ns)))
+
+
+async def _newest_version(log: EventLog, run_id: RunId) -> int:
+    stream = StreamId(run_id)
+    head = (await log.stream_heads([stream])).get(stream)
+    if head is None:
+        raise RunNotFound(run_id)
+    return head.version
+
+
+async def _last(log: EventLog, run_id: RunId, is_past: Callable[[Then], bool]) -> Then:
+    low, high = 1, await _newest_version(log, run_id)
     found: Then | None = None
     while low <= high:
         middle = (low + high) // 2
-        event = await _event(log, stream, middle)
+        event = await _event(log, run_id, middle)
         assert event is not None, "a stream has no gap"
         if is_past(event):
             found, low = event, middle + 1
         else:
             high = middle - 1
     if found is None:
-        begun = await _event(log, stream, 1)
+        begun = await _event(log, run_id, 1)
         assert begun is not None, "a stream that has a head has a first event"
         raise OutOfRange(
             f"it had not begun then: version 1 is of {_instant_text(begun.time_ns)}, at position "
             f"{begun.position}",
-            stream=stream,
+            run_id=run_id,
         )
     return found
 
 
-async def _event(log: EventLog, stream: StreamId, version: int) -> Then | None:
-    page = await log.read_stream(stream, after_version=version - 1, limit=1)
+async def _event(log: EventLog, run_id: RunId, version: int) -> Then | None:
+    page = await log.read_stream(StreamId(run_id), after_version=version - 1, limit=1)
     if not page.events:
         return None
     stored = page.events[0]
@@ -130,14 +147,11 @@ async def _event(log: EventLog, stream: StreamId, version: int) -> Then | None:
     return Then(version, stored.position, time_ns, Namespace(envelope.namespace), time_ns)
 
 
-async def _refuse_version(log: EventLog, stream: StreamId, version: int) -> Then:
-    heads = await log.stream_heads([stream])
-    if stream not in heads:
-        raise NotFound("no such run", run_id=stream)
-    newest = heads[stream].version
+async def _refuse_version(log: EventLog, run_id: RunId, version: int) -> Then:
+    newest = await _newest_version(log, run_id)
     raise OutOfRange(
         f"version {version} is not there yet: the newest is {newest}",
-        stream=stream,
+        run_id=run_id,
         version=str(version),
         newest=str(newest),
     )

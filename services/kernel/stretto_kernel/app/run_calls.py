@@ -268,7 +268,7 @@ class RunCalls:
         """The run in memory. Raises RunNotFound, also when it is another tenant's."""
         run = await self._host.load(run_id)
         if run.namespace != namespace:
-            raise RunNotFound("no such run", run_id=run_id)
+            raise RunNotFound(run_id)
         return run
 
     def show_task(self, run: HostedRun, task: TaskName) -> run_pb2.Task:

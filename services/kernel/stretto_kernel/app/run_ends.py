@@ -12,12 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
-from stretto_core.errors import Exhausted, NotFound, Refusal, Unavailable
+from stretto_core.errors import Exhausted, Refusal, Unavailable
 from stretto_core.ids import Namespace, RunId
 
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.run_calls import RunCalls
 from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.domain.run.refusals import RunNotFound
 
 UNANSWERED_MAX = 4_096
 ENDS_PER_MESSAGE_MAX = 200
@@ -124,7 +125,7 @@ class RunEnds:
             if self._loader is None:
                 self._loader = asyncio.create_task(self._load(), name="run-ends-load")
         elif run.namespace != named.namespace:
-            self._refuse(named, NotFound("no such run", run_id=named.run_id))
+            self._refuse(named, RunNotFound(named.run_id))
         elif run.has_ended:
             self._ended_before.append(named)
             if self._prover is None:

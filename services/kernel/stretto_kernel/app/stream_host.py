@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from stretto.common.v1.principal_pb2 import Principal
-from stretto_core.errors import NotFound, Refusal
+from stretto_core.errors import Refusal
 from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
@@ -36,6 +36,7 @@ from stretto_kernel.app.run_keys import RunKeyMissing, RunKeys
 from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.domain.run import Touched, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
+from stretto_kernel.domain.run.refusals import RunNotFound
 
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
@@ -238,7 +239,7 @@ class StreamHost:
         if self.facts.closed_by is not None:
             raise self.facts.closed_by  # Nobody would tell its followers of the end any more.
         if run is None:
-            raise NotFound("no such run", run_id=run_id)
+            raise RunNotFound(run_id)
         if run.state.key_id and run.key is None and run.state.shredding is None:
             raise RunKeyMissing("the run's data key is not in the database", run_id=run_id)
         run.committed = run.decided

@@ -7,13 +7,12 @@ from typing import NamedTuple, Protocol
 
 from stretto_core.clock import Clock
 from stretto_core.eventlog.port import EventLog
-from stretto_core.ids import Namespace, RunId, StreamId
+from stretto_core.ids import Namespace, RunId
 
 from stretto_kernel.app.board_calls import EntryPage, EntryQuery
 from stretto_kernel.app.moments import Moment, Then, find_moment
-from stretto_kernel.app.view_reach import reached
-from stretto_kernel.domain.run.refusals import RunNotFound
-from stretto_kernel.projections.blackboard import BoardRow, entry_of
+from stretto_kernel.projections.blackboard import BLACKBOARD, BoardRow, entry_of
+from stretto_kernel.projections.view_reach import ViewReach
 
 
 class BoardRows(NamedTuple):
@@ -41,9 +40,10 @@ class PastBoardView(Protocol):
 class PastBoards:
     """Reads blackboards of one partition as they were."""
 
-    def __init__(self, log: EventLog, view: PastBoardView, clock: Clock) -> None:
+    def __init__(self, log: EventLog, view: PastBoardView, reach: ViewReach, clock: Clock) -> None:
         self._log = log
         self._view = view
+        self._reach = reach
         self._clock = clock
 
     async def get(
@@ -54,8 +54,10 @@ class PastBoards:
         Raises RunNotFound, OutOfRange, ViewBehind, StoreDown.
         """
         then = await self._find(namespace, run_id, moment)
-        found = await reached(
-            then.position, lambda: self._view.keys_as_of(run_id, then.version, keys)
+        found = await self._reach.read(
+            then.position,
+            [BLACKBOARD],
+            lambda: self._view.keys_as_of(run_id, then.version, keys),
         )
         entries = {row.key: entry_of(row) for row in found.rows}
         there = [entries[key] for key in keys if key in entries]
@@ -72,14 +74,12 @@ class PastBoards:
     ) -> EntryPage:
         """Return a page of entries. Raises what `get` does."""
         then = await self._find(namespace, run_id, moment)
-        found = await reached(
+        found = await self._reach.read(
             then.position,
+            [BLACKBOARD],
             lambda: self._view.entries_as_of(run_id, then.version, query, count_max),
         )
         return EntryPage(then.version, [entry_of(row) for row in found.rows], found.more)
 
     async def _find(self, namespace: Namespace, run_id: RunId, moment: Moment) -> Then:
-        then = await find_moment(self._log, StreamId(run_id), moment, self._clock.now_ns())
-        if then.namespace != namespace:
-            raise RunNotFound("no such run", run_id=run_id)
-        return then
+        return await find_moment(self._log, namespace, run_id, moment, self._clock.now_ns())

@@ -20,20 +20,12 @@ from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
-from stretto_kernel.app.moments import (
-    AtTime,
-    AtVersion,
-    Moment,
-    Then,
-    find_moment,
-    require_within,
-)
-from stretto_kernel.app.view_reach import reached
-from stretto_kernel.domain.run.refusals import RunNotFound
-from stretto_kernel.domain.run.task import Open
-from stretto_kernel.projections.run_phases import RunPhaseRow
+from stretto_kernel.app.moments import AtTime, AtVersion, Moment, Then, find_moment
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.task_states import TaskKind, counts_of, task_then
-from stretto_kernel.projections.tasks import TaskRow
+from stretto_kernel.projections.tasks import TASKS, TaskRow
+from stretto_kernel.projections.view_reach import ViewReach
 
 
 class Place(NamedTuple):
@@ -43,6 +35,10 @@ class Place(NamedTuple):
     number: int
 
 
+READ = (TASKS, RUN_PHASES, RUN_INDEX)
+"""The views that the past is read from, as of one transaction."""
+TIMES_READ_EVENTS = 100
+"""So many events are read at once at most to learn when some of them were recorded."""
 WHOLE_VERSION = (1 << 31) - 1
 """The number after those of all tasks."""
 
@@ -150,16 +146,21 @@ class PastViews(Protocol):
 class PastRuns:
     """Reads runs of one partition as they were."""
 
-    def __init__(self, log: EventLog, codec: Codec, views: PastViews, clock: Clock) -> None:
+    def __init__(
+        self, log: EventLog, codec: Codec, views: PastViews, reach: ViewReach, clock: Clock
+    ) -> None:
         self._log = log
         self._codec = codec
         self._views = views
+        self._reach = reach
         self._clock = clock
 
     async def get_run(self, namespace: Namespace, run_id: RunId, moment: Moment) -> run_pb2.Run:
         """Return the run as of a moment. Raises RunNotFound, OutOfRange, ViewBehind, StoreDown."""
         then = await self._find(namespace, run_id, moment)
-        found = await reached(then.position, lambda: self._views.run_as_of(run_id, then))
+        found = await self._reach.read(
+            then.position, READ, lambda: self._views.run_as_of(run_id, then)
+        )
         assert found.phase is not None, "a view that has the event has its run"
         shown = run_pb2.Run.FromString(found.phase.shown)
         shown.task_counts.CopyFrom(counts_of(found.kinds, found.phase))
@@ -179,8 +180,10 @@ class PastRuns:
         then = await self._find(namespace, query.run_id, moment)
         judged_ns = query.judged_ns or then.judged_ns
         asked = replace(query, version=then.version, judged_ns=judged_ns)
-        found = await reached(
-            then.position, lambda: self._views.tasks_as_of(asked, then.position, count_max)
+        found = await self._reach.read(
+            then.position,
+            READ,
+            lambda: self._views.tasks_as_of(asked, then.position, count_max),
         )
         return _shown(asked, found)
 
@@ -191,11 +194,12 @@ class PastRuns:
 
         Raises RunNotFound, BeyondTheLog, ViewBehind, StoreDown.
         """
-        await require_within(self._log, least_position)
         began = await self._find(namespace, query.run_id, AtVersion(1))
         asked = replace(query, version=None, judged_ns=self._clock.now_ns())
         position = max(least_position, began.position)
-        found = await reached(position, lambda: self._views.tasks_as_of(asked, position, count_max))
+        found = await self._reach.read(
+            position, READ, lambda: self._views.tasks_as_of(asked, position, count_max)
+        )
         return _shown(asked, found)
 
     async def list_changes(
@@ -206,31 +210,36 @@ class PastRuns:
         moment: Moment = AtVersion(query.until_version) if query.until_version else newest
         then = await self._find(namespace, query.run_id, moment)
         asked = query._replace(until_version=then.version)
-        found = await reached(
-            then.position, lambda: self._views.changes(asked, then.position, count_max)
+        found = await self._reach.read(
+            then.position, READ, lambda: self._views.changes(asked, then.position, count_max)
         )
         times = await self._times_of(asked, found)
         return RunChanges(then.version, _changes(asked, found, times), found.last)
 
     async def _times_of(self, asked: ChangeQuery, found: ChangeRows) -> dict[int, int]:
-        """When the versions were recorded that left tasks open: they may wait from then on."""
-        versions = [row.from_version for row in found.rows if row.phase == Open.number]
+        """When the versions were recorded that let tasks wait: whether they do is judged by it.
+
+        Reads those and what lies close between them, not the log over the page's whole span.
+        """
+        wanted = deque(sorted({row.from_version for row in found.rows if row.not_before_ns}))
         times: dict[int, int] = {}
-        version, last = min(versions, default=1) - 1, max(versions, default=0)
-        while version < last:
-            page = await self._log.read_stream(StreamId(asked.run_id), after_version=version)
+        while wanted:
+            first = wanted[0]
+            last = max(each for each in wanted if each < first + TIMES_READ_EVENTS)
+            page = await self._log.read_stream(
+                StreamId(asked.run_id), after_version=first - 1, limit=last - first + 1
+            )
             for stored in page.events:
-                times[stored.version] = RecordedEvent.FromString(
-                    stored.stored_bytes
-                ).time.ToNanoseconds()
-            version = page.events[-1].version
+                if stored.version == wanted[0]:
+                    envelope = RecordedEvent.FromString(stored.stored_bytes)
+                    times[wanted.popleft()] = envelope.time.ToNanoseconds()
+                    if not wanted:
+                        break
+            assert first in times, "the log has what views tell of"
         return times
 
     async def _find(self, namespace: Namespace, run_id: RunId, moment: Moment) -> Then:
-        then = await find_moment(self._log, StreamId(run_id), moment, self._clock.now_ns())
-        if then.namespace != namespace:
-            raise RunNotFound("no such run", run_id=run_id)
-        return then
+        return await find_moment(self._log, namespace, run_id, moment, self._clock.now_ns())
 
 
 def _shown(asked: TaskQuery, found: TaskRows) -> TasksThen:

@@ -15,7 +15,8 @@ from stretto_core.ids import RunId
 from stretto_kernel.app.artifact_listing import ArtifactFilter, ArtifactList, ArtifactPlace
 from stretto_kernel.app.moments import newest_position
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
-from stretto_kernel.app.view_reach import reached
+from stretto_kernel.projections.artifacts import ARTIFACTS
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.filter_terms import filter_terms
 from stretto_kernel.servicers.page_tokens import decode_token, encode_token, token_number
@@ -28,9 +29,10 @@ KIND = "artifacts"
 class ArtifactListing:
     """Answers ListArtifacts of the partition whose log is given."""
 
-    def __init__(self, view: ArtifactList, log: EventLog) -> None:
+    def __init__(self, view: ArtifactList, log: EventLog, reach: ViewReach) -> None:
         self._view = view
         self._log = log
+        self._reach = reach
 
     async def list_artifacts(self, request: pb.ListArtifactsRequest) -> pb.ListArtifactsResponse:
         """Return a page. Raises InvalidArgument, RunNotFound, ViewBehind, StoreDown."""
@@ -45,7 +47,9 @@ class ArtifactListing:
             after = ArtifactPlace(task, token_number("page_token", epoch), name)
             asked = replace(asked, after=after)
         newest = await newest_position(self._log, namespace, run_id)
-        found = await reached(newest, lambda: self._view.list_artifacts(asked, count_max=size))
+        found = await self._reach.read(
+            newest, [ARTIFACTS], lambda: self._view.list_artifacts(asked, count_max=size)
+        )
         sizes = (artifact.ByteSize() for artifact in found.artifacts)
         shown = found.artifacts[: count_within(sizes, PAGE_BYTES_MAX)]
         token = ""

@@ -1,4 +1,4 @@
-"""ListRuns: its filter grammar, its pages, and the wait for nothing: a view that is behind says so.
+"""ListRuns: its filter grammar and its pages.
 
 Terms: `state = NAME`, `labels.KEY = "VALUE"`, `display_name = "TEXT"`,
 `create_time >= "2026-01-31T00:00:00Z"` and `create_time < "..."`.
@@ -21,7 +21,8 @@ from stretto_kernel.app.attempt_listing import AttemptList
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.run_listing import RunFilter, RunList
 from stretto_kernel.app.usage_reading import UsageView
-from stretto_kernel.app.view_reach import require_reached
+from stretto_kernel.projections.run_index import RUN_INDEX
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.artifact_listing import ArtifactListing
 from stretto_kernel.servicers.attempt_listing import AttemptListing
 from stretto_kernel.servicers.fields import Fields
@@ -52,15 +53,16 @@ class RunListing:
     attempts, artifacts, usage: answer ListAttempts, ListArtifacts, GetUsage.
     """
 
-    def __init__(self, views: ListedViews, log: EventLog) -> None:
+    def __init__(self, views: ListedViews, log: EventLog, reach: ViewReach) -> None:
         self._view = views.runs
         self._partition = log.partition
-        self.attempts = AttemptListing(views.attempts, log.partition)
-        self.artifacts = ArtifactListing(views.artifacts, log)
-        self.usage = UsageReading(views.usage, log)
+        self._reach = reach
+        self.attempts = AttemptListing(views.attempts, log.partition, reach)
+        self.artifacts = ArtifactListing(views.artifacts, log, reach)
+        self.usage = UsageReading(views.usage, log, reach)
 
     async def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        """Return a page. Raises InvalidArgument, ViewBehind, StoreDown."""
+        """Return a page. Raises InvalidArgument, BeyondTheLog, ViewBehind, StoreDown."""
         fields = Fields()
         namespace = fields.namespace("parent", request.parent)
         size = fields.page_size(request.page_size, default=PAGE_DEFAULT, largest=PAGE_MAX)
@@ -70,8 +72,9 @@ class RunListing:
         fields.mask("read_mask", request.read_mask, run_pb2.Run.DESCRIPTOR)
         fields.refuse("the request")
         found = _after_page(found, request.page_token)
-        page = await self._view.list_runs(found, count_max=size)
-        require_reached(page, least)
+        page = await self._reach.read(
+            least, [RUN_INDEX], lambda: self._view.list_runs(found, count_max=size)
+        )
         listed = page.runs[: count_within((len(run.shown) for run in page.runs), PAGE_BYTES_MAX)]
         token = ""
         if page.more or len(listed) < len(page.runs):

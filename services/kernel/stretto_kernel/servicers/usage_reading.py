@@ -12,7 +12,8 @@ from stretto_core.eventlog.port import EventLog
 
 from stretto_kernel.app.moments import newest_position
 from stretto_kernel.app.usage_reading import UsageView, Used
-from stretto_kernel.app.view_reach import reached
+from stretto_kernel.projections.usage import USAGE
+from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.fields import Fields
 from stretto_kernel.servicers.view_positions import least_position
 
@@ -22,12 +23,16 @@ SHARES_MAX = 1_000
 class UsageReading:
     """Answers GetUsage of the partition whose log is given."""
 
-    def __init__(self, view: UsageView, log: EventLog) -> None:
+    def __init__(self, view: UsageView, log: EventLog, reach: ViewReach) -> None:
         self._view = view
         self._log = log
+        self._reach = reach
 
     async def get_usage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:
-        """Return what was used. Raises InvalidArgument, RunNotFound, ViewBehind, StoreDown."""
+        """Return what was used.
+
+        Raises InvalidArgument, RunNotFound, BeyondTheLog, ViewBehind, StoreDown.
+        """
         fields = Fields()
         run_id = None
         if "/runs/" in request.parent:
@@ -38,8 +43,8 @@ class UsageReading:
         fields.refuse("the request")
         if run_id is not None:
             least = max(least, await newest_position(self._log, namespace, run_id))
-        found = await reached(
-            least, lambda: self._view.usage_of(namespace, run_id, count_max=SHARES_MAX)
+        found = await self._reach.read(
+            least, [USAGE], lambda: self._view.usage_of(namespace, run_id, count_max=SHARES_MAX)
         )
         position = Position(partition=self._log.partition, number=found.position)
         return pb.GetUsageResponse(

@@ -104,7 +104,8 @@ class RunServiceStub:
     Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
     Codes: INVALID_ARGUMENT: fix the fields named (an unknown filter field, a token that is not
-    ours). UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+    ours). OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 50, at most 1,000 (larger is clamped, negative refused).
     """
@@ -119,8 +120,9 @@ class RunServiceStub:
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
     or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
-    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
-    within 1 s: retry after RetryInfo.
+    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached min_position, or the moment, within 1 s: retry after
+    RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -131,7 +133,8 @@ class RunServiceStub:
     Idempotency: a read; repeat freely. Pages are stable while attempts are added.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+    OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -156,7 +159,8 @@ class RunServiceStub:
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+    OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
 
     Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
     """
@@ -346,7 +350,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
     Codes: INVALID_ARGUMENT: fix the fields named (an unknown filter field, a token that is not
-    ours). UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+    ours). OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 50, at most 1,000 (larger is clamped, negative refused).
     """
@@ -361,8 +366,9 @@ class RunServiceAsyncStub(RunServiceStub):
 
     Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
     or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
-    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
-    within 1 s: retry after RetryInfo.
+    log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached min_position, or the moment, within 1 s: retry after
+    RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -373,7 +379,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; repeat freely. Pages are stable while attempts are added.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+    OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
     Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
     """
@@ -398,7 +405,8 @@ class RunServiceAsyncStub(RunServiceStub):
     Idempotency: a read; repeat freely.
 
     Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-    UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+    OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+    VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
 
     Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
     """
@@ -615,7 +623,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely. Pages are stable while runs are added.
 
         Codes: INVALID_ARGUMENT: fix the fields named (an unknown filter field, a token that is not
-        ours). UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+        ours). OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 50, at most 1,000 (larger is clamped, negative refused).
         """
@@ -636,8 +645,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Codes: INVALID_ARGUMENT: fix the fields named (of a filter, with the column). NOT_FOUND: unknown
         or not visible: stop. OUT_OF_RANGE: the run has no such version yet, or had not begun then, or the
-        log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE VIEW_BEHIND: the view has not reached min_position, or the moment,
-        within 1 s: retry after RetryInfo.
+        log has no such position (as_of, min_position) yet: ask for another moment. UNAVAILABLE
+        VIEW_BEHIND: the view has not reached min_position, or the moment, within 1 s: retry after
+        RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
         """
@@ -654,7 +664,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely. Pages are stable while attempts are added.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-        UNAVAILABLE VIEW_BEHIND: the view has not reached min_position: retry after RetryInfo.
+        OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+        VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
 
         Limits: page_size 0 = 100, at most 1,000 (larger is clamped, negative refused).
         """
@@ -691,7 +702,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotency: a read; repeat freely.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-        UNAVAILABLE VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
+        OUT_OF_RANGE: the log has no such position as min_position: give one of a reply. UNAVAILABLE
+        VIEW_BEHIND: the view has not reached that position within 1 s: retry after RetryInfo.
 
         Limits: the 1,000 queues and the 1,000 workers that were held longest are named; `total` has all.
         """

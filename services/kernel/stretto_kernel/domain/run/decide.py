@@ -45,7 +45,7 @@ def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
     InvalidArgument or Unimplemented for a plan or value that is wrong whatever the state.
     """
     if state.start is None and not isinstance(command, StartRun):
-        raise RunNotFound("no such run", run_id=state.run_id)
+        raise RunNotFound(state.run_id)
     if state.shredding is not None:
         return _decide_shredded(command)
     if isinstance(command, Requested) and _was_done(state, command):

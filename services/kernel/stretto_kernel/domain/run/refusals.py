@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from stretto_core.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
+from stretto_core.ids import RunId
 
 
 class RunNotFound(NotFound):
-    """No such run."""
+    """No such run, or it is another tenant's: the two are never told apart."""
 
     reason = "NOT_FOUND"
+
+    def __init__(self, run_id: RunId) -> None:
+        super().__init__("no such run", run_id=run_id)
 
 
 class TaskNotFound(NotFound):
