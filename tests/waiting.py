@@ -15,6 +15,15 @@ async def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -
     give_up_s = loop.time() + deadline_s
     while not condition():
         assert loop.time() < give_up_s, f"{condition} did not come true in {deadline_s} s"
-        tick = loop.create_future()
-        loop.call_later(POLL_S, tick.set_result, None)
+        await passed(POLL_S)
+
+
+async def passed(seconds: float) -> None:
+    """Return after so long: the pause between two looks, never what a test waits for."""
+    loop = asyncio.get_running_loop()
+    tick = loop.create_future()
+    timer = loop.call_later(seconds, tick.set_result, None)
+    try:
         await tick
+    finally:
+        timer.cancel()

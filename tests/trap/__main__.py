@@ -1,7 +1,7 @@
 """python -m tests.trap: springs the delayed-commit trap on a log of its own; prints all counts.
 
---events N (1,000,000), --writers N (32), --seed N. Ends with 1 when any subscriber has lost,
-repeated or reordered an event.
+--events N (1,000,000), --writers N (32), --seed N. How far everybody is goes to stderr. Ends with 1
+when any subscriber has lost, repeated or reordered an event.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from stretto_core.bus.jetstream import JetStreamBus
 from stretto_core.localstack.nats import EmbeddedNats
 from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 
@@ -34,17 +33,15 @@ async def run(event_count: int, writer_count: int, seed: int) -> Sprung:
     try:
         await postgres.start()
         await nats.start()
-        bus = JetStreamBus(nats.url())
-        sprung = await spring(
+        return await spring(
             postgres.dsn(),
-            bus,
+            nats.url(),
             event_count=event_count,
             writer_count=writer_count,
             seed=seed,
             deadline_s=DEADLINE_S,
+            tell=lambda line: print(line, file=sys.stderr),  # noqa: T201 - progress
         )
-        await bus.close()
-        return sprung
     finally:
         await nats.stop()
         await postgres.stop(FAST)

@@ -103,7 +103,7 @@ class CountingBus:
                 if event.version > seen:
                     self._seen[stream] = event.version
                     # Messages of a window are of different streams: order is within a stream.
-                    self._tally.take(self._tally.position + 1, stream, event.version)
+                    self._tally.take(self._tally.count + 1, stream, event.version)
 
     async def subscribe(
         self, pattern: str, *, buffer_count_max: int = BUFFER_COUNT_DEFAULT

@@ -2,37 +2,34 @@
 
 Whoever follows a log by positions passes over an event whose position was drawn before, and
 committed after, the one it has seen, unless the log makes that impossible. Every subscriber of ours
-is in it: the log's own tail, Subscribe's feed, the projector with all views, the relay.
+is in it: the log's own tail, Subscribe's feed, the projector with all views, the relay. (A watch of
+a run hears of its owner's commits and reads no positions.) Writers, projector and relay are
+processes of their own, so that a million events are a matter of minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
-from stretto_core.bus import Bus
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.postgres.log import PostgresLog
-from stretto_core.ids import Partition
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
-from stretto_kernel.adapters.relay_board import RelayBoardTable
 from stretto_kernel.adapters.view_tables import ViewTables
-from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_index import RUN_INDEX
-from stretto_kernel.projections.store import Target
-from stretto_kernel.relay.relay import Relay
+from stretto_kernel.projections.view_calls import Standing
 
-from tests.trap.subscribers import CountingBus, Tally, follow_feed, follow_tail
-from tests.trap.writers import RUN_EVENTS, Writers
-from tests.waiting import until
+from tests.trap.apart import projecting, relaying, write
+from tests.trap.subscribers import Tally, follow_feed, follow_tail
+from tests.trap.writers import P0, RUN_EVENTS
+from tests.waiting import passed
 
-P0 = Partition("p0")
-Follow = Callable[[EventLog, Tally], Awaitable[None]]
+Follow = Callable[[EventLog, Tally], Coroutine[None, None, None]]
+LOOK_S = 0.25
+TELL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -49,51 +46,42 @@ class Sprung:
 
 async def spring(
     dsn: str,
-    bus: Bus,
+    nats_url: str,
     *,
     event_count: int,
     writer_count: int = 32,
     seed: int = 1,
     others: Sequence[tuple[str, Follow]] = (),
     deadline_s: float = 120.0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Sprung:
-    """Write about `event_count` events while everybody follows; return what each has counted."""
+    """Write about `event_count` events while everybody follows; return what each has counted.
+
+    deadline_s: for those who follow, after the last is written. tell: given a line now and then.
+    """
     log = await PostgresLog.open(dsn, P0)
     owned = await log.acquire()
     began_s = time.perf_counter()
-    tallies = [Tally("tail"), Tally("feed"), Tally("relay"), *(Tally(name) for name, _ in others)]
-    views = ViewTables(P0, log.tracking)
-    projector = Projector(log, views, VIEWS, RUN_CODEC)
-    relay = Relay(log, CountingBus(bus, tallies[2]), RelayBoardTable(views))
-    following: list[asyncio.Task[None]] = [
-        asyncio.create_task(each)  # type: ignore[arg-type]
-        for each in (
-            follow_tail(log, tallies[0]),
-            follow_feed(log, tallies[1]),
-            relay.run(),
-            projector.run(),
-            *(follow(log, tally) for (_, follow), tally in zip(others, tallies[3:], strict=True)),
-        )
-    ]
+    tail, feed, relay = Tally("tail"), Tally("feed"), Tally("relay")
+    rest = [(Tally(name), follow) for name, follow in others]
+    tallies = [tail, feed, relay, *(tally for tally, _ in rest)]
+    board = FreshFoldTable(dsn, P0, log.tracking)
     run_count = event_count // RUN_EVENTS
+    async with relaying(dsn, nats_url, relay), projecting(dsn, nats_url):
+        following = [
+            asyncio.create_task(follow(log, tally))
+            for tally, follow in ((tail, follow_tail), (feed, follow_feed), *rest)
+        ]
+        telling = asyncio.create_task(_tell(board, tallies, tell))
+        held = await write(
+            dsn, owned.owner_epoch, run_count=run_count, writer_count=writer_count, seed=seed
+        )
+        tell(f"all written after {time.perf_counter() - began_s:.0f} s")
+        standing = await _all_are_there(board, tallies, deadline_s)
+        for task in (*following, telling):
+            task.cancel()
+        await asyncio.wait((*following, telling))
     expected = run_count * RUN_EVENTS
-    writers = Writers(dsn, log, owned, seed)
-    await writers.write(run_count, writer_count)
-    # What is looked at here does not take connections from those who follow.
-    looking = await PostgresLog.open(dsn, P0)
-    seen = ViewTables(P0, looking.tracking)
-    head = await looking.position()
-    # Places, not counts: one that has passed over something gets there as well, and is found out.
-    await until(lambda: relay.position >= head, deadline_s)
-    await until(
-        lambda: all(t.position >= head or t.wrong for t in tallies if t.name != "relay"), deadline_s
-    )
-    await _views_are_at(seen, head, deadline_s)
-    board = FreshFoldTable(dsn, P0, looking.tracking)
-    standing = await board.standing(VIEWS)
-    for task in following:
-        task.cancel()
-    await asyncio.wait(following)
     faults = [fault for tally in tallies if (fault := tally.fault(expected))]
     counts = {tally.name: tally.count for tally in tallies}
     for view in standing.views:
@@ -102,27 +90,51 @@ async def spring(
             faults.append(
                 f"view {view.view.name}: {view.event_count} of {view.log_event_count} events"
             )
-        if view.view is RUN_INDEX and await _row_count(seen) != run_count:
-            faults.append(f"run_index has not {run_count:,} rows")
-    with suppress(Exception):
-        await owned.release()
-    await looking.close()
+    if await _row_count(ViewTables(P0, log.tracking)) != run_count:
+        faults.append(f"run_index has not {run_count:,} rows")
+    await owned.release()
     await log.close()
     return Sprung(
         event_count=expected,
         counts=counts,
-        held_count=writers.held_count,
-        rolled_back_count=writers.rolled_back_count,
+        **held._asdict(),
         wall_s=time.perf_counter() - began_s,
         faults=tuple(faults),
     )
 
 
-async def _views_are_at(views: ViewTables, head: int, deadline_s: float) -> None:
-    targets = [Target(view) for view in VIEWS]
+async def _all_are_there(
+    board: FreshFoldTable, tallies: Sequence[Tally], deadline_s: float
+) -> Standing:
+    """Return once everybody is at the end of the log: a place, not a count.
+
+    One that has passed over something gets there as well, and is found out; one that is wrong is
+    not waited for. Raises TimeoutError.
+    """
     async with asyncio.timeout(deadline_s):
-        while min((await views.prepare(targets)).values()) < head:
-            pass  # Each look is a transaction: nothing spins.
+        while True:
+            standing = await board.standing(VIEWS)
+            if _least_view(standing) >= standing.log_position and all(
+                tally.position >= standing.log_position or tally.wrong for tally in tallies
+            ):
+                return standing
+            await passed(LOOK_S)
+
+
+async def _tell(
+    board: FreshFoldTable, tallies: Sequence[Tally], tell: Callable[[str], None]
+) -> None:
+    while True:
+        await passed(TELL_S)
+        standing = await board.standing(VIEWS)
+        places = {tally.name: tally.position for tally in tallies}
+        places |= {"views": _least_view(standing)}
+        said = ", ".join(f"{name} {position:,}" for name, position in places.items())
+        tell(f"log at position {standing.log_position:,}; {said}")
+
+
+def _least_view(standing: Standing) -> int:
+    return min(view.position for view in standing.views)
 
 
 async def _row_count(views: ViewTables) -> int:

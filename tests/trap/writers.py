@@ -1,8 +1,14 @@
-"""Many writers of one log at once, one of which holds its insert open now and then."""
+"""Many writers of one log at once, one of which holds its inserts open.
+
+Run as a process (`tests.trap.apart`), so that writers and those who follow do not wait for each
+other's interpreter: it appends its share of the runs, each thread over a connection of its own, and
+prints what it has held open as a line of JSON.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
+import json
 import random
 import threading
 from collections.abc import Sequence
@@ -12,9 +18,14 @@ from eventsourcing.persistence import StoredEvent as LibraryEvent
 from psycopg import Rollback
 from stretto_core.eventlog.chain import EMPTY_HEAD
 from stretto_core.eventlog.codec import Cause, next_head
-from stretto_core.eventlog.postgres.connections import PostgresOptions, WriterSession, open_session
-from stretto_core.eventlog.postgres.log import PostgresLog
-from stretto_core.eventlog.postgres.ownership import PostgresOwnedLog
+from stretto_core.eventlog.postgres.connections import (
+    PostgresOptions,
+    WriterSession,
+    open_datastore,
+    open_session,
+)
+from stretto_core.eventlog.postgres.recorder import PartitionRecorder
+from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.recorded import NewEvent
 from stretto_core.ids import EventId, Namespace, Partition, RequestId, StreamId, derive_run_id
 from stretto_core.ids.system import SystemIds
@@ -24,11 +35,14 @@ from stretto_kernel.owned_partition import RUN_CODEC
 from tests.model.runs import Story, graph, task
 
 IDS = SystemIds()
+P0 = Partition("p0")
 CAUSE = Cause(namespace=Namespace("default"), principal=KERNEL_PRINCIPAL)
 NANOSECOND_APART = 1_000
 GROUP_RUNS_MAX = 25
 OPEN_S_MAX = 0.05
-ROLLED_BACK_SHARE = 0.3
+OPTIONS = PostgresOptions(lock_timeout_s=60)
+ROLLED_BACK_EACH = 3
+"""The first that is held open is given up, and then every so many."""
 
 
 def _one_run() -> list[object]:
@@ -48,7 +62,7 @@ def runs(count: int) -> list[NewEvent]:
     events: list[NewEvent] = []
     for _ in range(count):
         request_id = RequestId(IDS.uuid7())
-        stream = StreamId(derive_run_id(Partition("p0"), CAUSE.namespace, request_id))
+        stream = StreamId(derive_run_id(P0, CAUSE.namespace, request_id))
         head = EMPTY_HEAD
         for body in BODIES:
             time_ns = head.time_ns + NANOSECOND_APART
@@ -68,23 +82,25 @@ def runs(count: int) -> list[NewEvent]:
 class Writers:
     """Writers that share an ownership, as no two kernels ever do: each has a connection."""
 
-    def __init__(self, dsn: str, log: PostgresLog, owned: PostgresOwnedLog, seed: int) -> None:
+    def __init__(self, dsn: str, owner_epoch: int, seed: str) -> None:
         self._dsn = dsn
-        self._owned = owned
-        self._recorder = owned.session.recorder
+        self._owner_epoch = owner_epoch
+        names = PartitionSchema(P0)
+        self._recorder = PartitionRecorder(open_datastore(dsn, names, OPTIONS), names)
         self._chance = random.Random(seed)
         self._left = 0
         self._lock = threading.Lock()
         self.held_count = 0
         self.rolled_back_count = 0
 
-    async def write(self, run_count: int, writer_count: int) -> None:
+    def write(self, run_count: int, writer_count: int) -> None:
         """Append so many runs over so many connections, while inserts are held open."""
         self._left = run_count
-        loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(writer_count, "trap-writer") as threads:
             work = [self._hold, *[self._write] * (writer_count - 1)]
-            await asyncio.gather(*(loop.run_in_executor(threads, each) for each in work))
+            for writing in [threads.submit(each) for each in work]:
+                writing.result()
+        self._recorder.datastore.close()
 
     def _write(self) -> None:
         with self._session() as session:
@@ -98,13 +114,13 @@ class Writers:
             return count
 
     def _hold(self) -> None:
-        """Hold inserts open while the others wait or commit; sometimes give one up: a hole."""
+        """Hold inserts open while the others wait or commit; give some of them up: holes."""
         with self._session() as session:
             while (count := self._take()) > 0:
                 self._hold_one(session, runs(count))
 
     def _hold_one(self, session: WriterSession, events: Sequence[NewEvent]) -> None:
-        rolled_back = self._chance.random() < ROLLED_BACK_SHARE
+        rolled_back = self.held_count % ROLLED_BACK_EACH == 0
         with session.transaction():
             self._insert(session, events)
             self.held_count += 1
@@ -128,12 +144,31 @@ class Writers:
                     for event in events
                 ],
                 session=session,
-                owner_epoch=self._owned.owner_epoch,
+                owner_epoch=self._owner_epoch,
             )
 
     def _session(self) -> WriterSession:
-        session, _ = open_session(self._dsn, PostgresOptions(lock_timeout_s=60))
+        session, _ = open_session(self._dsn, OPTIONS)
         # Else the driver drops all that is prepared, ours too, when a transaction is rolled back.
         session.prepare_threshold = None
         self._recorder.prepare_appends(session)
         return session
+
+
+def main() -> None:
+    """Write what the command line says; print what was held open, and what was given up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dsn", required=True)
+    parser.add_argument("--owner-epoch", type=int, required=True)
+    parser.add_argument("--seed", required=True)
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("--writers", type=int, required=True)
+    asked = parser.parse_args()
+    writers = Writers(asked.dsn, asked.owner_epoch, asked.seed)
+    writers.write(asked.runs, asked.writers)
+    held = {"held_count": writers.held_count, "rolled_back_count": writers.rolled_back_count}
+    print(json.dumps(held))  # noqa: T201 - for who has started it
+
+
+if __name__ == "__main__":
+    main()
