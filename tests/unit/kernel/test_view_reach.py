@@ -18,6 +18,8 @@ from stretto_kernel.app.moments import BeyondTheLog
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.view_reach import LOOK_S, REACH_S, ViewBehind, ViewReach
 
+from tests.waiting import until
+
 HEAD = 10
 BOTH = VIEWS[:2]
 
@@ -79,19 +81,19 @@ def test_views_that_are_there_are_read_once_and_never_looked_for() -> None:
 
 
 def test_however_many_wait_there_is_one_look_at_a_time_and_a_second_read_each() -> None:
-    waiting_count, look_count = 200, 5
+    waiting_count = 200
 
     async def work(views: Views) -> None:
         waiting = [asyncio.create_task(views.read(HEAD)) for _ in range(waiting_count)]
-        await asyncio.sleep((look_count - 1.5) * LOOK_S)
+        await until(lambda: views.look_count == 3)
         views.positions[BOTH[0].table] = HEAD  # One of the two is not enough.
-        await asyncio.sleep(LOOK_S)
+        await until(lambda: views.look_count == 4)
         views.positions[BOTH[1].table] = HEAD
         assert await asyncio.gather(*waiting) == [Found(HEAD)] * waiting_count
-        assert views.look_count == look_count
+        assert views.look_count == 5
         assert views.read_count == 2 * waiting_count
 
-    assert run(work) == pytest.approx(look_count * LOOK_S)
+    assert run(work) == pytest.approx(5 * LOOK_S)
 
 
 def test_views_that_do_not_come_are_said_to_be_behind() -> None:
@@ -116,7 +118,7 @@ def test_nobody_waits_for_what_the_log_does_not_have() -> None:
 def test_who_gives_up_ends_nobody_elses_wait() -> None:
     async def work(views: Views) -> None:
         first, second = (asyncio.create_task(views.read(HEAD)) for _ in range(2))
-        await asyncio.sleep(LOOK_S / 2)
+        await until(lambda: views.read_count == 2)
         first.cancel()
         views.positions = {view.table: HEAD for view in BOTH}
         assert await second == Found(HEAD)
