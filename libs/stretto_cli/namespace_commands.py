@@ -12,7 +12,7 @@ from stretto_cli import printing
 from stretto_cli.command_form import add_command, add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
-from stretto_cli.options import AsJson, Reason, RunArgument
+from stretto_cli.options import AsJson, Reason, RunArgument, one_of_two
 from stretto_cli.run_reference import find_run
 from stretto_cli.run_view import run_json
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from stretto_sdk.runs import Run
 
 Encrypt = Annotated[
-    bool | None,
+    bool,
     typer.Option(
-        "--encrypt/--no-encrypt",
-        help="Give every run started from now on a data key of its own, or none.",
+        "--encrypt",
+        help="Give every run started from now on a data key of its own.",
         show_default=False,
     ),
+]
+NoEncrypt = Annotated[
+    bool, typer.Option("--no-encrypt", help="Give them none.", show_default=False)
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -81,7 +84,8 @@ def list_namespaces(suite: Suite, as_json: AsJson = False) -> None:
 def set_namespace(
     suite: Suite,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The namespace.")] = "default",
-    encrypt: Encrypt = None,
+    encrypt: Encrypt = False,
+    no_encrypt: NoEncrypt = False,
     as_json: AsJson = False,
 ) -> None:
     """Set what holds for runs that are started in a namespace from now on.
@@ -94,11 +98,12 @@ def set_namespace(
 
     --json: the namespace, as `stretto namespace list --json` has it.
     """
-    if encrypt is None:
+    encrypts = one_of_two(encrypt, no_encrypt, "--encrypt and --no-encrypt")
+    if encrypts is None:
         raise InvalidArgument("nothing to set: give --encrypt or --no-encrypt")
 
     async def ask(client: Client) -> NamespaceSettings:
-        return await client.update_namespace(name, encrypt_payloads=encrypt)
+        return await client.update_namespace(name, encrypt_payloads=encrypts)
 
     settings = suite.ask(ask)
     if as_json:

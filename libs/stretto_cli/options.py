@@ -32,6 +32,16 @@ Reason = Annotated[
 ]
 
 
+def one_of_two(on: bool, off: bool, names: str) -> bool | None:
+    """Return which of two opposite flags was given; None = neither.
+
+    names: both, for a person. Raises InvalidArgument for both: which was meant nobody knows.
+    """
+    if on and off:
+        raise InvalidArgument(f"{names}: give one of them")
+    return on if on or off else None
+
+
 def span_option(text: str | None, option: str) -> timedelta | None:
     """Return a span of time given as text. Raises InvalidArgument naming the option."""
     from stretto_sdk.durations import parse_duration_ns  # noqa: PLC0415 - brings protobuf

@@ -11,7 +11,7 @@ from stretto_core.errors import InvalidArgument
 from stretto_cli import printing
 from stretto_cli.command_form import add_command, add_commands
 from stretto_cli.connection import Suite
-from stretto_cli.options import AsJson, Reason
+from stretto_cli.options import AsJson, Reason, one_of_two
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,8 @@ Burst = Annotated[
         show_default=False,
     ),
 ]
-Pause = Annotated[
-    bool | None,
-    typer.Option("--pause/--unpause", help="Start nothing from it, or go on.", show_default=False),
-]
+Pause = Annotated[bool, typer.Option("--pause", help="Start nothing from it.", show_default=False)]
+Unpause = Annotated[bool, typer.Option("--unpause", help="Go on.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -89,7 +87,8 @@ def set_queue(
     concurrency: Concurrency = None,
     rate: Rate = None,
     burst: Burst = None,
-    pause: Pause = None,
+    pause: Pause = False,
+    unpause: Unpause = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -113,7 +112,8 @@ def set_queue(
         raise InvalidArgument("--burst: is of a rate: give --rate, like 10/s")
     if reason and not pause:
         raise InvalidArgument("--reason: is of a pause: give --pause")
-    if limit is UNCHANGED and per_second is UNCHANGED and pause is None:
+    paused = one_of_two(pause, unpause, "--pause and --unpause")
+    if limit is UNCHANGED and per_second is UNCHANGED and paused is None:
         raise InvalidArgument("nothing to set: give --concurrency, --rate, --pause or --unpause")
 
     async def ask(client: Client) -> Queue:
@@ -122,7 +122,7 @@ def set_queue(
             concurrency_limit=limit,
             rate=per_second,
             burst=burst or 0,
-            paused=UNCHANGED if pause is None else pause,
+            paused=UNCHANGED if paused is None else paused,
             reason=reason,
         )
 

@@ -22,6 +22,7 @@ URGENCY = (
     TaskState.PENDING,
     TaskState.SKIPPED,
     TaskState.SUCCEEDED,
+    TaskState.UNKNOWN,
 )
 """The states in the order in which a person wants to see them."""
 

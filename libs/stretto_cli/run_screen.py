@@ -26,6 +26,7 @@ _GLYPHS = {
     TaskState.PENDING: ("·", "dim"),
     TaskState.SKIPPED: ("↷", "dim"),
     TaskState.SUCCEEDED: ("✓", "green"),
+    TaskState.UNKNOWN: ("?", "yellow"),
 }
 _BAR_WIDTH = 24
 _NAME_WIDTH_MAX = 48

@@ -22,6 +22,7 @@ from stretto_sdk.board_link import BoardLink
 from stretto_sdk.moments import Moment, as_of_message
 from stretto_sdk.value_sizes import BLOB_BYTES_MAX
 from stretto_sdk.values import fetched, stored
+from stretto_sdk.words import member_of
 from stretto_sdk.worker.endings import payload_of, value_of
 
 
@@ -32,6 +33,8 @@ class WriterKind(StrEnum):
     VERIFIER = "VERIFIER"
     OPERATOR = "OPERATOR"
     KERNEL = "KERNEL"
+    UNKNOWN = "UNKNOWN"
+    """One that only a newer kernel knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +249,13 @@ class Blackboard:
 
 def entry_of(entry: blackboard_pb2.Entry, value: object) -> BoardEntry:
     """Return an entry's message as a value; what it says was read before."""
-    kind = blackboard_pb2.WriterKind.Name(entry.writer.kind).removeprefix("WRITER_KIND_")
     return BoardEntry(
         key=entry.key,
         value=value,
         revision=entry.revision,
         deleted=entry.deleted,
         write_time=entry.write_time.ToDatetime(UTC),
-        writer_kind=WriterKind(kind),
+        writer_kind=member_of(WriterKind, blackboard_pb2.WriterKind, entry.writer.kind),
         writer=entry.writer.name,
         task=entry.writer.task,
         attempt=entry.writer.attempt,

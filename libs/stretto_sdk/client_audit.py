@@ -101,7 +101,8 @@ class AuditCalls:
         since: begin after the newest seal at or before this cursor, the one of an earlier export.
         namespace: whose events are given whole, of others only hashes; None = all. Raises
         InvalidArgument, OutOfRange (a cursor of another log), FailedPrecondition (nothing is
-        recorded yet, or sealing has stopped), Unavailable (it broke off: begin again).
+        recorded yet, or sealing has stopped), Unavailable (it broke off: begin again); at the end,
+        without a cursor, NotFound (nothing was ever recorded of the namespace).
         """
         asked = "" if namespace is None else f"namespaces/{namespace}"
         request = pb.ExportRequest(cursor=since, namespace=asked)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from stretto.projection.v1 import projection_service_pb2 as pb
 
 from stretto_sdk.client_calls import Calls
+from stretto_sdk.words import member_of, word_of
 
 
 class ViewState(StrEnum):
@@ -19,6 +20,8 @@ class ViewState(StrEnum):
     FOLLOWING = "FOLLOWING"
     STOPPED = "STOPPED"
     ABSENT = "ABSENT"
+    UNKNOWN = "UNKNOWN"
+    """One that only a newer kernel knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +177,7 @@ def _view(message: pb.View) -> View:
     return View(
         name=message.name,
         version=message.version,
-        state=ViewState(pb.ViewState.Name(message.state).removeprefix("VIEW_STATE_")),
+        state=member_of(ViewState, pb.ViewState, message.state),
         position=message.position,
         row_count=message.row_count,
         stop_position=message.stop.position,
@@ -199,7 +202,7 @@ def _fold(message: pb.FreshFold) -> FreshFold:
     return FreshFold(
         fold_id=message.fold_id,
         views=tuple(message.views),
-        phase=pb.FoldPhase.Name(message.phase).removeprefix("FOLD_PHASE_"),
+        phase=word_of(pb.FoldPhase, message.phase),
         position=message.position,
         log_position=message.log_position,
         events_per_s=message.events_per_s,

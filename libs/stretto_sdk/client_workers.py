@@ -10,6 +10,7 @@ from enum import StrEnum
 from stretto.registry.v1 import worker_registry_service_pb2 as pb
 
 from stretto_sdk.client_calls import Calls
+from stretto_sdk.words import member_of, word_of
 
 
 class WorkerState(StrEnum):
@@ -19,6 +20,8 @@ class WorkerState(StrEnum):
     DRAINING = "DRAINING"
     LOST = "LOST"
     GONE = "GONE"
+    UNKNOWN = "UNKNOWN"
+    """One that only a newer kernel knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +100,11 @@ class WorkerCalls:
 
 
 def _worker(message: pb.Worker, leases: tuple[str, ...] = ()) -> KnownWorker:
-    transport = pb.WorkerTransport.Name(message.transport) if message.transport else ""
     return KnownWorker(
         worker_id=message.worker_id,
         session_id=message.session_id,
-        state=WorkerState(pb.WorkerState.Name(message.state).removeprefix("WORKER_STATE_")),
-        transport=transport.removeprefix("WORKER_TRANSPORT_").lower(),
+        state=member_of(WorkerState, pb.WorkerState, message.state),
+        transport=word_of(pb.WorkerTransport, message.transport).lower(),
         queues=tuple(message.queues),
         executors=tuple(message.executors),
         labels=dict(message.labels),

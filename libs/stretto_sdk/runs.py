@@ -22,6 +22,7 @@ from stretto_core.ids import RunId
 from stretto_sdk.artifacts import Artifact, artifact_of
 from stretto_sdk.shredded import SHREDDED
 from stretto_sdk.values import blob_of
+from stretto_sdk.words import member_of, word_of
 
 
 class RunState(StrEnum):
@@ -36,6 +37,8 @@ class RunState(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     KILLED = "KILLED"
+    UNKNOWN = "UNKNOWN"
+    """One that only a newer kernel knows."""
 
     @property
     def ended(self) -> bool:
@@ -58,6 +61,8 @@ class TaskState(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     SKIPPED = "SKIPPED"
+    UNKNOWN = "UNKNOWN"
+    """One that only a newer kernel knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +224,7 @@ def run_of(message: run_pb2.Run, position: lease_pb2.Position | None = None) -> 
     return Run(
         run_id=RunId(message.run_id),
         namespace=message.name.split("/")[1] if message.name else "default",
-        state=RunState(_word(run_pb2.RunState.Name(message.state), "RUN_STATE_")),
+        state=member_of(RunState, run_pb2.RunState, message.state),
         version=message.version,
         name=message.display_name,
         labels=dict(message.labels),
@@ -254,12 +259,11 @@ def run_of(message: run_pb2.Run, position: lease_pb2.Position | None = None) -> 
 
 def task_of(message: run_pb2.Task) -> Task:
     """Return a task's message as a value."""
-    wait_reason = _word(run_pb2.WaitReason.Name(message.wait_reason), "WAIT_REASON_")
     return Task(
         name=message.task,
-        state=TaskState(_word(run_pb2.TaskState.Name(message.state), "TASK_STATE_")),
+        state=member_of(TaskState, run_pb2.TaskState, message.state),
         executor=message.executor,
-        wait_reason="" if wait_reason == "UNSPECIFIED" else wait_reason,
+        wait_reason=word_of(run_pb2.WaitReason, message.wait_reason),
         activation=message.activation,
         attempt=message.attempt,
         epoch=message.epoch,
@@ -340,8 +344,7 @@ def _failure(holder: Message, failure: failure_pb2.Failure) -> Failure | None:
 
 
 def _principal(principal: principal_pb2.Principal) -> str:
-    kind = principal_pb2.PrincipalKind.Name(principal.kind)
-    return principal.name or _word(kind, "PRINCIPAL_KIND_").lower()
+    return principal.name or word_of(principal_pb2.PrincipalKind, principal.kind).lower()
 
 
 def _position(position: lease_pb2.Position) -> Position:
@@ -357,7 +360,3 @@ def optional_time(holder: Message, stamp: Timestamp, name: str) -> datetime | No
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _word(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix)

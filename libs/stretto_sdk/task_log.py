@@ -12,6 +12,7 @@ from stretto.tasklog.v1 import task_log_pb2
 from stretto.tasklog.v1 import task_log_service_pb2 as pb
 
 from stretto_sdk.client_calls import Calls
+from stretto_sdk.words import member_of
 
 
 class LogStream(StrEnum):
@@ -20,6 +21,8 @@ class LogStream(StrEnum):
     STDOUT = "stdout"
     STDERR = "stderr"
     LOG = "log"
+    UNKNOWN = "unknown"
+    """One that only a newer kernel knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +73,11 @@ async def read_task_log(
 
 
 def _entry(message: task_log_pb2.LogEntry, *, missing_count: int, cursor: str) -> LogEntry:
-    name = task_log_pb2.LogStream.Name(message.stream)
     return LogEntry(
         task=message.task,
         activation=message.activation,
         attempt=message.attempt,
-        stream=LogStream(name.removeprefix("LOG_STREAM_").lower()),
+        stream=member_of(LogStream, task_log_pb2.LogStream, message.stream),
         time=message.time.ToDatetime(tzinfo=UTC),
         content=message.content,
         dropped_bytes=message.dropped_bytes,

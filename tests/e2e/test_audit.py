@@ -189,6 +189,9 @@ def test_of_other_namespaces_a_file_holds_hashes_only(
     types = {json.loads(line)["type"] for line in facts.splitlines()}
     assert types == {"stretto.eventlog.v1.LogSealed"}, "of one namespace, and of no other"
     assert not suite.stretto("events", "--namespace", "nobody", "--json").stdout
+    nobodys = suite.stretto("export", "--namespace", "nobody", "-o", tmp_path / "nobody")
+    assert nobodys.returncode == ExitStatus.USAGE and "check its name" in nobodys.stderr
+    assert not (tmp_path / "nobody").exists()
 
 
 def test_a_proof_is_of_one_event(suite: Suite, tmp_path: Path, key: bytes) -> None:

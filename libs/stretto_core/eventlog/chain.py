@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 from stretto.eventlog.v1 import recorded_event_pb2 as pb
 
-from stretto_core.errors import Internal
+from stretto_core.errors import FailedPrecondition
 from stretto_core.eventlog.recorded import StoredEvent, StreamHead
 from stretto_core.ids import StreamId
 
@@ -24,7 +24,7 @@ EMPTY_HEAD = StreamHead(version=0, chain_hash=GENESIS, time_ns=0)
 """The head of a stream that has no event yet."""
 
 
-class UnreadableEvent(Internal):
+class UnreadableEvent(FailedPrecondition):
     """Stored bytes that this version cannot decode: a newer writer, or a damaged log."""
 
     reason = "UNREADABLE_EVENT"

@@ -52,6 +52,8 @@ class ExportWriter:
         self._namespace = namespace
         self._digest = hashlib.sha256()
         self._event_count = 0
+        self.given_count = 0
+        """Events that stand in the file whole, the seals among others left out."""
 
     def begin(self, now_ns: int) -> bytes:
         """Return the first bytes of the file."""
@@ -85,6 +87,7 @@ class ExportWriter:
             if namespace not in (self._namespace, AUDIT_NAMESPACE):
                 event_hash = claimed_hash(event.stored_bytes)
                 return ExportedEvent(position=event.position, event_hash=event_hash)
+            self.given_count += namespace == self._namespace
         return ExportedEvent(position=event.position, stored_bytes=event.stored_bytes)
 
     def _count(self, written: bytes) -> bytes:

@@ -154,6 +154,9 @@ async def test_refusals_have_their_reasons(fresh_database: str) -> None:
         assert await reason_of(export(wrong).read()) == "INVALID_ARGUMENT"
         wrong = pb.ExportRequest(namespace="Acme!")
         assert await reason_of(export(wrong).read()) == "INVALID_ARGUMENT"
+        assert await reason_of(read_all(export(pb.ExportRequest(namespace="namespaces/typo")))) == (
+            "NOT_FOUND"
+        )
         assert await reason_of(prove(pb.GetProofRequest(position=99))) == "NOT_FOUND"
         proof = (await prove(pb.GetProofRequest(position=1))).proof
         assert verify_proof(proof.SerializeToString(), key=await key_of(kernel))

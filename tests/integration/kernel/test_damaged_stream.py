@@ -10,6 +10,7 @@ import pytest
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
+from stretto_core.errors import FailedPrecondition
 from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.rpc.status import from_rpc_error
 
@@ -56,6 +57,7 @@ async def test_a_damaged_run_is_refused_and_hurts_nobody_else(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             refused = from_rpc_error(caught.value)
+            assert isinstance(refused, FailedPrecondition)
             assert refused.reason_word == "UNREADABLE_EVENT"
             assert refused.metadata["stream"] == damaged.rpartition("/")[2]
             assert int(refused.metadata["version"]) <= 2

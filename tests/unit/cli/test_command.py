@@ -123,6 +123,9 @@ def test_bad_options_are_refused_by_name(tmp_path: Path) -> None:
         (("run", str(plan), "--timeout", "30"), "--timeout"),
         (("cancel", "x", "--grace", "soon"), "--grace"),
         (("up", "--workers", "-1"), "--workers"),
+        (("queue", "set", "gpu", "--pause", "--unpause"), "--pause and --unpause"),
+        (("queue", "set", "gpu"), "nothing to set"),
+        (("namespace", "set", "--encrypt", "--no-encrypt"), "--encrypt and --no-encrypt"),
         (("frobnicate",), "frobnicate"),
     ]:
         result = stretto(*arguments)

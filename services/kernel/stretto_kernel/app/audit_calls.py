@@ -26,6 +26,10 @@ READ_BYTES_MAX = 1 << 20
 PART_BYTES_MAX = 1 << 20
 
 
+class NoSuchNamespace(NotFound):
+    """No event of the whole log is of the namespace."""
+
+
 class Part(NamedTuple):
     """The next bytes of an export file, and how far it is with them."""
 
@@ -38,10 +42,17 @@ class Export:
     """One export file: made by `begin`, written by reading `parts` to the end."""
 
     def __init__(
-        self, log: EventLog, writer: ExportWriter, *, after_position: int, end_seal: LogSealed
+        self,
+        log: EventLog,
+        writer: ExportWriter,
+        *,
+        after_position: int,
+        end_seal: LogSealed,
+        namespace: Namespace,
     ) -> None:
         self._log = log
         self._writer = writer
+        self._namespace = namespace
         self.after_position = after_position
         self.end_seal = end_seal
 
@@ -71,10 +82,19 @@ class Export:
             namespace=namespace,
         )
         after_position = 0 if start is None else start.position
-        return cls(log, writer, after_position=after_position, end_seal=end_seal)
+        return cls(
+            log,
+            writer,
+            after_position=after_position,
+            end_seal=end_seal,
+            namespace=namespace,
+        )
 
     async def parts(self, now_ns: int) -> AsyncGenerator[Part, None]:
-        """Yield the file. now_ns: when it is made. Raises StoreDown."""
+        """Yield the file. now_ns: when it is made.
+
+        Raises StoreDown, and NoSuchNamespace at the end of a file from the first event on.
+        """
         position, count = self.after_position, 0
         for content in _cut(self._writer.begin(now_ns)):
             yield Part(content, count, position)
@@ -88,6 +108,12 @@ class Export:
             position, count = events[-1].position, count + len(events)
             for content in _cut(self._writer.add(events)):
                 yield Part(content, count, position)
+        if self._namespace and not self._writer.given_count and not self.after_position:
+            raise NoSuchNamespace(
+                f"no event is of the namespace {self._namespace!r}, and a file of hashes alone "
+                "shows nothing: check its name",
+                namespace=self._namespace,
+            )
         yield Part(self._writer.end(), count, position)
 
 

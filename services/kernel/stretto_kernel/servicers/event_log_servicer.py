@@ -22,8 +22,8 @@ from stretto.namespace.v1 import events_pb2 as namespace_events
 from stretto.queue.v1 import events_pb2 as queue_events
 from stretto.run.v1 import events_pb2 as run_events
 from stretto_core.bus import SubscriberTooSlow
-from stretto_core.errors import FailedPrecondition, NotFound
-from stretto_core.eventlog.chain import ChainVerifier
+from stretto_core.errors import NotFound
+from stretto_core.eventlog.chain import ChainVerifier, UnreadableEvent
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import Page, StoredEvent
 from stretto_core.ids import Namespace, StreamId
@@ -57,12 +57,6 @@ _EVENTS = [
 _TYPE_WORDS = {word.lower() for event in _EVENTS for word in (event.name, event.full_name)}
 """What a type is called in a request: a word that none is called would be waited for in vain."""
 _NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-
-class DamagedEvent(FailedPrecondition):
-    """What is stored there cannot be shown: nothing after it is given in its stead."""
-
-    reason = "UNREADABLE_EVENT"
 
 
 class EventLogServicer(AuditMethods, EventLogServiceServicer):
@@ -200,14 +194,14 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
     async def _show_some(
         self, events: Sequence[StoredEvent], form: pb.EventForm
     ) -> list[pb.LoggedEvent]:
-        """Return the events up to the first that is damaged. Raises DamagedEvent for the first."""
+        """Return the events up to the first damaged one. Raises UnreadableEvent if that is all."""
         shown = await self._show(events, form)
         if events and not shown:
             raise self._damaged(events[0])
         return shown
 
-    def _damaged(self, event: StoredEvent) -> DamagedEvent:
-        return DamagedEvent(
+    def _damaged(self, event: StoredEvent) -> UnreadableEvent:
+        return UnreadableEvent(
             f"the event at {event.position} cannot be read",
             position=str(event.position),
             partition=self._log.partition,

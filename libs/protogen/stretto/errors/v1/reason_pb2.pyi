@@ -105,7 +105,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_APPEND_UNKNOWN: _Reason.ValueType  # 58
     """UNAVAILABLE: it is being found out whether facts were stored; send the same request again."""
     REASON_UNREADABLE_EVENT: _Reason.ValueType  # 59
-    """INTERNAL: stored bytes that this version cannot decode."""
+    """FAILED_PRECONDITION: stored bytes that this version cannot decode, or that do not follow."""
     REASON_TOKEN_REQUIRED: _Reason.ValueType  # 60
     """UNAUTHENTICATED: callers from other hosts need a token."""
     REASON_TOKEN_UNKNOWN: _Reason.ValueType  # 61
@@ -243,7 +243,7 @@ REASON_MESSAGE_TOO_LARGE: Reason.ValueType  # 57
 REASON_APPEND_UNKNOWN: Reason.ValueType  # 58
 """UNAVAILABLE: it is being found out whether facts were stored; send the same request again."""
 REASON_UNREADABLE_EVENT: Reason.ValueType  # 59
-"""INTERNAL: stored bytes that this version cannot decode."""
+"""FAILED_PRECONDITION: stored bytes that this version cannot decode, or that do not follow."""
 REASON_TOKEN_REQUIRED: Reason.ValueType  # 60
 """UNAUTHENTICATED: callers from other hosts need a token."""
 REASON_TOKEN_UNKNOWN: Reason.ValueType  # 61

@@ -158,12 +158,12 @@ class EventLogServiceServicer:
         in between both end with the same seal.
 
         Codes: INVALID_ARGUMENT: fix the fields named (a cursor that is not ours among them).
-        OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or
-        this one was restored from an older copy. FAILED_PRECONDITION NOT_SEALED_YET: nothing was ever
-        recorded. FAILED_PRECONDITION SEALING_STOPPED: an event could not
-        be read, and nothing from it on is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too
-        many exports at once; after RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file
-        is none.
+        OUT_OF_RANGE: the cursor lies beyond the newest event: it is of another log, or this one was
+        restored from an older copy. NOT_FOUND, at the end: no event of the whole log is of the namespace:
+        check its name; what was given is no file. FAILED_PRECONDITION NOT_SEALED_YET: nothing was ever
+        recorded. FAILED_PRECONDITION SEALING_STOPPED: an event could not be read, and nothing from it on
+        is sealed: see the metadata. RESOURCE_EXHAUSTED OVERLOADED: too many exports at once; after
+        RetryInfo. UNAVAILABLE: begin again after RetryInfo, a part of a file is none.
 
         Limits: 4 exports a kernel at once; 1 MiB a message.
         """

@@ -109,7 +109,10 @@ def refuse_ended(state: RunState) -> None:
     """Refuse what an ended run does not take. Raises RunClosed."""
     if state.end is not None:
         ended_as = type(state.end.event).DESCRIPTOR.name.removeprefix("Run").upper()
-        raise RunClosed(f"the run has ended: {ended_as}", state=ended_as)
+        raise RunClosed(
+            f"the run has ended: {ended_as}; start another, or retry it if it did not succeed",
+            state=ended_as,
+        )
 
 
 def _check_reason(reason: str, hold_id: str | None = None) -> None:

@@ -97,7 +97,9 @@ def _judge_anew(findings: Findings, graph: pb.TaskGraph) -> _Judged:
 def add_tasks(state: RunState, command: AddTasks) -> tuple[RunEvent, ...]:
     """Add a slice; tasks that are there already with the same spec are left out of it."""
     if state.end is not None or state.stopping is not None:
-        raise RunClosed("the run takes no further tasks: it has ended or is stopping")
+        raise RunClosed(
+            "the run takes no further tasks: it has ended or is stopping; start another"
+        )
     tasks = filled_tasks(command.tasks)
     findings = Findings()
     check_tasks(findings, "tasks", tasks)
