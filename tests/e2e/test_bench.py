@@ -33,6 +33,9 @@ METRICS = {
     "idle": {"sql_per_s", "cpu_percent", "rss_mb"},
     "startup": {"serving_s", "wall_s"},
     "loop": {"stretch_ms"},
+    "ground-calls-64": {"calls_per_s"},
+    "ground-codec": {"encode_us", "decode_us"},
+    "ground-inserts-8": {"inserts_per_s"},
 }
 
 
@@ -64,3 +67,22 @@ def test_an_unknown_workload_is_named() -> None:
     )
     assert result.returncode == 2
     assert "'W9'" in result.stderr and "W1-unary" in result.stderr
+
+
+def test_peers_go_beside_ours_and_one_without_its_server_is_left_out() -> None:
+    result = command(
+        *(sys.executable, "-m", "tests.bench.peers", "--python", sys.executable),
+        *("--toy", "--only", "restate,stretto"),
+        environ=dict(os.environ),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "restate: left out: no npm package @restatedev/restate-server" in result.stderr
+    figures = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {figure["settings"]["system"] for figure in figures} == {"stretto"}
+    assert {figure["workload"]: figure["metric"] for figure in figures} == {
+        "W1-unary": "tasks_per_s",
+        "W2": "p99_ms",
+        "W3-fan": "wall_s",
+        "W3-chain": "ms_per_task",
+    }
+    assert "| stretto here " in result.stderr.splitlines()[-1]

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from celery import Celery
+import uvloop
+from celery import Celery, chain, chord, group
 from celery.signals import worker_ready
 
 from tests.bench.peers.driving import a_moment, measure
@@ -36,6 +37,12 @@ def noop(n: int) -> int:
     return n
 
 
+@app.task(name="count")  # type: ignore[untyped-decorator,unused-ignore]
+def count(results: list[int]) -> int:
+    """Return how many came in."""
+    return len(results)
+
+
 class OnRedis:
     """Its client."""
 
@@ -54,7 +61,18 @@ class OnRedis:
 
     async def run(self, n: int) -> None:
         """See `Peer`."""
-        key = app.backend.get_key_for_task(noop.delay(n).id)
+        self._see_end(noop.delay(n))
+
+    async def fan(self, tasks: int) -> None:
+        """See `Composing`."""
+        self._see_end(chord(group(noop.s(n) for n in range(tasks)))(count.s()))
+
+    async def chain(self, tasks: int) -> None:
+        """See `Composing`."""
+        self._see_end(chain(noop.s(1), *(noop.s() for _ in range(tasks - 1))).apply_async())
+
+    def _see_end(self, submitted: Any) -> None:
+        key = app.backend.get_key_for_task(submitted.id)
         while not app.backend.client.exists(key):
             pass  # Each look is a round trip to the server.
 
@@ -70,7 +88,7 @@ def main(role: str, url: str) -> None:
     if role == "worker":
         app.worker_main(["worker", "--pool=threads", f"--concurrency={SLOTS}", "--loglevel=ERROR"])
     else:
-        asyncio.run(measure(OnRedis()))
+        uvloop.run(measure(OnRedis()))
 
 
 if __name__ == "__main__":

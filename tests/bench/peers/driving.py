@@ -1,7 +1,7 @@
-"""W1 and W2 as a client of any system does them; runs in the peers' own environment.
+"""W1, W2 and W3 as a client of any system does them; runs in the peers' own environment.
 
 Knows the standard library only. Clocks start at the first submit and stop when the client has seen
-the last end, as in the bench of ours.
+the last end, as in the bench of ours. W3 is for systems that compose tasks themselves.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 LOOK_S = 0.005
 
@@ -32,14 +32,34 @@ class Peer(Protocol):
         ...
 
 
+@runtime_checkable
+class Composing(Protocol):
+    """A system whose runs can have several tasks; each returns with the run's result."""
+
+    async def fan(self, tasks: int) -> None:
+        """Run that many independent tasks and one that joins them, or the same within a body."""
+        ...
+
+    async def chain(self, tasks: int) -> None:
+        """Run that many tasks, each taking what the one before it returned."""
+        ...
+
+
 async def measure(peer: Peer) -> None:
-    """Measure once for each order on stdin: {"runs", "outstanding", "sequence"}, one a line."""
+    """Measure once for each order on stdin, one a line.
+
+    An order: {"runs", "outstanding", "sequence", "fan_tasks", "chain_tasks"}.
+    """
     for line in iter(sys.stdin.readline, ""):
         order: dict[str, int] = json.loads(line)
         told = {
             "tasks_per_s": await _throughput(peer, order["runs"], order["outstanding"]),
             **await _latency(peer, order["sequence"]),
         }
+        if isinstance(peer, Composing):
+            told["wall_s"] = await _took_s(peer.fan(order["fan_tasks"]))
+            chain_s = await _took_s(peer.chain(order["chain_tasks"]))
+            told["ms_per_task"] = chain_s * 1_000 / order["chain_tasks"]
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
 
@@ -61,11 +81,15 @@ async def _throughput(peer: Peer, runs: int, outstanding: int) -> float:
 async def _latency(peer: Peer, runs: int) -> dict[str, float]:
     took_ms = []
     for n in range(runs):
-        began_s = time.perf_counter()
-        await peer.run(n)
-        took_ms.append((time.perf_counter() - began_s) * 1_000)
+        took_ms.append(await _took_s(peer.run(n)) * 1_000)
     took_ms.sort()
     return {"p50_ms": took_ms[len(took_ms) // 2], "p99_ms": took_ms[len(took_ms) * 99 // 100]}
+
+
+async def _took_s(work: Awaitable[None]) -> float:
+    began_s = time.perf_counter()
+    await work
+    return time.perf_counter() - began_s
 
 
 async def a_moment() -> None:
