@@ -48,8 +48,9 @@ from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.app.snapshots import Snapshots
-from stretto_kernel.followers import Followers, add_follower_metrics
+from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
+from stretto_kernel.kernel_metrics import add_follower_metrics, add_metrics, add_task_log_metrics
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
@@ -59,9 +60,7 @@ from stretto_kernel.servicers.run_listing import ListedViews, RunListing
 from stretto_kernel.serving import (
     Past,
     Readiness,
-    add_metrics,
     add_servicers,
-    add_task_log_metrics,
     add_views,
 )
 from stretto_kernel.settings import ROLES, Settings, SettingsError

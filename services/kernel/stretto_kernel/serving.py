@@ -7,10 +7,8 @@ nothing was committed for 5 s a probe must succeed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -36,15 +34,12 @@ from stretto_core.ids import Partition
 from stretto_core.rpc.server import RpcServer
 from stretto_core.telemetry.metrics import Registry
 
-from stretto_kernel.app.admission import Admission
 from stretto_kernel.app.follow_limits import FollowLimits
-from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
-from stretto_kernel.owned_partition import OwnedPartition
+from stretto_kernel.kernel_metrics import add_view_metrics
 from stretto_kernel.projections.past_boards import PastBoards
 from stretto_kernel.projections.past_runs import PastRuns
-from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_watch import ViewWatch
 from stretto_kernel.servicers.blob_servicer import BlobServicer
@@ -68,158 +63,6 @@ PROBE_AFTER_NS = 5 * NS_PER_S
 PROBE_TIMEOUT_S = 2.0
 LOOK_INTERVAL_S = 1.0
 DRAIN_CALLS_MS = 2_000
-QUEUES_MEASURED_MAX = 100
-"""Queues with metrics of their own; all others are one."""
-
-
-_GAUGES: dict[str, tuple[str, Callable[[OwnedPartition], float]]] = {
-    "recovery_streams_left": (
-        "Active runs that are not in memory yet.",
-        lambda owned: owned.folds.recovery_streams_left,
-    ),
-    "runs_damaged": (
-        "Active runs whose record cannot be read: nothing is done with them.",
-        lambda owned: owned.folds.damaged_count,
-    ),
-    "runs_in_memory": ("Runs in memory.", lambda owned: owned.host.run_count),
-    "tasks_offered": (
-        "Ready tasks offered to workers, those of held runs included.",
-        lambda owned: owned.ready_count,
-    ),
-    "leases_open": ("Open leases.", lambda owned: owned.lease_count),
-    "work_streams_open": ("Open work streams.", lambda owned: owned.streams.stream_count),
-    "polls_waiting": ("LeaseWork calls that wait.", lambda owned: owned.polls.poll_count),
-    "polls_granted": (
-        "LeaseWork calls answered with work under this ownership.",
-        lambda owned: owned.polls.granted_count,
-    ),
-    "polls_empty": (
-        "LeaseWork calls answered with nothing under this ownership.",
-        lambda owned: owned.polls.empty_count,
-    ),
-    "polled_leases_undelivered": (
-        "Leases released under this ownership because their call was gone before its answer.",
-        lambda owned: owned.polls.undelivered_count,
-    ),
-    "board_writes": (
-        "Writes on blackboards accepted under this ownership, repeated ones included.",
-        lambda owned: owned.boards.write_count,
-    ),
-    "writes_refused": (
-        "Writes of lease holders refused under this ownership.",
-        lambda owned: owned.refused_write_count,
-    ),
-    "loop_late_seconds_max": (
-        "The longest that the loop was late under this ownership.",
-        lambda owned: owned.late_ns_max / NS_PER_S,
-    ),
-    "seal_position": (
-        "The last position under a seal.",
-        lambda owned: owned.sealer.newest.position if owned.sealer.newest else 0,
-    ),
-    "seal_lag_events": (
-        "Committed events under no seal.",
-        lambda owned: owned.sealer.unsealed_count,
-    ),
-    "sealing_stopped": (
-        "1 when an event could not be read, and nothing from it on is sealed.",
-        lambda owned: owned.sealer.stop is not None,
-    ),
-}
-
-
-def add_metrics(registry: Registry, kernel: Kernel) -> None:
-    """Let the registry tell how the kernel stands, read when it is asked."""
-    for name, (help_text, read) in _GAUGES.items():
-        registry.gauge(f"stretto_kernel_{name}", help_text, read=partial(_read, kernel, read))
-    _add_admission_metrics(registry, kernel.admission)
-    for name, help_text, index in (
-        ("queue_tasks_ready", "Ready tasks of a queue, those of held runs included.", 0),
-        ("queue_leases_open", "Open leases of a queue.", 1),
-    ):
-        registry.gauges(
-            f"stretto_kernel_{name}",
-            help_text,
-            label="queue",
-            read=partial(_read_queues, kernel, index),
-        )
-    registry.gauges(
-        "stretto_kernel_board_writes_refused",
-        "Writes on blackboards refused under this ownership.",
-        label="reason",
-        read=lambda: dict(kernel.partition.boards.refused_counts) if kernel.is_owner else {},
-    )
-    _add_key_metrics(registry, kernel.ports.keys)
-    snapshots = kernel.ports.snapshots
-    registry.gauge(
-        "stretto_kernel_snapshots_used",
-        "Folds that began with a snapshot since the start.",
-        read=lambda: 0 if snapshots is None else snapshots.used_count,
-    )
-    blobs = kernel.ports.blobs
-    registry.gauge(
-        "stretto_kernel_blob_uploads_open",
-        "Blobs on their way in.",
-        read=lambda: blobs.upload_count,
-    )
-    registry.gauge(
-        "stretto_kernel_blob_stored_bytes",
-        "Bytes of blobs stored since the start.",
-        read=lambda: blobs.stored_bytes_count,
-    )
-
-
-def _add_admission_metrics(registry: Registry, admission: Admission) -> None:
-    registry.gauge(
-        "stretto_kernel_begun_weight",
-        "What clients begin and is not answered yet; beyond its limit starts are refused.",
-        read=lambda: admission.weight,
-    )
-    registry.gauge(
-        "stretto_kernel_begun_refused",
-        "Calls refused for that since the start.",
-        read=lambda: admission.refused_count,
-    )
-
-
-def _add_key_metrics(registry: Registry, keys: RunKeys) -> None:
-    registry.gauge(
-        "stretto_kernel_run_keys_made",
-        "Data keys of runs made since the start.",
-        read=lambda: keys.made_count,
-    )
-    registry.gauge(
-        "stretto_kernel_run_keys_destroyed",
-        "Data keys of runs destroyed since the start.",
-        read=lambda: keys.destroyed_count,
-    )
-
-
-def _read(kernel: Kernel, read: Callable[[OwnedPartition], float]) -> float:
-    return read(kernel.partition) if kernel.is_owner else 0.0
-
-
-def _read_queues(kernel: Kernel, index: int) -> dict[str, float]:
-    if not kernel.is_owner:
-        return {}
-    counts = kernel.partition.queues.counts(QUEUES_MEASURED_MAX)
-    return {name: count[index] for name, count in counts.items()}
-
-
-def add_task_log_metrics(registry: Registry, task_logs: TaskLogs) -> None:
-    """Let the registry tell how the task logs stand."""
-    appender = task_logs.appender
-    gauges: dict[str, tuple[str, Callable[[], float]]] = {
-        "readers": ("Readers of task logs.", lambda: task_logs.reader_count),
-        "pending_bytes": ("Bytes that wait to be stored.", lambda: appender.pending_bytes),
-        "stored_bytes": ("Bytes stored since the start.", lambda: appender.stored_bytes),
-        "refused_bytes": (
-            "Bytes not stored since the start: too many at once, or the store was down.",
-            lambda: appender.refused_bytes,
-        ),
-    }
-    for name, (help_text, read) in gauges.items():
-        registry.gauge(f"stretto_kernel_task_log_{name}", help_text, read=read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,45 +111,7 @@ def add_views(
 
     server.add(add_ProjectionServiceServicer_to_server, ProjectionServicer(calls, partition))
     watch = ViewWatch(calls, tell)
-    for view in VIEWS:
-        registry.gauge(
-            "stretto_kernel_view_position",
-            "How far a view has followed the log.",
-            read=partial(watch.position, view.name),
-            view=view.name,
-        )
-        registry.gauge(
-            "stretto_kernel_view_stopped",
-            "1 while a view stands still before an event that it cannot take.",
-            read=partial(watch.is_stopped, view.name),
-            view=view.name,
-        )
-        registry.gauge(
-            "stretto_kernel_view_events_missing",
-            "Events of the log up to a view's position that it was not given: 0, or a bug.",
-            read=partial(watch.events_missing, view.name),
-            view=view.name,
-        )
-    relay: dict[str, tuple[str, Callable[[], float]]] = {
-        "position": ("Up to where the bus has everything.", lambda: watch.relay_position),
-        "behind": ("Positions of the log that the bus does not have.", lambda: watch.relay_behind),
-        "stopped": (
-            "1 while the relay stands still before a damaged event.",
-            lambda: watch.is_relay_stopped,
-        ),
-    }
-    for name, (help_text, read) in relay.items():
-        registry.gauge(f"stretto_kernel_relay_{name}", help_text, read=read)
-    registry.gauge(
-        "stretto_kernel_snapshots",
-        "Large runs with a snapshot of their fold, as of the last look at the views.",
-        read=lambda: watch.standing.snapshot_count,
-    )
-    registry.gauge(
-        "stretto_kernel_log_position",
-        "The newest position of the log, as of the last look at the views.",
-        read=lambda: watch.standing.log_position,
-    )
+    add_view_metrics(registry, watch)
     return watch
 
 

@@ -24,10 +24,10 @@ from stretto_core.telemetry.metrics import Gauge, Registry
 from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.app.board_calls import EntryQuery
+from stretto_kernel.kernel_metrics import add_metrics
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
-from stretto_kernel.serving import add_metrics
 
 from tests.integration.kernel.serving import (
     IDS,

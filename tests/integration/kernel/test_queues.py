@@ -14,7 +14,7 @@ from stretto.run.v1 import run_pb2
 from stretto.run.v1 import run_service_pb2 as run_pb
 from stretto_core.telemetry.exposition import render
 from stretto_core.telemetry.metrics import Registry
-from stretto_kernel.serving import add_metrics
+from stretto_kernel.kernel_metrics import add_metrics
 
 from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
 from tests.waiting import until

@@ -22,7 +22,7 @@ from stretto_core.errors import Refusal
 from stretto_core.rpc.channel import open_channel
 from stretto_core.rpc.status import from_rpc_error, from_status
 from stretto_core.telemetry.metrics import Gauge, Registry
-from stretto_kernel.serving import add_metrics
+from stretto_kernel.kernel_metrics import add_metrics
 
 from tests.integration.kernel.serving import IDS, Served, StreamWorker, served, task
 from tests.waiting import until

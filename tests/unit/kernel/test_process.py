@@ -7,7 +7,7 @@ import sys
 
 from stretto_core.telemetry.exposition import render
 from stretto_core.telemetry.metrics import Registry
-from stretto_kernel.serving import add_metrics
+from stretto_kernel.kernel_metrics import add_metrics
 
 from tests.unit.kernel.harness import FrameWorker, new_store, start, start_kernel
 from tests.waiting import until
