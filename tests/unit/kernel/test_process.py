@@ -20,6 +20,7 @@ LOADED_LATER = (
     "nats",
     "opentelemetry",
     "pytest",
+    "rich",
     "stretto_core.telemetry.exposition",
     "stretto_core.testing",
 )
