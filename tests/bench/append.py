@@ -10,11 +10,9 @@ import argparse
 import asyncio
 import json
 import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from google.protobuf.wrappers_pb2 import StringValue
 from stretto.common.v1.principal_pb2 import PRINCIPAL_KIND_KERNEL, Principal
@@ -36,7 +34,8 @@ from stretto_core.ids import (
     derive_run_id,
 )
 from stretto_core.ids.system import SystemIds
-from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
+
+from tests.bench.database import fresh_postgres
 
 EVENTS_PER_STREAM = 4
 BODY_BYTES = 200
@@ -75,14 +74,8 @@ async def postgres() -> AsyncIterator[str]:
     if given:
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="stretto-") as directory:
-        Path(directory).chmod(0o711)
-        server = EmbeddedPostgres(directory=Path(directory))
-        await server.start()
-        try:
-            yield server.dsn()
-        finally:
-            await server.stop(FAST)
+    async with fresh_postgres() as dsn:
+        yield dsn
 
 
 async def measure_append(log: EventLog, events_per_call: int, seconds: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -19,9 +18,9 @@ from pathlib import Path
 
 import psycopg
 from stretto.eventlog.v1.recorded_event_pb2 import DIGEST_ALG_SHA256, RecordedEvent
-from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.postgres_install import reachable_install
 
+from tests.bench.database import fresh_postgres
 from tests.bench.figures import Round
 from tests.bench.scale import Scale
 from tests.bench.speeds import Measurement
@@ -35,7 +34,7 @@ _RATE = re.compile(r"^tps = ([0-9.]+) ", re.MULTILINE)
 
 async def ground(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
     """Every one of PARTS that is wanted."""
-    async with _echo() as address, _postgres() as (server, script):
+    async with _echo() as address, _table() as dsn:
         for _ in range(scale.rounds):
             for name in wanted:
                 kind, _, clients = name.removeprefix("ground-").partition("-")
@@ -50,7 +49,7 @@ async def ground(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                     measured = await _calls(address, scale.echo_calls, int(clients))
                 else:
                     settings = {"seconds": scale.inserts_s, "clients": int(clients)}
-                    measured = await _inserts(server, script, scale.inserts_s, int(clients))
+                    measured = await _inserts(dsn, scale.inserts_s, int(clients))
                 yield name, measured, settings
 
 
@@ -92,14 +91,17 @@ async def _calls(address: str, calls: int, outstanding: int) -> Round:
     return {"calls_per_s": float(await _told(*map(str, argv)))}
 
 
-async def _inserts(server: EmbeddedPostgres, script: Path, seconds: int, clients: int) -> Round:
-    program = reachable_install(server.directory, None).root / "bin" / "pgbench"
-    options = {"client": clients, "jobs": min(clients, os.cpu_count() or 1), "time": seconds}
-    told = await _told(
-        *(str(program), "--no-vacuum", "--protocol=prepared", f"--file={script}"),
-        *(f"--{name}={value}" for name, value in options.items()),
-        server.dsn(),
-    )
+async def _inserts(dsn: str, seconds: int, clients: int) -> Round:
+    with tempfile.TemporaryDirectory(prefix="stretto-bench-") as directory:
+        script = Path(directory) / "insert.sql"
+        script.write_text(ROW)
+        program = reachable_install(Path(directory), None).root / "bin" / "pgbench"
+        options = {"client": clients, "jobs": min(clients, os.cpu_count() or 1), "time": seconds}
+        told = await _told(
+            *(str(program), "--no-vacuum", "--protocol=prepared", f"--file={script}"),
+            *(f"--{name}={value}" for name, value in options.items()),
+            dsn,
+        )
     found = _RATE.search(told)
     assert found is not None, told
     return {"inserts_per_s": float(found[1])}
@@ -127,17 +129,8 @@ async def _echo() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _postgres() -> AsyncIterator[tuple[EmbeddedPostgres, Path]]:
-    directory = Path(tempfile.mkdtemp(prefix="stretto-bench-"))
-    directory.chmod(0o711)  # The account that PostgreSQL runs as passes through it.
-    server = EmbeddedPostgres(directory=directory)
-    try:
-        await server.start()
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+async def _table() -> AsyncIterator[str]:
+    async with fresh_postgres() as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("CREATE TABLE ground (id bigserial PRIMARY KEY, body text)")
-        script = directory / "insert.sql"
-        script.write_text(ROW)
-        yield server, script
-    finally:
-        await server.stop(FAST)
-        shutil.rmtree(directory, ignore_errors=True)
+        yield dsn

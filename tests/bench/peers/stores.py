@@ -11,15 +11,13 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
-
+from tests.bench.database import fresh_postgres
 from tests.ports import free_port
 
 _NPM_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
@@ -32,15 +30,8 @@ class NotInstalled(Exception):
 @asynccontextmanager
 async def postgres(_python: str) -> AsyncIterator[str]:
     """Yield the connection string of an embedded PostgreSQL, fsync on."""
-    directory = Path(tempfile.mkdtemp(prefix="stretto-bench-"))
-    directory.chmod(0o711)  # The account that PostgreSQL runs as passes through it.
-    server = EmbeddedPostgres(directory=directory)
-    try:
-        await server.start()
-        yield server.dsn()
-    finally:
-        await server.stop(FAST)
-        shutil.rmtree(directory, ignore_errors=True)
+    async with fresh_postgres() as dsn:
+        yield dsn
 
 
 @asynccontextmanager
