@@ -16,8 +16,8 @@ setup: $(VENV)/.installed ## Make .venv with everything pinned (done by the othe
 demo: setup ## Run a real job, kill a worker and the kernel in mid-run, and see it finish (DIR=... for other input)
 	@$(BIN)/python scripts/demo.py --dir "$(or $(DIR),.)"
 
-test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
+test: setup ## Run the whole test suite (N=n for other than 3 processes)
+	@$(BIN)/python -m pytest -q -n $(or $(N),3) --dist loadfile --no-loadscope-reorder tests
 
 check: setup ## Contracts, generated code, format, lint, types, architecture: all must be clean
 	@$(MAKE) --no-print-directory lint types arch

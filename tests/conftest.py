@@ -12,6 +12,7 @@ import shutil
 import signal
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,11 @@ from tests.jetstream import wipe
 from tests.ports import free_port
 from tests.traces import directory_of
 
+TESTS = Path(__file__).parent
+KINDS = ("e2e", "simulation", "integration", "contract", "model", "unit")
+"""The directories, those first whose files take long: processes get whole files, one after another,
+and none shall begin with a long one when the others have nothing left to do."""
+
 # As in the suite's supervisor: children are forked here while gRPC's threads run, and its fork
 # handlers can abort them before their exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -34,6 +40,17 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # that are tested would not hear it. They start as in a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files: by their directory, and in it those with many tests first."""
+    tests_of = Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        kind = item.path.relative_to(TESTS).parts[0]
+        return KINDS.index(kind) if kind in KINDS else len(KINDS), -tests_of[item.path]
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

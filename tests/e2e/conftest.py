@@ -38,7 +38,7 @@ def command(
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=110,
+        timeout=280,
         check=False,
     )
 
@@ -196,7 +196,7 @@ def accepted(events: list[Event]) -> Counter[str]:
     return Counter(str(event.body["task"]) for event in of_kind(events, "AttemptSucceeded"))
 
 
-async def until_true(ask: Callable[[], Awaitable[bool]], deadline_s: float = 20.0) -> None:
+async def until_true(ask: Callable[[], Awaitable[bool]], deadline_s: float = 60.0) -> None:
     """Return as soon as `await ask()` is true. Raises TimeoutError at the deadline."""
     async with asyncio.timeout(deadline_s):
         while not await ask():  # Each asking is a call over the wire: nothing spins.

@@ -337,7 +337,7 @@ def test_a_revoked_token_ends_what_it_opened(suite: Suite, tmp_path: Path) -> No
         assert following.stdout is not None
         assert following.stdout.readline()
         assert suite.stretto("token", "revoke", "ada").returncode == 0
-        _, said = following.communicate(timeout=30)
+        _, said = following.communicate(timeout=120)
     assert following.returncode == ExitStatus.USAGE
     assert "removed" in said
     assert "ada" not in suite.stretto("token", "list").stdout

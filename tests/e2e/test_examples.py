@@ -105,7 +105,7 @@ def test_the_growing_index_decides_what_comes_next_by_what_it_found(
         )  # fmt: skip
     finally:
         worker.terminate()
-        worker.wait(timeout=30)
+        worker.wait(timeout=120)
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == {
         "state": "SUCCEEDED",

@@ -151,7 +151,7 @@ def test_replay_on_a_terminal_goes_by_keys(past: Past, terminal: tuple[int, int]
     os.write(ours, b"e")
     until(b"that is all")
     assert shown.count(b"RunSucceeded") == 1
-    assert stepping.wait(timeout=30) == 0
+    assert stepping.wait(timeout=120) == 0
 
 
 def test_diff_shows_what_lies_between(past: Past) -> None:

@@ -21,7 +21,7 @@ from stretto_core.ids import StreamId
 from tests.contract.eventlog.conftest import OpenLog
 from tests.contract.eventlog.events import StreamWriter
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 async def everything(log: EventLog) -> list[StoredEvent]:

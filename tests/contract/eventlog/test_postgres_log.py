@@ -26,7 +26,7 @@ from tests.contract.eventlog.conftest import OpenPostgresLog
 from tests.contract.eventlog.events import StreamWriter
 from tests.waiting import until
 
-DEADLINE_S = 20
+DEADLINE_S = 60
 
 
 @contextmanager

@@ -118,7 +118,7 @@ async def test_an_insert_held_open_is_waited_for_and_no_follower_loses_it(
     writer = await log.acquire()
     stream = StreamWriter("one")
     await writer.append(stream.take(1))
-    async with asyncio.timeout(20), aclosing(log.subscribe()) as live:
+    async with asyncio.timeout(60), aclosing(log.subscribe()) as live:
         seen = list(await anext(live))
         with psycopg.connect(log_database) as held:
             held.execute(
@@ -163,7 +163,7 @@ async def test_the_library_recorder_may_write_beside_ours_and_nothing_is_lost(
                 await writer.append([stream.next()])
 
         seen: list[int] = []
-        async with asyncio.timeout(20), aclosing(log.subscribe()) as live:
+        async with asyncio.timeout(60), aclosing(log.subscribe()) as live:
             writing = asyncio.gather(asyncio.to_thread(write_stock), write_ours())
             async for batch in live:
                 seen.extend(event.position for event in batch)

@@ -101,7 +101,7 @@ async def work(kernel: Served, run_count: int) -> None:
 
 async def following(kernel: Served) -> pb.ListViewsResponse:
     """Return the views once all of them are where the log is."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             listed = await ProjectionServiceStub(kernel.channel).ListViews(pb.ListViewsRequest())
             if all(view.position == listed.log_position for view in listed.views):
@@ -277,7 +277,7 @@ async def test_an_event_that_cannot_be_read_is_told_and_nothing_is_passed_over(
             [position],
         )
     stub = ProjectionServiceStub(kernel.channel)
-    async with projecting(kernel, fresh_database), asyncio.timeout(20):
+    async with projecting(kernel, fresh_database), asyncio.timeout(60):
         while True:
             views = {
                 view.name: view for view in (await stub.ListViews(pb.ListViewsRequest())).views
@@ -310,7 +310,7 @@ async def test_a_table_that_takes_no_rows_stops_its_view_alone(
             f"{altered} ADD CONSTRAINT never CHECK (phase < 0) NOT VALID".encode()
         )
         stub = ProjectionServiceStub(kernel.channel)
-        async with projecting(kernel, fresh_database), asyncio.timeout(20):
+        async with projecting(kernel, fresh_database), asyncio.timeout(60):
             await work(kernel, 1)
             while True:
                 listed = await stub.ListViews(pb.ListViewsRequest())
@@ -323,7 +323,7 @@ async def test_a_table_that_takes_no_rows_stops_its_view_alone(
         assert "never" in tasks.stop.message
         assert all(view.state == pb.VIEW_STATE_FOLLOWING for view in views.values())
         await database.execute(f"{altered} DROP CONSTRAINT never".encode())
-        async with projecting(kernel, fresh_database), asyncio.timeout(20):
+        async with projecting(kernel, fresh_database), asyncio.timeout(60):
             while tasks.state != pb.VIEW_STATE_FOLLOWING:
                 tasks = next(
                     each for each in (await following(kernel)).views if each.name == "tasks"
@@ -368,7 +368,7 @@ async def test_a_relay_that_stands_still_is_told_and_can_be_moved(
     await board.note_stop(1, "UNREADABLE_EVENT", "it is damaged")
     relay = (await stub.ListViews(pb.ListViewsRequest())).relay
     assert (relay.position, relay.stop.position, relay.stop.message) == (0, 1, "it is damaged")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await is_serving(kernel.channel, SERVICE):
             pass
     assert (await stub.MoveRelay(pb.MoveRelayRequest(after_position=1))).relay.position == 1

@@ -242,6 +242,6 @@ async def test_a_bucket_that_is_made_again_while_it_is_filled_is_not_called_whol
                 await made.make_again()
 
         made.buckets.put_newer = put_and_lose  # type: ignore[method-assign]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await made_again.wait()
         await made.until_mirrored(board)

@@ -202,9 +202,9 @@ async def test_a_caller_that_goes_away_frees_the_handler(served: Served, stub: A
 
     served.answer = hang
     call = stub.ReadStream(pb.ReadStreamRequest())
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 60)
     call.cancel()
-    await asyncio.wait_for(left.wait(), 10)
+    await asyncio.wait_for(left.wait(), 60)
 
 
 async def test_a_refusal_nobody_waits_for_any_more_harms_nothing(served: Served, stub: Any) -> None:
@@ -221,9 +221,9 @@ async def test_a_refusal_nobody_waits_for_any_more_harms_nothing(served: Served,
 
     served.answer = refuse_when_cancelled
     call = stub.ReadStream(pb.ReadStreamRequest())
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 60)
     call.cancel()
-    await asyncio.wait_for(left.wait(), 10)
+    await asyncio.wait_for(left.wait(), 60)
     served.answer = _giving(pb.ReadStreamResponse(more=True))
     assert (await stub.ReadStream(pb.ReadStreamRequest())).more
 

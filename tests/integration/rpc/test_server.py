@@ -67,7 +67,7 @@ async def test_a_drain_lets_calls_end_and_takes_no_new_ones(served: Served, stub
 
     served.answer = answer
     under_way = asyncio.ensure_future(stub.ReadStream(pb.ReadStreamRequest()))
-    await asyncio.wait_for(entered.wait(), 10)
+    await asyncio.wait_for(entered.wait(), 60)
     assert served.server is not None
     draining = asyncio.ensure_future(served.server.drain(10_000))
     async with open_channel(served.target) as late:

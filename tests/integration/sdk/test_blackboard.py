@@ -30,7 +30,7 @@ from tests.integration.kernel.serving import Served, served
 from tests.integration.worker.test_with_kernel import serving
 from tests.waiting import until
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

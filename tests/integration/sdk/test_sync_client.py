@@ -20,7 +20,7 @@ from tests.integration.worker.conftest import environment
 from tests.integration.worker.test_with_kernel import serving
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import psycopg
-import pytest
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.chain import head_of
@@ -28,7 +27,6 @@ EVENTS = 20_000
 WRITERS = 32
 
 
-@pytest.mark.timeout(300)  # On a busy machine the projector takes as long as it takes.
 async def test_no_subscriber_passes_over_an_event_that_commits_late_and_one_that_does_is_found(
     fresh_database: str, fresh_nats: str
 ) -> None:

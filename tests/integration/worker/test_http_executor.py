@@ -419,7 +419,7 @@ async def test_a_stop_closes_the_connection(
     await until(lambda: bool(server.asked))
     bench.executor.stop(Stop(KEY, kind, "enough"))
     assert await bench.end() == Stopped()
-    await asyncio.wait_for(server.lost.wait(), 10)
+    await asyncio.wait_for(server.lost.wait(), 60)
 
 
 async def test_a_stop_before_the_request_began_ends_it(bench: Bench, server: HttpServer) -> None:

@@ -17,7 +17,7 @@ from tests.integration.worker.conftest import environment
 from tests.integration.worker.processes import is_alive, pids_in
 from tests.waiting import until
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ async def test_a_thread_that_a_body_blocks_does_not_keep_the_process(
     worker_process.signal(signal.SIGTERM)
     kernel.signal("a", work_pb2.SIGNAL_KIND_INTERRUPT)
     assert (await kernel.outcome("a")).HasField("released")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await worker_process.wait() == 0
 
 
