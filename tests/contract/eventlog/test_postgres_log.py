@@ -260,6 +260,44 @@ async def test_a_follower_is_told_of_an_append_without_polling(
     await log.close()
 
 
+async def test_nobody_looks_at_the_log_for_followers_that_rest(
+    log_database: str, fresh_partition: Partition
+) -> None:
+    named = f"{log_database} application_name=resting"
+    rested = await PostgresLog.open(named, fresh_partition)
+    log = await PostgresLog.open(log_database, fresh_partition)
+    writer = await log.acquire()
+    stream = StreamWriter("one")
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        aclosing(rested.subscribe()) as resting,
+        aclosing(log.subscribe()) as live,
+    ):
+        await writer.append([stream.next()])
+        await anext(resting)
+        newest, seen_unlooked = _newest_look(log_database), 0
+        await anext(live)
+        while seen_unlooked < 5:
+            await writer.append([stream.next()])
+            await anext(live)
+            before, newest = newest, _newest_look(log_database)
+            seen_unlooked = seen_unlooked + 1 if newest == before else 0
+        assert len(await anext(resting)) >= 5, "all of it, when it wants more"
+    await writer.release()
+    await rested.close()
+    await log.close()
+
+
+def _newest_look(dsn: str) -> object:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        (newest,) = connection.execute(
+            "SELECT max(query_start) FROM pg_stat_activity"
+            " WHERE application_name = 'resting' AND query LIKE '%notification_id >%'"
+        ).fetchone() or (None,)
+    assert newest is not None
+    return newest
+
+
 async def test_processes_that_start_together_make_the_tables_once(
     log_database: str,
 ) -> None:

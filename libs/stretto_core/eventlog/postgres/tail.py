@@ -4,6 +4,7 @@ Owns the subscription's supervision and a window of the newest events. The first
 it, the last one ends it. A follower behind the window reads the log itself until it meets the
 window; one that is slow only falls out of the window, and nothing is buffered for it. A
 notification is a hint, the position is the truth: the log is also looked at slowly besides.
+Nobody looks at a log while no follower waits for more: followers that rest are left to rest.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class _Subscription(PostgresSubscription):
 
     poll_interval_s = 2.0
 
-    def __init__(self, recorder: PartitionRecorder, gt: int) -> None:
+    def __init__(self, recorder: PartitionRecorder, gt: int, wanted: threading.Event) -> None:
         self._stopping = threading.Event()  # The library's threads start with its own part.
+        self._wanted = wanted
         super().__init__(recorder, gt=gt)
 
     def stop(self) -> None:
@@ -58,6 +60,11 @@ class _Subscription(PostgresSubscription):
         self._notifications_index = len(self._notifications)
         return [first, *rest]
 
+    def _wait_until_wanted(self) -> None:
+        # In slices: another subscription of the same log may take the word away that ends this one.
+        while not self._wanted.wait(_LISTEN_SLICE_S) and not self._has_been_stopped:
+            pass
+
     def _listen(self) -> None:
         try:
             with self._recorder.datastore.get_connection() as connection:
@@ -68,6 +75,7 @@ class _Subscription(PostgresSubscription):
                     notified = list(connection.notifies(timeout=_LISTEN_SLICE_S, stop_after=1))
                     if notified or time.monotonic() >= pull_at:
                         pull_at = time.monotonic() + self.poll_interval_s
+                        self._wait_until_wanted()
                         self._has_been_notified.set()
                         self._stopping.wait(_PULL_PACE_S)
                 connection.execute("UNLISTEN *")  # It goes back to the pool.
@@ -98,6 +106,8 @@ class Tail:
         self._window_bytes = 0
         self._window_after: int | None = None  # None until the subscription has begun.
         self._arrived = asyncio.Event()
+        self.wanted = threading.Event()
+        """Set while a follower has all there is and waits; of the loop's thread."""
         self._failure: Exception | None = None
         self._closed = False
 
@@ -117,6 +127,7 @@ class Tail:
                 if batch is None:
                     batch = await self._from_log(after_position)
                 if not batch:
+                    self.wanted.set()
                     await arrived.wait()
                     continue
                 after_position = batch[-1].position
@@ -159,6 +170,7 @@ class Tail:
     def _publish(self, batch: tuple[StoredEvent, ...], follower: _Follower) -> None:
         if follower is not self._follower:
             return  # Ended meanwhile; a later subscription makes its own window.
+        self.wanted.clear()  # Who still waits after this batch says so again.
         self._window.append(batch)
         self._window_events += len(batch)
         self._window_bytes += sum(len(event.stored_bytes) for event in batch)
@@ -249,7 +261,7 @@ class _Follower:
                 return
 
     def _batches(self, after_position: int) -> Iterator[tuple[StoredEvent, ...]]:
-        subscription = _Subscription(self._recorder, gt=after_position)
+        subscription = _Subscription(self._recorder, after_position, self._tail.wanted)
         subscription.poll_interval_s = self._poll_interval_s
         self._subscription = subscription
         with subscription:

@@ -10,17 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 
+from stretto_core.eventlog.duty_cycle import DutyCycle
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import Page
 
 from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.store import Target
 
-PACE_S = 0.05
-"""Between the beginnings of two batches, unless the first was full: what comes in between is one
-batch, and a run that began and ended in it is one row. The first event after a rest waits for none.
-"""
-FULL_BATCH_EVENTS = 500
+DUTY = DutyCycle()
+"""What comes while the views rest is one batch, and a run that began and ended in it is one row."""
 
 Told = Callable[[int, int], Awaitable[None]]
 """Is told how many events were folded, and up to which position."""
@@ -39,14 +37,12 @@ class Lead:
         loop = asyncio.get_running_loop()
         async with aclosing(self._log.subscribe(after_position=self.cohort.position)) as batches:
             async for batch in batches:
-                next_s = loop.time() + PACE_S
-                is_full = len(batch) >= FULL_BATCH_EVENTS
+                began_s = loop.time()
                 async with self.between:
                     await self.cohort.project(batch)
-                    if not is_full:
+                    if not DUTY.is_full(len(batch)):
                         await self.cohort.settle()
-                if not is_full:
-                    await asyncio.sleep(next_s - loop.time())
+                await asyncio.sleep(DUTY.rest_s(loop.time() - began_s, len(batch)))
 
     async def join(self, cohort: Cohort, told: Told | None = None) -> None:
         """Let a cohort that is behind catch up; returns when it is one with this, or stopped.

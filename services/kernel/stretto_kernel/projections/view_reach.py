@@ -15,7 +15,7 @@ from stretto_kernel.app.moments import require_within
 from stretto_kernel.projections.view import View
 
 REACH_S = 1.0
-"""So long a view is waited for; a projector that is well needs a twentieth of it."""
+"""So long a view is waited for; a projector that is well needs a tenth of it."""
 LOOK_S = 0.02
 
 

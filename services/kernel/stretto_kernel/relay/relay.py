@@ -17,6 +17,7 @@ from typing import Protocol
 import structlog
 from stretto_core.bus import Bus, Hint
 from stretto_core.errors import Unavailable
+from stretto_core.eventlog.duty_cycle import DutyCycle
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 
@@ -28,6 +29,8 @@ WINDOW_MESSAGES = 256
 WINDOW_BYTES_MAX = 4 * 1024 * 1024
 """So much is under way to the bus at once."""
 SAVE_INTERVAL_S = 0.5
+DUTY = DutyCycle()
+"""What comes while the relay rests is one batch, and what of it is of one stream one message."""
 LOOK_S = 2.0
 """So often the relay looks whether its place was set elsewhere."""
 AGAIN_S = 0.2
@@ -101,8 +104,10 @@ class Relay:
                     await self._save()
 
     async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
         async with aclosing(self._log.subscribe(after_position=self.position)) as batches:
             async for batch in batches:
+                began_s = loop.time()
                 sound, damage = await self._sound(batch)
                 await self._relay(sound)
                 if damage is not None:
@@ -110,6 +115,7 @@ class Relay:
                 elif self._unsaid:
                     await self._tell(self._board.note_following)
                     self._unsaid = False
+                await asyncio.sleep(DUTY.rest_s(loop.time() - began_s, len(batch)))
 
     async def _begin(self) -> int:
         while True:
