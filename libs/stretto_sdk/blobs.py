@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -23,6 +22,7 @@ from stretto_core.rpc.channel import credentials
 from stretto_core.rpc.retry import Caller, RetryPolicy, refusals
 from stretto_core.telemetry.secret import Secret
 
+from stretto_sdk.breaks import Breaks
 from stretto_sdk.value_sizes import BLOB_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ class BlobClient:
         blob = await asyncio.to_thread(ref_of, source)
         if not await self.missing(namespace, [blob]):
             return blob
-        loop = asyncio.get_running_loop()
-        retries, give_up_s = 0, 0.0
+        breaks = Breaks(self._policy)
         while True:
             try:
                 with refusals():
@@ -79,11 +78,7 @@ class BlobClient:
                     )
                 return answer.blob
             except Refusal as refused:
-                # From the first break: how long an upload went well before it does not count.
-                if not retries:
-                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
-                await self._back_off(refused, retries, give_up_s)
-                retries += 1
+                await breaks.wait(refused)
 
     async def missing(self, namespace: str, blobs: Sequence[BlobRef]) -> list[BlobRef]:
         """Return which of the blobs have to be put; the others stay for 24 hours at least."""
@@ -105,8 +100,7 @@ class BlobClient:
         or by the kernel, which decrypts it.
         Raises NotFound, OutOfRange.
         """
-        loop = asyncio.get_running_loop()
-        retries, give_up_s = 0, 0.0
+        breaks = Breaks(self._policy)
         digester = None if offset_bytes or length_bytes else hashlib.sha256()
         got = 0
         while True:
@@ -120,7 +114,7 @@ class BlobClient:
             try:
                 with refusals():
                     async for answer in call:
-                        retries = 0
+                        breaks.are_over()
                         got += len(answer.data)
                         if answer.decrypted:
                             digester = None  # The digest is that of the ciphertext.
@@ -130,10 +124,7 @@ class BlobClient:
                             yield answer.data
                 break
             except Refusal as refused:
-                if not retries:
-                    give_up_s = loop.time() + self._policy.budget_ms / 1_000
-                await self._back_off(refused, retries, give_up_s)
-                retries += 1
+                await breaks.wait(refused)
                 if length_bytes and got >= length_bytes:
                     break
             finally:
@@ -148,14 +139,6 @@ class BlobClient:
             async for part in received:
                 parts += part
         return bytes(parts)
-
-    async def _back_off(self, refused: Refusal, retries: int, give_up_s: float) -> None:
-        """Wait before the next try, or raise what was refused."""
-        loop = asyncio.get_running_loop()
-        delay_ms = self._policy.delay_ms(refused, retries, random.random())
-        if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
-            raise refused
-        await asyncio.sleep(delay_ms / 1_000)
 
 
 def ref_of(source: Source) -> BlobRef:

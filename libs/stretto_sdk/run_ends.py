@@ -8,7 +8,6 @@ it is when many of its names are nobody's any more: each takes a place of those 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.errors import Exhausted, Refusal, Unavailable
 from stretto_core.rpc.retry import refusals
 from stretto_core.rpc.status import from_status
+
+from stretto_sdk.breaks import Breaks
 
 if TYPE_CHECKING:
     from stretto_sdk.client_calls import Calls
@@ -125,9 +126,7 @@ class RunEnds:
                     answer.set_exception(error)
 
     async def _keep_open(self) -> None:
-        loop = asyncio.get_running_loop()
-        policy = self._calls.policy
-        retries, give_up_s = 0, None
+        breaks = Breaks(self._calls.policy)
         while True:
             self._abandoned.clear()
             names = self._names = _Names(self._waiting)
@@ -135,24 +134,19 @@ class RunEnds:
             try:
                 with refusals():
                     async for told in call:
-                        retries, give_up_s = 0, None
+                        breaks.are_over()
                         for ended in told.runs:
                             self._tell(ended)
                 # It ends by itself only when the kernel does.
                 raise Unavailable("the stream has ended")
             except Refusal as refused:
-                delay_ms = policy.delay_ms(refused, retries, random.random())
-                if give_up_s is None:
-                    give_up_s = loop.time() + policy.budget_ms / 1_000
-                if delay_ms is None or loop.time() + delay_ms / 1_000 >= give_up_s:
-                    raise
+                broke = refused
             finally:
                 names.end()
                 if self._names is names:  # Else the next stream is open already.
                     self._names = None
                 call.cancel()
-            retries += 1
-            await asyncio.sleep(delay_ms / 1_000)
+            await breaks.wait(broke)
 
     def _tell(self, ended: pb.AwaitedRun) -> None:
         self._abandoned.discard(ended.name)
