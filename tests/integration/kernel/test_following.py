@@ -225,7 +225,7 @@ async def test_limits_and_bad_requests_say_what_is_wrong(fresh_database: str) ->
             await refusal_of(one(kernel.events.ReadAll(log_pb.ReadAllRequest(cursor=beyond)))),
         ):
             assert type(ahead).__name__ == "OutOfRange"
-            assert ahead.metadata == {"position": "1"}
+            assert ahead.metadata == {"position": "1000", "newest_position": "1"}
         for request in (
             log_pb.SubscribeRequest(types=["not a type"]),
             log_pb.SubscribeRequest(types=["RunFaild"]),

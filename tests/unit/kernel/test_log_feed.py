@@ -154,7 +154,7 @@ async def test_a_cursor_beyond_the_end_and_one_too_many_are_refused() -> None:
     await writer.append(3)
     with pytest.raises(BeyondTheLog) as refused:
         await anext(feed.follow(Wanted(), after_position=4))
-    assert refused.value.metadata == {"position": "3"}
+    assert refused.value.metadata == {"position": "4", "newest_position": "3"}
     for stream in (StreamId("s0"), StreamId("none")):
         with pytest.raises(BeyondTheLog) as refused:
             await anext(feed.follow(Wanted(stream=stream), after_position=0, after_version=2))
@@ -231,3 +231,21 @@ def test_an_event_whose_tenant_cannot_be_read_is_everybodys() -> None:
     index.add("acme", Wanted(namespace=Namespace("acme")))
     damaged = StoredEvent(1, StreamId("s"), 1, TYPES[0], b"\xff")
     assert index.takers([damaged]) == {"acme": [damaged]}
+
+
+def test_who_left_leaves_nothing_behind() -> None:
+    """Else every event would be looked at for a namespace or type that nobody wants any more."""
+    index: FeedIndex[int] = FeedIndex()
+    wants = [
+        Wanted(),
+        Wanted(stream=StreamId("s1")),
+        Wanted(types=frozenset({"attemptleased", "queuepaused"})),
+        Wanted(namespace=Namespace("acme")),
+    ]
+    for number, wanted in enumerate([*wants, *wants]):
+        index.add(number, wanted)
+    for number, wanted in enumerate([*wants, *wants]):
+        index.remove(number, wanted)
+        index.remove(number, wanted)
+    assert not index.everybody()
+    assert not any(vars(index).values())

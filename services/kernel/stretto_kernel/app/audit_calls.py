@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from stretto.eventlog.v1.proof_pb2 import EventProof
 from stretto.eventlog.v1.seal_pb2 import LogSealed
-from stretto_core.errors import NotFound, OutOfRange
+from stretto_core.errors import NotFound
 from stretto_core.eventlog.export import ExportWriter, claimed_hash
 from stretto_core.eventlog.merkle import Prover, leaf_hash
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, StreamId
 
+from stretto_kernel.app.moments import require_within
 from stretto_kernel.app.seal_search import SealBroken, newest_seal_at, seal_over, seals_beyond
 from stretto_kernel.app.sealer import NotSealedYet, Sealer
 
@@ -63,15 +64,9 @@ class Export:
         """Seal what is committed and not sealed, and return the file that ends there.
 
         since_position: it begins after the newest seal at or before. namespace: whose events are
-        given whole; "" = all. Raises OutOfRange, and what `Sealer.seal_now` does.
+        given whole; "" = all. Raises BeyondTheLog, and what `Sealer.seal_now` does.
         """
-        if since_position > (head := await log.position()):
-            raise OutOfRange(
-                "the cursor lies beyond the newest event: it is of another log, or this one was "
-                "restored from an older copy",
-                position=str(since_position),
-                newest_position=str(head),
-            )
+        await require_within(log, since_position)
         end_seal = await sealer.seal_now()
         start = await newest_seal_at(log, min(since_position, end_seal.position))
         writer = ExportWriter(

@@ -102,13 +102,11 @@ class BoardWatching:
     ) -> AsyncGenerator[BoardChange]:
         """Yield as `watch` does until the run has ended. Raises DecidedAgain."""
         head = run.decided
-        found = sorted(
-            (entry for entry in entries_of(run).values() if entry.key.startswith(prefix)),
-            key=lambda entry: entry.key,
-        )
+        # As of now: while the answer is awaited they go on.
+        listed = _listed(run, prefix) if after_revision is None else []
         await self._host.facts.answered(run, head, own_facts=False)
         if after_revision is None:
-            for part, is_last in _parts([(entry,) for entry in found]):
+            for part, is_last in _parts(listed):
                 yield BoardChange(part, head if is_last else 0)
         else:
             self._check_start(run, after_revision, head)
@@ -169,6 +167,12 @@ class BoardWatching:
         event = recorded.event
         assert isinstance(event, ev.BoardEntriesWritten | ev.BoardEntriesDeleted)
         return changes_of(event, recorded.version, recorded.time_ns)
+
+
+def _listed(run: HostedRun, prefix: str) -> list[tuple[BoardEntry, ...]]:
+    """Return the entries that are there, by key, each as if one write had made it."""
+    entries = entries_of(run)
+    return [(entries[key],) for key in sorted(entries) if key.startswith(prefix)]
 
 
 def _matching(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
@@ -13,6 +13,9 @@ from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import Namespace, StreamId
 
 Subscriber = TypeVar("Subscriber")
+
+_Places = dict[str, dict[Subscriber, None]]
+"""Who wants what: subscribers by a word, each set in the order they came."""
 
 ANY_STREAM = StreamId("")
 ANY_NAMESPACE = Namespace("")
@@ -43,24 +46,28 @@ class FeedIndex(Generic[Subscriber]):
 
     def __init__(self) -> None:
         self._everybody: dict[Subscriber, Wanted] = {}
-        self._of_all: dict[Subscriber, None] = {}
-        self._by_stream: dict[StreamId, dict[Subscriber, None]] = {}
-        self._by_type: dict[str, dict[Subscriber, None]] = {}
-        self._by_namespace: dict[Namespace, dict[Subscriber, None]] = {}
+        # Only what somebody wants has a place: what nobody wants must cost nothing.
+        self._of_all: _Places[Subscriber] = {}
+        self._by_stream: _Places[Subscriber] = {}
+        self._by_type: _Places[Subscriber] = {}
+        self._by_namespace: _Places[Subscriber] = {}
 
     def add(self, subscriber: Subscriber, wanted: Wanted) -> None:
         """Give it what it wants from now on."""
         self._everybody[subscriber] = wanted
-        for place in self._places(wanted):
-            place[subscriber] = None
+        places, words = self._places(wanted)
+        for word in words:
+            places.setdefault(word, {})[subscriber] = None
 
     def remove(self, subscriber: Subscriber, wanted: Wanted) -> None:
         """Give it nothing more."""
-        self._everybody.pop(subscriber, None)
-        for place in self._places(wanted):
-            place.pop(subscriber, None)
-        if wanted.stream and not self._by_stream.get(wanted.stream):
-            self._by_stream.pop(wanted.stream, None)
+        if self._everybody.pop(subscriber, None) is None:
+            return
+        places, words = self._places(wanted)
+        for word in words:
+            del places[word][subscriber]
+            if not places[word]:
+                del places[word]
 
     def everybody(self) -> list[Subscriber]:
         """Return all subscribers."""
@@ -68,7 +75,9 @@ class FeedIndex(Generic[Subscriber]):
 
     def takers(self, batch: Sequence[StoredEvent]) -> dict[Subscriber, Sequence[StoredEvent]]:
         """Return who gets which events of a batch; costs nothing for those who get none."""
-        found: dict[Subscriber, Sequence[StoredEvent]] = dict.fromkeys(self._of_all, batch)
+        found: dict[Subscriber, Sequence[StoredEvent]] = dict.fromkeys(
+            self._of_all.get("", ()), batch
+        )
         if not (self._by_stream or self._by_type or self._by_namespace):
             return found
         some: dict[Subscriber, list[StoredEvent]] = {}
@@ -92,14 +101,14 @@ class FeedIndex(Generic[Subscriber]):
             else:
                 yield from self._by_namespace.get(namespace, ())
 
-    def _places(self, wanted: Wanted) -> list[dict[Subscriber, None]]:
+    def _places(self, wanted: Wanted) -> tuple[_Places[Subscriber], Collection[str]]:
         if wanted.stream:
-            return [self._by_stream.setdefault(wanted.stream, {})]
+            return self._by_stream, (wanted.stream,)
         if wanted.types:
-            return [self._by_type.setdefault(word, {}) for word in wanted.types]
+            return self._by_type, wanted.types
         if wanted.namespace:
-            return [self._by_namespace.setdefault(wanted.namespace, {})]
-        return [self._of_all]
+            return self._by_namespace, (wanted.namespace,)
+        return self._of_all, ("",)
 
 
 @lru_cache(maxsize=1_024)

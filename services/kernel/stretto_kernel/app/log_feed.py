@@ -20,7 +20,7 @@ from stretto_core.eventlog.recorded import Page, StoredEvent
 
 from stretto_kernel.app.feed_index import FeedIndex, Wanted
 from stretto_kernel.app.follow_limits import FollowLimits
-from stretto_kernel.app.moments import BeyondTheLog
+from stretto_kernel.app.moments import BeyondTheLog, require_within
 
 CATCH_UP_EVENTS = 1_000
 CATCH_UP_BYTES_MAX = 3 * 1024 * 1024
@@ -177,9 +177,7 @@ class LogFeed:
             if not page.events:
                 raise BeyondTheLog(f"the stream has no version {version}", version=str(version))
         if position and (self._position is None or position > self._position):
-            head = await self._log.position()
-            if position > head:
-                raise BeyondTheLog(f"the log ends at {head}", position=str(head))
+            await require_within(self._log, position)
 
     async def _begin(self, wanted: Wanted, after: int) -> _Subscriber:
         """Make a live subscriber; it gets everything after its `reached`."""

@@ -89,9 +89,18 @@ async def newest_position(log: EventLog, namespace: Namespace, run_id: RunId) ->
 
 async def require_within(log: EventLog, position: int) -> None:
     """Raise BeyondTheLog for a position that the log does not have yet."""
-    head = await log.position()
+    refuse_beyond(position, await log.position())
+
+
+def refuse_beyond(position: int, head: int) -> None:
+    """Raise BeyondTheLog for a position beyond the log's newest."""
     if position > head:
-        raise BeyondTheLog(f"the log ends at {head}", position=str(head))
+        raise BeyondTheLog(
+            f"the log ends at {head}: {position} is of another log, or this one was restored from "
+            "an older copy",
+            position=str(position),
+            newest_position=str(head),
+        )
 
 
 async def _find(log: EventLog, run_id: RunId, moment: Moment, now_ns: int) -> Then:

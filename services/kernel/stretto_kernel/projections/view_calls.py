@@ -15,7 +15,7 @@ from typing import Protocol
 from stretto_core.errors import Exhausted, FailedPrecondition, NotFound, Unavailable
 from stretto_core.ids import IdSource
 
-from stretto_kernel.app.moments import BeyondTheLog
+from stretto_kernel.app.moments import refuse_beyond
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.registry import BY_NAME, VIEWS
 from stretto_kernel.projections.store import Stop
@@ -133,10 +133,7 @@ class ViewCalls:
         standing = await self.standing()
         if standing.relay is None:
             raise NoRelay("no relay has ever run here")
-        if after_position > standing.log_position:
-            raise BeyondTheLog(
-                f"the log ends at {standing.log_position}", position=str(standing.log_position)
-            )
+        refuse_beyond(after_position, standing.log_position)
         await self._board.move_relay(after_position)
         return RelayStanding(after_position)
 

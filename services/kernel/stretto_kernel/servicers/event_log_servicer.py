@@ -30,7 +30,7 @@ from stretto_core.ids import Namespace, StreamId
 
 from stretto_kernel.app.feed_index import Wanted
 from stretto_kernel.app.log_feed import LogFeed, Part
-from stretto_kernel.app.moments import BeyondTheLog
+from stretto_kernel.app.moments import require_within
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.servicers.audit_methods import AuditMethods
 from stretto_kernel.servicers.fields import Fields
@@ -94,8 +94,8 @@ class EventLogServicer(AuditMethods, EventLogServiceServicer):
         page = await self._log.read_all(
             after_position=after, limit=size, bytes_max=_bytes_max(request.form)
         )
-        if after and not page.events and after > (head := await self._log.position()):
-            raise BeyondTheLog(f"the log ends at {head}", position=str(head))
+        if after and not page.events:
+            await require_within(self._log, after)
         shown = await self._show_some(page.events, request.form)
         return pb.ReadAllResponse(
             events=shown,
