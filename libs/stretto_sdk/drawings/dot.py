@@ -16,6 +16,7 @@ _FILLS = {
     "READY": "#fff3c4",
     "CANCELLED": "#e6e8eb",
     "SKIPPED": "#f2f3f5",
+    "UNKNOWN": "#ffffff",
     "PENDING": "#ffffff",
 }
 

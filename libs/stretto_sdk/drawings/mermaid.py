@@ -19,6 +19,7 @@ _CLASSES = {
     "READY": "fill:#fff3c4,stroke:#9a6700,color:#1f2328",
     "CANCELLED": "fill:#e6e8eb,stroke:#6e7781,color:#1f2328",
     "SKIPPED": "fill:#f2f3f5,stroke:#8c959f,color:#6e7781",
+    "UNKNOWN": "fill:#ffffff,stroke:#9a6700,color:#1f2328",
     "PENDING": "fill:#ffffff,stroke:#8c959f,color:#1f2328",
 }
 _ARROWS = {Arrow.TASK: "-->", Arrow.SUBTREE: "==>"}
