@@ -30,14 +30,15 @@ from stretto_sdk.client_namespaces import NamespaceCalls
 from stretto_sdk.client_pages import Pages
 from stretto_sdk.client_queues import QueueCalls
 from stretto_sdk.client_start import start_run
+from stretto_sdk.client_steering import Steering
 from stretto_sdk.client_views import ViewCalls
 from stretto_sdk.client_workers import WorkerCalls
 from stretto_sdk.durations import duration_of
 from stretto_sdk.endpoint import Endpoint, find_endpoint
 from stretto_sdk.errors import DeadlineExceeded, InvalidArgument, Unimplemented, not_succeeded
 from stretto_sdk.moments import Moment
-from stretto_sdk.plan import AnyPlan, Plan, Span, form_of
-from stretto_sdk.plan_form import parse_tasks, payload_of
+from stretto_sdk.plan import AnyPlan, form_of
+from stretto_sdk.plan_form import payload_of
 from stretto_sdk.runs import (
     Position,
     Run,
@@ -54,7 +55,14 @@ FROM_PLAN: Final = object()
 
 
 class Client(
-    LookingBack, WorkerCalls, QueueCalls, NamespaceCalls, BlobReading, ViewCalls, AuditCalls
+    LookingBack,
+    Steering,
+    WorkerCalls,
+    QueueCalls,
+    NamespaceCalls,
+    BlobReading,
+    ViewCalls,
+    AuditCalls,
 ):
     """A connection to a suite; use it as an async context manager.
 
@@ -303,95 +311,3 @@ class Client(
         async with aclosing(self.pages.all_runs(filter, after)) as runs:
             async for run in runs:
                 yield run
-
-    async def cancel(self, run: AnyRun, *, reason: str = "", grace: Span | None = None) -> Run:
-        """Ask a run to stop: attempts get the signal, then clean-up tasks run; it ends CANCELLED.
-
-        >>> await client.cancel(run, reason="not needed any more", grace="5s")
-
-        Returns when that is recorded; `wait` for the end. Raises NotFound, FailedPrecondition
-        (RUN_CLOSED: it ended otherwise).
-        """
-        request = pb.CancelRunRequest(
-            name=self._name_of(run),
-            request_id=self._ids.uuid7(),
-            reason=reason,
-            grace=None if grace is None else duration_of(grace),
-        )
-        answer = await self._calls.unary(self._calls.runs.CancelRun, request)
-        return run_of(answer.run, answer.position)
-
-    async def kill(self, run: AnyRun, *, reason: str = "") -> Run:
-        """End a run at once: no clean-up, late results are refused; it is KILLED on return.
-
-        >>> await client.kill(run, reason="runaway")
-
-        Raises NotFound, FailedPrecondition (RUN_CLOSED: it ended otherwise).
-        """
-        request = pb.KillRunRequest(
-            name=self._name_of(run), request_id=self._ids.uuid7(), reason=reason
-        )
-        answer = await self._calls.unary(self._calls.runs.KillRun, request)
-        return run_of(answer.run, answer.position)
-
-    async def retry(self, run: AnyRun, *, tasks: Sequence[str] = ()) -> Run:
-        """Re-open a run that ended without success; what succeeded stays, clean-up runs again.
-
-        >>> await client.result(await client.retry(run))
-
-        tasks: only these of the failed and cancelled ones, and what was skipped or waited for them.
-        Raises NotFound, FailedPrecondition (RUN_NOT_ENDED, NOTHING_TO_RETRY, TASK_NOT_RETRIABLE).
-        """
-        name, request_id = self._name_of(run), self._ids.uuid7()
-        request = pb.RetryRunRequest(name=name, request_id=request_id, tasks=tasks)
-        answer = await self._calls.unary(self._calls.runs.RetryRun, request)
-        return run_of(answer.run, answer.position)
-
-    async def pause(self, run: AnyRun, *, hold: str = "", reason: str = "") -> Run:
-        """Put a hold on a run: nothing new is leased until `resume` lifts it; attempts go on.
-
-        >>> await client.pause(run, reason="maintenance")
-
-        hold: which one, "operator" by default; holds nest. Raises NotFound, FailedPrecondition.
-        """
-        request = pb.PauseRunRequest(
-            name=self._name_of(run), request_id=self._ids.uuid7(), hold_id=hold, reason=reason
-        )
-        answer = await self._calls.unary(self._calls.runs.PauseRun, request)
-        return run_of(answer.run, answer.position)
-
-    async def resume(self, run: AnyRun, *, hold: str = "") -> Run:
-        """Lift a hold that `pause` placed; lifting one that is not there changes nothing.
-
-        >>> await client.resume(run)
-
-        Raises NotFound, FailedPrecondition.
-        """
-        request = pb.ResumeRunRequest(
-            name=self._name_of(run), request_id=self._ids.uuid7(), hold_id=hold
-        )
-        answer = await self._calls.unary(self._calls.runs.ResumeRun, request)
-        return run_of(answer.run, answer.position)
-
-    async def add_tasks(
-        self, run: AnyRun, tasks: Plan | Sequence[Mapping[str, object]], *, sealed: bool
-    ) -> Run:
-        """Add a slice to a growing plan, all of it or none; `sealed` says that it is the last.
-
-        >>> more = Plan()
-        >>> more.task("next", executor="process", argv=["true"], after=["first"])
-        >>> await client.add_tasks(run, more, sealed=True)
-
-        Raises InvalidArgument, AlreadyExists (a task of that name with another spec),
-        FailedPrecondition (RUN_CLOSED, PLAN_SEALED), Exhausted (TASK_LIMIT).
-        """
-        forms = tasks.to_form()["tasks"] if isinstance(tasks, Plan) else tasks
-        request = pb.AddTasksRequest(
-            name=self._name_of(run),
-            request_id=self._ids.uuid7(),
-            tasks=parse_tasks(forms),
-            sealed=sealed,
-        )
-        await store_large(self._calls.blobs, self._namespace, request)
-        answer = await self._calls.unary(self._calls.runs.AddTasks, request)
-        return run_of(answer.run, answer.position)

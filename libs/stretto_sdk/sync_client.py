@@ -223,6 +223,43 @@ class SyncClient:
         """
         return self._loop.stream(self._client.list, filter, after=after)
 
+    def replay(
+        self, run: AnyRun, *, after_version: int = 0, until_version: int = 0
+    ) -> Generator[ReplayStep, None, None]:
+        """Yield each fact of a run with what it changed, oldest first; executes nothing.
+
+        >>> for step in client.replay(run):
+        ...     print(step.event.version, step.event.type, [task.state for task in step.tasks])
+
+        until_version: 0 = to the newest. Raises NotFound, OutOfRange (it is not there yet),
+        InvalidArgument (until_version is below after_version).
+        """
+        return self._loop.stream(
+            self._client.replay, run, after_version=after_version, until_version=until_version
+        )
+
+    def diff(self, run: AnyRun, before: Moment, after: Moment | None = None) -> RunDiff:
+        """Return what changed in a run between two moments, and which facts changed it.
+
+        >>> for task in (client.diff(run, 10, 20)).tasks:
+        ...     print(task.task, [change.name for change in task.changes], task.versions)
+
+        after: None = as it is. Raises NotFound, OutOfRange, InvalidArgument (after is before).
+        """
+        return self._loop.call(self._client.diff, run, before, after)
+
+    def usage(self, run: AnyRun | None = None, *, after: Position | None = None) -> Usage:
+        """Read what the attempts of one run, or of all runs of the namespace, used of workers.
+
+        >>> used = (client.usage(run)).total
+        >>> print(used.attempts, used.held, used.succeeded_held / used.held)
+
+        What one run was acknowledged before is in it; of all runs it trails the record by moments.
+        after: only answer once the view holds that position (`run.position` of your own write).
+        Raises NotFound.
+        """
+        return self._loop.call(self._client.usage, run, after=after)
+
     def cancel(self, run: AnyRun, *, reason: str = "", grace: Span | None = None) -> Run:
         """Ask a run to stop: attempts get the signal, then clean-up tasks run; it ends CANCELLED.
 
@@ -283,43 +320,6 @@ class SyncClient:
         FailedPrecondition (RUN_CLOSED, PLAN_SEALED), Exhausted (TASK_LIMIT).
         """
         return self._loop.call(self._client.add_tasks, run, tasks, sealed=sealed)
-
-    def replay(
-        self, run: AnyRun, *, after_version: int = 0, until_version: int = 0
-    ) -> Generator[ReplayStep, None, None]:
-        """Yield each fact of a run with what it changed, oldest first; executes nothing.
-
-        >>> for step in client.replay(run):
-        ...     print(step.event.version, step.event.type, [task.state for task in step.tasks])
-
-        until_version: 0 = to the newest. Raises NotFound, OutOfRange (it is not there yet),
-        InvalidArgument (until_version is below after_version).
-        """
-        return self._loop.stream(
-            self._client.replay, run, after_version=after_version, until_version=until_version
-        )
-
-    def diff(self, run: AnyRun, before: Moment, after: Moment | None = None) -> RunDiff:
-        """Return what changed in a run between two moments, and which facts changed it.
-
-        >>> for task in (client.diff(run, 10, 20)).tasks:
-        ...     print(task.task, [change.name for change in task.changes], task.versions)
-
-        after: None = as it is. Raises NotFound, OutOfRange, InvalidArgument (after is before).
-        """
-        return self._loop.call(self._client.diff, run, before, after)
-
-    def usage(self, run: AnyRun | None = None, *, after: Position | None = None) -> Usage:
-        """Read what the attempts of one run, or of all runs of the namespace, used of workers.
-
-        >>> used = (client.usage(run)).total
-        >>> print(used.attempts, used.held, used.succeeded_held / used.held)
-
-        What one run was acknowledged before is in it; of all runs it trails the record by moments.
-        after: only answer once the view holds that position (`run.position` of your own write).
-        Raises NotFound.
-        """
-        return self._loop.call(self._client.usage, run, after=after)
 
     def workers(
         self, *, connected_only: bool = False, history: bool = False
