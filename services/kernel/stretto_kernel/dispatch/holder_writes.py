@@ -1,9 +1,8 @@
 """What lease holders write: renewals, outcomes, spawns. Each is fenced, decided and answered.
 
-Owns the way from a token and what it carries to a command, and from what became of the command to a
-receipt. A receipt of facts leaves when they are committed; a refusal or a repeat leaves when a
-commit or probe after it succeeded. What is dropped is decided again, three times, then answered
-UNAVAILABLE.
+Owns the way of a write from its token to its receipt; `holder_commands` says what it means. A
+receipt of facts leaves when they are committed; a refusal or a repeat leaves when a commit or probe
+after it succeeded. What is dropped is decided again, three times, then answered UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import NamedTuple
 import structlog
 from google.rpc import status_pb2
 from stretto.common.v1 import lease_pb2
-from stretto.run.v1 import events_pb2 as ev
 from stretto.work.v1 import work_pb2
 from stretto_core.errors import InvalidArgument, NotFound, Refusal, Unavailable
 from stretto_core.eventlog.codec import Cause
@@ -26,13 +24,9 @@ from stretto_kernel.app.fact_writer import DECIDE_AGAIN_MAX, StoreUnsettled
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.hosted_stream import DecidedAgain
 from stretto_kernel.dispatch.assignments import parse_work_item
+from stretto_kernel.dispatch.holder_commands import outcome_command, spawn_command
 from stretto_kernel.dispatch.holder_fence import check_genuine, is_genuine
-from stretto_kernel.dispatch.holder_payloads import (
-    blobs_in_outcome,
-    check_details,
-    check_result,
-    checked_failure,
-)
+from stretto_kernel.dispatch.holder_payloads import blobs_in_outcome, check_details
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.takers import Holder
@@ -92,26 +86,17 @@ class HolderWriter:
             holder,
             outcome.token,
             work_pb2.RECEIPT_KIND_OUTCOME,
-            lambda task: partial(self._outcome_command, outcome, task),
+            lambda task: lambda lease: outcome_command(outcome, task, lease, self._clock.now_ns()),
             blobs=blobs_in_outcome(outcome),
         )
 
     def spawn(self, holder: Holder, spawn: work_pb2.Spawn) -> None:
         """See `HolderWrites`."""
-
-        def command(task: TaskName, _: Lease | None) -> commands.Command:
-            return commands.Spawn(
-                now_ns=self._clock.now_ns(),
-                task=task,
-                epoch=spawn.token.epoch,
-                tasks=tuple(spawn.tasks),
-            )
-
         self._begin(
             holder,
             spawn.token,
             work_pb2.RECEIPT_KIND_SPAWN,
-            lambda task: partial(command, task),
+            lambda task: lambda _: spawn_command(spawn, task, self._clock.now_ns()),
             request_id=spawn.request_id,
             blobs=frozenset(in_tasks(spawn.tasks)),
         )
@@ -333,45 +318,6 @@ class HolderWriter:
         run = self._host.find(lease.run_id)
         if self._leases.note_details(lease, renewal.details, now_mono_ns) and run is not None:
             self._own.record_progress(run, lease)
-
-    def _outcome_command(
-        self, outcome: work_pb2.Outcome, task: TaskName, lease: Lease | None
-    ) -> commands.Command:
-        """Return what the outcome means. Raises InvalidArgument, Unimplemented."""
-        now_ns, epoch = self._clock.now_ns(), outcome.token.epoch
-        details = outcome.details if outcome.HasField("details") else None
-        if details is None and lease is not None:
-            details = lease.details
-        check_details(details)
-        match outcome.WhichOneof("result"):
-            case "succeeded":
-                succeeded = outcome.succeeded
-                result = succeeded.result if succeeded.HasField("result") else None
-                check_result(result)
-                return commands.Complete(
-                    now_ns=now_ns,
-                    task=task,
-                    epoch=epoch,
-                    result=result,
-                    spawned=tuple(succeeded.spawned),
-                    artifacts=tuple(succeeded.artifacts),
-                )
-            case "failed":
-                failure = checked_failure(outcome.failed)
-                return commands.Fail(
-                    now_ns=now_ns, task=task, epoch=epoch, failure=failure, details=details
-                )
-            case "released":
-                cause = ev.RELEASE_CAUSE_RETURNED
-                return commands.Release(
-                    now_ns=now_ns, task=task, epoch=epoch, cause=cause, details=details
-                )
-            case "cancelled":
-                return commands.CancelAttempt(
-                    now_ns=now_ns, task=task, epoch=epoch, details=details
-                )
-            case _:
-                raise InvalidArgument("an outcome has a result", field="result")
 
     def _cause(self, write: _Write, run: HostedRun) -> Cause:
         return Cause(
