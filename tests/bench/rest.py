@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Partition, RunId, StreamId
-from stretto_kernel.__main__ import GC_THRESHOLDS
 from stretto_kernel.app.hosted_run import HostedRun, unfolded
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.domain.run import evolve
 from stretto_kernel.owned_partition import RUN_CODEC
+from stretto_kernel.settings import GC_THRESHOLDS
 
 from tests.bench.processes import rss_mb
 from tests.bench.scale import Scale

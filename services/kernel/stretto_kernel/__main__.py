@@ -7,6 +7,9 @@ status 0 after SIGTERM or SIGINT, 1 when it cannot start, 2 for wrong settings.
 
 from __future__ import annotations
 
+from stretto_core.lean_start import imports_done  # First: it makes the others cheaper.
+
+# isort: split
 import argparse
 import asyncio
 import gc
@@ -63,7 +66,7 @@ from stretto_kernel.serving import (
     add_servicers,
     add_views,
 )
-from stretto_kernel.settings import ROLES, Settings, SettingsError
+from stretto_kernel.settings import GC_THRESHOLDS, ROLES, Settings, SettingsError
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
@@ -75,10 +78,6 @@ if TYPE_CHECKING:  # Only the projector loads it.
 
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let the writer's thread wait for the loop that long."""
-GC_THRESHOLDS = (50_000, 20, 100)
-"""Folded runs are many objects and few cycles: with the defaults a full collection walks all of
-them every few thousand tasks, and a slice of a large plan holds the loop three times as long."""
-
 PROJECTOR_NICENESS = 5
 """Where the processors are scarce, what callers wait for comes before the views and the relay."""
 
@@ -95,8 +94,8 @@ def main() -> None:
         sys.exit(2)
     configure_logs(service=role, json=settings.log_format == "json")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()  # What is imported by now is never garbage.
     gc.set_threshold(*GC_THRESHOLDS)
+    imports_done()
     run = _run_kernel if role == "kernel" else _run_projector
     sys.exit(uvloop.run(run(settings)))
 
