@@ -33,12 +33,14 @@ def read_json(text: str) -> PlanText:
             parse_int=reading.integer,
         )
     except json.JSONDecodeError as error:
-        place = Place(error.lineno, error.colno)
-        raise Unreadable(TextMistake(place, f"is not JSON: {_told(error, text)}")) from None
+        # Where the parser gives up on depth differs from one Python to the next.
+        raise Unreadable(_too_deep(text) or _no_json(error, text)) from None
     except RecursionError:
-        raise Unreadable(_too_deep(text)) from None
-    if _is_deep(value):
-        raise Unreadable(_too_deep(text))
+        raise Unreadable(
+            _too_deep(text) or TextMistake(Place(1, 1), "is nested too deep")
+        ) from None
+    if _is_deep(value) and (too_deep := _too_deep(text)):
+        raise Unreadable(too_deep)
 
     @cache
     def scanned() -> _Scan:
@@ -64,16 +66,29 @@ def _is_deep(value: object) -> bool:
     return bool(level)
 
 
-def _too_deep(text: str) -> TextMistake:
-    depth = line = start = 0
+def _too_deep(text: str) -> TextMistake | None:
+    depth = 0
     for found in _TOKEN.finditer(text):
         mark = found["mark"] or ""
         depth += (mark in "{[") - (mark in "}]") if mark else 0
         if depth > DEPTH_MAX:
-            line, start = text.count("\n", 0, found.start("mark")), found.start("mark")
-            break
-    place = Place(line + 1, start - text.rfind("\n", 0, start))
-    return TextMistake(place, f"is nested more than {DEPTH_MAX} deep")
+            place = _place(text, found.start("mark"))
+            return TextMistake(place, f"is nested more than {DEPTH_MAX} deep")
+    return None
+
+
+def _no_json(error: json.JSONDecodeError, text: str) -> TextMistake:
+    before = text[: error.pos].rstrip()
+    if text[error.pos : error.pos + 1] == ",":
+        before = text[: error.pos + 1]
+    if before.endswith(",") and text[len(before) :].lstrip()[:1] in ("]", "}"):
+        # Some Pythons point at the comma, others at what stands behind it.
+        return TextMistake(_place(text, len(before) - 1), "is not JSON: a comma too many")
+    return TextMistake(Place(error.lineno, error.colno), f"is not JSON: {_told(error, text)}")
+
+
+def _place(text: str, offset: int) -> Place:
+    return Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 
 def _told(error: json.JSONDecodeError, text: str) -> str:
