@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from stretto_core.errors import Refusal, Unavailable
+from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
-from stretto_core.ids import RunId
+from stretto_core.ids import Partition, RunId, StreamId
 
 from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.projections.run_folds import RunFolds
+from stretto_kernel.projections.settings_reading import SettingsReading
 from stretto_kernel.projections.store import Change, RowsRefused, Stop, Target, ViewStore
 from stretto_kernel.projections.view import FoldedRun, Key, Row, Step
 
@@ -76,6 +78,15 @@ class _TakersByType(dict[str, tuple[list[_Taker], list[_Taker]]]):
         ]
         self._folds = folds
 
+    def of_settings(self, partition: Partition) -> dict[StreamId, tuple[Codec, list[_Taker]]]:
+        """How the facts of a settings stream are read, and who is handed them."""
+        found: dict[StreamId, tuple[Codec, list[_Taker]]] = {}
+        for taker in self._takers:
+            if (settings := taker.target.view.settings) is not None:
+                stream = StreamId(f"{partition}-{settings.kind}")
+                found.setdefault(stream, (settings.codec, []))[1].append(taker)
+        return found
+
     def __missing__(self, type_name: str) -> tuple[list[_Taker], list[_Taker]]:
         unknown = not self._folds.knows(type_name)
         of_folded: list[_Taker] = []
@@ -109,6 +120,7 @@ class Cohort:
         self._snapshots = snapshots
         self._store = store
         self._folds = folds
+        self._settings = SettingsReading(log)
         self.targets = list(targets)
         self.position = position
         self.stops: dict[Target, Stop] = {}
@@ -160,10 +172,11 @@ class Cohort:
     async def _fold(self, batch: Sequence[StoredEvent]) -> None:
         of_runs = [each for each in self.targets if each.view.reads is None]
         takers = _TakersByType(self.targets, self._rows, self._folds)
+        of_settings = takers.of_settings(self._log.partition)
         for index, stored in enumerate(batch):
+            causes: dict[Target, Exception] = {}
             if self._folds.is_of_run(stored):
                 of_folded, alone = takers[stored.type]
-                causes: dict[Target, Exception] = {}
                 step: Step | None = None
                 if of_runs:
                     try:
@@ -177,8 +190,10 @@ class Cohort:
                             taker.take(step, causes)
                 if alone:
                     self._take_alone(stored, step, alone, causes)
-                if causes:
-                    raise _Unfoldable(index, causes)
+            elif stored.stream in of_settings:
+                await self._take_settings(stored, *of_settings[stored.stream], causes)
+            if causes:
+                raise _Unfoldable(index, causes)
             if index % FOLD_SLICE_EVENTS == FOLD_SLICE_EVENTS - 1:
                 await asyncio.sleep(0)
 
@@ -231,6 +246,23 @@ class Cohort:
                 causes.update((taker.target, error) for taker in takers)
                 return
             step = Step(decoded.envelope, decoded.recorded)
+        for taker in takers:
+            taker.take(step, causes)
+
+    async def _take_settings(
+        self,
+        stored: StoredEvent,
+        codec: Codec,
+        takers: Sequence[_Taker],
+        causes: dict[Target, Exception],
+    ) -> None:
+        try:
+            step = await self._settings.read(stored, codec)
+        except Unavailable:
+            raise
+        except Refusal as error:
+            causes.update((taker.target, error) for taker in takers)
+            return
         for taker in takers:
             taker.take(step, causes)
 

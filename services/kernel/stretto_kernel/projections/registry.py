@@ -6,6 +6,7 @@ from stretto_kernel.projections.artifacts import ARTIFACTS
 from stretto_kernel.projections.attempts import ATTEMPTS
 from stretto_kernel.projections.blackboard import BLACKBOARD
 from stretto_kernel.projections.blob_references import BLOB_REFERENCES
+from stretto_kernel.projections.queues import QUEUES
 from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.run_phases import RUN_PHASES
 from stretto_kernel.projections.tasks import TASKS
@@ -23,5 +24,6 @@ VIEWS: tuple[View, ...] = (
     BLOB_REFERENCES,
     BLACKBOARD,
     WORKERS,
+    QUEUES,
 )
 BY_NAME = {view.name: view for view in VIEWS}

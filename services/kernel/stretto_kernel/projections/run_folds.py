@@ -63,14 +63,15 @@ class RunFolds:
         event = decoded.recorded.event
         before = _phase_of_named(folded, event)
         evolve(folded.state, decoded.recorded)
-        if queues := _queues(event):
+        queues = _queues(event)
+        if queues:
             folded.queues.update(dict.fromkeys(queues))
         touched = folded.state.take_touched()
         numbers = folded.numbers
         for task in touched.tasks:
             if task not in numbers:
                 numbers[task] = len(numbers)
-        return Step(decoded.envelope, decoded.recorded, folded, touched, before)
+        return Step(decoded.envelope, decoded.recorded, folded, touched, before, queues)
 
     def go_on_from(self, found: FoundRun) -> None:
         """Begin a run where its snapshot ends."""
@@ -131,9 +132,9 @@ def _phase_of_named(folded: FoldedRun, event: Any) -> Phase | None:
 _OF_A_TASK = frozenset(kind for kind in EVOLVED if "task" in kind.DESCRIPTOR.fields_by_name)
 
 
-def _queues(event: Message) -> list[str]:
+def _queues(event: Message) -> Sequence[str]:
     tasks_of = _TASKS_OF.get(type(event))
-    return [] if tasks_of is None else [task.queue or DEFAULT_QUEUE for task in tasks_of(event)]
+    return () if tasks_of is None else [task.queue or DEFAULT_QUEUE for task in tasks_of(event)]
 
 
 _TASKS_OF: dict[type[Message], Callable[[Any], Sequence[TaskSpec]]] = {

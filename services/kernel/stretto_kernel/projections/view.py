@@ -7,7 +7,7 @@ tuples whose first fields are the key, and whose fields are the parameters of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from stretto.common.v1.principal_pb2 import Principal
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto_core.eventlog.chain import GENESIS
+from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.recorded import Recorded
 from stretto_core.ids import TaskName
 
@@ -58,7 +59,8 @@ class FoldedRun:
 class Step(NamedTuple):
     """One event and what it did. `run` is the state after it.
 
-    before: the phase of the task that the event names, before it.
+    before: the phase of the task that the event names, before it. queues: the queue of each task
+    that the event adds.
     """
 
     envelope: RecordedEvent
@@ -66,12 +68,20 @@ class Step(NamedTuple):
     folded: FoldedRun | None = None
     touched: Touched = NOTHING_TOUCHED
     before: Phase | None = None
+    queues: Sequence[str] = ()
 
     @property
     def run(self) -> FoldedRun:
         """The run after the event; only for views of folded runs."""
-        assert self.folded is not None, "the view says which types it reads: nothing is folded"
+        assert self.folded is not None, "what is read by itself is of no folded run"
         return self.folded
+
+
+class SettingsFacts(NamedTuple):
+    """The facts of a settings stream: `<partition>-<kind>`, one of a kind in a partition."""
+
+    kind: str
+    codec: Codec
 
 
 def newer(kept: Row, changed: Row) -> Row:
@@ -90,6 +100,7 @@ class View:
       events of a batch that concern it. One of the two.
     reads: full names of the types it is handed, each read by itself; None: events of a run, folded.
     concerns: full names of the types of a folded run that may change its rows; None: all of them.
+    settings: whose facts it is handed as well, each read by itself.
     merge: what a row becomes that is there already; SQL does the same.
     """
 
@@ -101,6 +112,7 @@ class View:
     of_run: Callable[[FoldedRun], Row] | None = None
     reads: frozenset[str] | None = None
     concerns: frozenset[str] | None = None
+    settings: SettingsFacts | None = None
     merge: Callable[[Row, Row], Row] = newer
 
     @property
