@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.run.v1 import run_pb2
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
 from stretto_core.eventlog.port import StoreDown
+from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.ids import RunId
 from stretto_kernel.app.recovery import find_active_runs
 from stretto_kernel.owned_partition import RUN_CODEC
@@ -56,6 +59,15 @@ async def caught_up(store: MemoryStore, views: MemoryViews, kinds: Sequence[View
     last = store.events[-1].position
     await until(lambda: all(views.positions.get(target) == last for target in targets))
     assert {views.counts[target] for target in targets} == {len(store.events)}
+
+
+def altered(stored: StoredEvent, **fields: Any) -> StoredEvent:
+    """Return the event with some fields of its envelope changed, as the log would give it."""
+    envelope = RecordedEvent.FromString(stored.stored_bytes)
+    for name, value in fields.items():
+        setattr(envelope, name, value)
+    stored_bytes = envelope.SerializeToString(deterministic=True)
+    return stored._replace(type=envelope.type, stored_bytes=stored_bytes)
 
 
 async def worked(store: MemoryStore, run_count: int = 1) -> None:
@@ -119,10 +131,7 @@ async def test_an_event_that_does_not_follow_by_its_hash_stops_the_views_of_runs
     store, views = new_store(), MemoryViews()
     await worked(store, 2)
     first = next(event for event in store.events if event.type.endswith("RunStarted"))
-    forged = RUN_CODEC.decode(first.stored_bytes).envelope
-    forged.principal.name = "somebody else"
-    index = store.events.index(first)
-    store.events[index] = first._replace(stored_bytes=forged.SerializeToString(deterministic=True))
+    store.events[store.events.index(first)] = altered(first, request_id="another")
     async with projecting(store, views):
         await until(lambda: Target(TASKS) in views.stops)
     stop = views.stops[Target(TASKS)]
@@ -144,10 +153,7 @@ async def test_an_unknown_type_stops_every_view_and_one_that_fails_stops_alone()
         assert list(views.stops) == [Target(broken)]
         assert views.stops[Target(broken)].reason == "INTERNAL"
         newest = store.events[-1]
-        envelope = RUN_CODEC.decode(newest.stored_bytes).envelope
-        envelope.type = "stretto.run.v1.NotKnown"
-        stored_bytes = envelope.SerializeToString(deterministic=True)
-        store.events[-1] = newest._replace(type=envelope.type, stored_bytes=stored_bytes)
+        store.events[-1] = altered(newest, type="stretto.run.v1.NotKnown")
     fresh = MemoryViews()
     async with projecting(store, fresh):
         await until(lambda: len(fresh.stops) == len(VIEWS))

@@ -9,7 +9,7 @@ from stretto_core.eventlog.codec import Codec
 
 from stretto_kernel.app.fact_writer import Decider, FactWriter
 from stretto_kernel.app.settings_stream import Ports, SettingsStream
-from stretto_kernel.domain.queue import EVENTS, QueuesState, decide, evolve
+from stretto_kernel.domain.queue import EVENTS, KIND, QueuesState, decide, evolve
 
 
 class QueueCalls(SettingsStream[QueuesState]):
@@ -32,7 +32,7 @@ class QueueCalls(SettingsStream[QueuesState]):
             ports,
             facts,
             Decider(Codec(EVENTS), decide, evolve),
-            kind="queues",
+            kind=KIND,
             new_state=partial(QueuesState, defaults),
             changed=changed,
             voided=voided,

@@ -15,7 +15,7 @@ from stretto.run.v1 import events_pb2 as ev
 from stretto_core.eventlog.codec import Codec
 from stretto_core.ids import TaskName
 
-from stretto_kernel.domain.queue import EVENTS
+from stretto_kernel.domain.queue import EVENTS, KIND
 from stretto_kernel.domain.run.task import Leased
 from stretto_kernel.projections.run_folds import DEFAULT_QUEUE
 from stretto_kernel.projections.view import SettingsFacts, Step, View, names_of
@@ -139,6 +139,6 @@ QUEUES = View(
     key_count=1,
     of_event=queues_changed,
     concerns=names_of(*_ADDING, ev.AttemptLeased, ev.AttemptSucceeded, ev.TaskFailed, *_FAILURES),
-    settings=SettingsFacts("queues", Codec(EVENTS)),
+    settings=SettingsFacts(KIND, Codec(EVENTS)),
     merge=both,  # type: ignore[arg-type]
 )

@@ -7,6 +7,7 @@ state in place and never refuses.
 from stretto_kernel.domain.queue.decide import Change, UpdateQueue, decide
 from stretto_kernel.domain.queue.state import (
     EVENTS,
+    KIND,
     Pause,
     QueueSettings,
     QueuesState,
@@ -16,6 +17,7 @@ from stretto_kernel.domain.queue.state import (
 
 __all__ = [
     "EVENTS",
+    "KIND",
     "Change",
     "Pause",
     "QueueSettings",

@@ -15,6 +15,8 @@ from stretto_core.eventlog.recorded import Recorded
 
 from stretto_kernel.domain.requests import Requests
 
+KIND = "queues"
+"""What their stream is named by, after the partition."""
 QueueEvent = ev.ConcurrencyLimitChanged | ev.RateLimitChanged | ev.QueuePaused | ev.QueueResumed
 
 
