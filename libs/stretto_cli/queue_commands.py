@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from stretto_sdk.client_queues import Queue
 
 _NONE = "none"
+_COLUMNS = (
+    *("QUEUE", "READY", "RUNNING", "LIMIT", "RATE", "OLDEST", "SERVED"),
+    *("LEASED", "FAILED", "LAST", ""),
+)
 
 Concurrency = Annotated[
     str | None, typer.Option(metavar="N|none", help="Most tasks at once.", show_default=False)
@@ -53,30 +57,38 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def queues(suite: Suite, as_json: AsJson = False) -> None:
-    """List queues: what waits and runs in each, its limits, and whether a worker serves it.
+def queues(
+    suite: Suite,
+    history: Annotated[
+        bool, typer.Option("--all", help="Also every one that ever had a task.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List queues: what waits and runs in each, its limits, and what became of its tasks.
 
         stretto queues
+        stretto queues --all
         stretto queues --json | jq -r '.queues[] | select(.served | not) | .queue'
 
-    A queue is listed while tasks in work, a connected worker or a setting name it.
+    A queue is listed while tasks in work, a connected worker or a setting name it. LEASED counts
+    attempts since ever, FAILED those that failed, were lost or ran out of time, and LAST is the age
+    of the newest: a view says so that trails the record by moments.
 
     --json: {"queues": [{"queue", "concurrency_limit", "rate", "burst", "paused", "pause_reason",
     "ready_task_count", "running_task_count", "oldest_ready_time", "served", "update_time",
-    "etag"}]}; a limit of null is none.
+    "etag", "history": {"task_count", "granted_lease_count", "succeeded_attempt_count",
+    "failed_attempt_count", "first_time", "last_time", "last_lease_time", "updater"}}]}; a limit of
+    null is none.
     """
 
     async def read(client: Client) -> Sequence[Queue]:
-        return await client.queues()
+        return await client.queues(history=history)
 
     found = suite.ask(read)
     if as_json:
         printing.print_json({"queues": found})
     elif found:
-        printing.print_table(
-            ("QUEUE", "READY", "RUNNING", "LIMIT", "RATE", "OLDEST", "SERVED", ""),
-            (_row(queue) for queue in found),
-        )
+        printing.print_table(_COLUMNS, (_row(queue) for queue in found))
     else:
         printing.note("no queues: nothing is in work, and no worker is connected")
 
@@ -102,7 +114,7 @@ def set_queue(
     What is not named stays as it is. Settings outlast every process, and go before those of
     STRETTO_QUEUE_LIMITS. Safe to repeat. A queue need not exist yet.
 
-    --json: the queue, as `stretto queues --json` has it.
+    --json: the queue, as `stretto queues --json` has it, without its history.
     """
     from stretto_sdk.client_queues import UNCHANGED  # noqa: PLC0415 - brings protobuf
 
@@ -167,6 +179,8 @@ def _rate(queue: Queue) -> str:
 
 def _row(queue: Queue) -> tuple[str, ...]:
     paused = f"paused: {queue.pause_reason}" if queue.pause_reason else "paused"
+    past = queue.history
+    last_lease_time = None if past is None else past.last_lease_time
     return (
         escape(queue.queue),
         str(queue.ready_task_count),
@@ -175,5 +189,8 @@ def _row(queue: Queue) -> tuple[str, ...]:
         _rate(queue),
         "" if queue.oldest_ready_time is None else printing.age(queue.oldest_ready_time),
         "yes" if queue.served else "no",
+        "" if past is None else str(past.granted_lease_count),
+        "" if past is None else str(past.failed_attempt_count),
+        "" if last_lease_time is None else printing.age(last_lease_time),
         escape(paused) if queue.paused else "",
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stretto_sdk.blackboard import Blackboard, BoardEntry
     from stretto_sdk.blocking import run_plan
     from stretto_sdk.client import Client
-    from stretto_sdk.client_queues import Queue
+    from stretto_sdk.client_queues import Queue, QueueHistory
     from stretto_sdk.client_usage import Usage, Used
     from stretto_sdk.client_workers import KnownWorker
     from stretto_sdk.errors import (
@@ -59,6 +59,7 @@ __all__ = [
     "LogStream",
     "Plan",
     "Queue",
+    "QueueHistory",
     "Refusal",
     "RetryLater",
     "Run",
@@ -99,6 +100,7 @@ _HOMES = {
     "LogStream": "task_log",
     "Plan": "plan",
     "Queue": "client_queues",
+    "QueueHistory": "client_queues",
     "Refusal": "errors",
     "RetryLater": "worker.endings",
     "Run": "runs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
@@ -26,13 +26,34 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueHistory:
+    """What became of a queue, since ever.
+
+    task_count: tasks that came to be. granted_lease_count: leases, the newest at last_lease_time.
+    succeeded_attempt_count: attempts that gave their task its result. failed_attempt_count: those
+    that failed, were lost or ran out of time. first_time, last_time: of facts that name it.
+    updater: who changed its settings last, "" = nobody.
+    """
+
+    task_count: int
+    granted_lease_count: int
+    succeeded_attempt_count: int
+    failed_attempt_count: int
+    first_time: datetime
+    last_time: datetime
+    last_lease_time: datetime | None
+    updater: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A queue as it stands.
 
     concurrency_limit: most leases at once; rate: leases a second, burst: how many at once after a
     rest; None: no limit. ready_task_count: tasks that wait, those of held runs included.
     oldest_ready_time: since when the longest waiting one is ready. served: whether a connected
-    worker serves it. etag: for `Client.update_queue`.
+    worker serves it. etag: for `Client.update_queue`. history: as a view says it that trails the
+    record by moments; None: not yet, or the answer of an update.
     """
 
     queue: str
@@ -47,6 +68,7 @@ class Queue:
     served: bool
     update_time: datetime | None
     etag: str
+    history: QueueHistory | None = None
 
 
 class QueueCalls:
@@ -55,12 +77,14 @@ class QueueCalls:
     _calls: Calls
     _ids: IdSource
 
-    async def queues(self) -> Sequence[Queue]:
+    async def queues(self, *, history: bool = False) -> Sequence[Queue]:
         """Read the queues by name: those that tasks in work, workers or settings name.
 
         >>> full = [one.queue for one in await client.queues() if one.ready_task_count > 1_000]
+
+        history: also those that ever had a task.
         """
-        request = pb.ListQueuesRequest(page_size=1_000)
+        request = pb.ListQueuesRequest(page_size=1_000, with_history=history)
         found: list[Queue] = []
         while True:
             page = await self._calls.unary(self._calls.queues.ListQueues, request)
@@ -70,7 +94,7 @@ class QueueCalls:
             request.page_token = page.next_page_token
 
     async def queue(self, queue: str) -> Queue:
-        """Read one queue. Raises NotFound when nothing names it.
+        """Read one queue. Raises NotFound when nothing ever named it.
 
         >>> print((await client.queue("gpu")).running_task_count)
         """
@@ -131,4 +155,18 @@ def _queue(message: queue_pb2.Queue) -> Queue:
         served=message.served,
         update_time=optional_time(message, message.update_time, "update_time"),
         etag=message.etag,
+        history=_history(message.history) if message.HasField("history") else None,
+    )
+
+
+def _history(message: queue_pb2.QueueHistory) -> QueueHistory:
+    return QueueHistory(
+        task_count=message.task_count,
+        granted_lease_count=message.granted_lease_count,
+        succeeded_attempt_count=message.succeeded_attempt_count,
+        failed_attempt_count=message.failed_attempt_count,
+        first_time=message.first_time.ToDatetime(tzinfo=UTC),
+        last_time=message.last_time.ToDatetime(tzinfo=UTC),
+        last_lease_time=optional_time(message, message.last_lease_time, "last_lease_time"),
+        updater=message.updater.name,
     )

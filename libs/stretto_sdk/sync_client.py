@@ -349,15 +349,17 @@ class SyncClient:
         """
         return self._loop.call(self._client.drain_worker, worker_id, reason=reason)
 
-    def queues(self) -> Sequence[Queue]:
+    def queues(self, *, history: bool = False) -> Sequence[Queue]:
         """Read the queues by name: those that tasks in work, workers or settings name.
 
         >>> full = [one.queue for one in client.queues() if one.ready_task_count > 1_000]
+
+        history: also those that ever had a task.
         """
-        return self._loop.call(self._client.queues)
+        return self._loop.call(self._client.queues, history=history)
 
     def queue(self, queue: str) -> Queue:
-        """Read one queue. Raises NotFound when nothing names it.
+        """Read one queue. Raises NotFound when nothing ever named it.
 
         >>> print((client.queue("gpu")).running_task_count)
         """

@@ -42,6 +42,7 @@ from stretto_kernel.domain.run import RunState
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import BoardRows, PastBoards
+from stretto_kernel.projections.past_queues import PastQueues
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_reach import ViewReach
 from stretto_kernel.servicers.board_servicer import BoardServicer
@@ -134,6 +135,7 @@ class SimKernel:
             retry_step_count=RETRY_STEP_COUNT,
         )
         self._work_servicer = WorkServicer(self._kernel, TaskLogs(MemoryTaskLogs(), clock))
+        self._past_queues = PastQueues(index, reach)
         past = PastBoards(self._log, _NoView(), reach, clock)
         self._board_servicer = BoardServicer(self._kernel, past)
         self._readiness = Readiness(_Health(), self._kernel)
@@ -173,7 +175,9 @@ class SimKernel:
         for method in UNARY_METHODS:
             listener.calls[method] = self._unary(self._run_servicer, method, _USER)
         for method in QUEUE_METHODS:
-            listener.calls[method] = self._unary(QueueServicer(self._kernel), method, _USER)
+            listener.calls[method] = self._unary(
+                QueueServicer(self._kernel, self._past_queues), method, _USER
+            )
         for method in BOARD_METHODS:
             listener.calls[method] = self._unary(self._board_servicer, method, _USER)
         for method in NAMESPACE_METHODS:

@@ -23,6 +23,7 @@ from stretto_kernel.app.snapshots import Snapshot, Snapshots
 from stretto_kernel.app.usage_reading import UsageSums
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.cohort import Cohort
+from stretto_kernel.projections.past_queues import QueuesSeen
 from stretto_kernel.projections.past_runs import (
     ChangeQuery,
     ChangeRows,
@@ -31,6 +32,7 @@ from stretto_kernel.projections.past_runs import (
     TaskRows,
 )
 from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.queues import QUEUES, QueueRow
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_folds import RunFolds
 from stretto_kernel.projections.run_index import RUN_INDEX, RunRow
@@ -65,7 +67,7 @@ class MemorySnapshots:
 
 
 class MemoryViews:
-    """Implements ViewStore, ViewPlaces, RunIndex, RunList and PastViews."""
+    """Implements ViewStore, ViewPlaces, RunIndex, RunList, PastViews and QueueRows."""
 
     def __init__(self) -> None:
         self.tables: dict[Target, dict[Key, Row]] = {}
@@ -212,6 +214,16 @@ class MemoryViews:
         self, namespace: Namespace, run_id: RunId | None, *, count_max: int
     ) -> UsageSums:
         """See `UsageView`: nobody asks in the simulator."""
+        raise NotImplementedError
+
+    async def queues_named(self, queues: Sequence[str]) -> QueuesSeen:
+        """See `QueueRows`."""
+        rows = [QueueRow(*row) for row in self.tables.get(Target(QUEUES), {}).values()]
+        found = {row.queue: row for row in rows if row.queue in queues}
+        return QueuesSeen(self.positions.get(Target(QUEUES), 0), found)
+
+    async def queues_after(self, queue: str, *, count_max: int) -> QueuesSeen:
+        """See `QueueRows`: nobody asks in the simulator."""
         raise NotImplementedError
 
 

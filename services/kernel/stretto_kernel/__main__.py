@@ -40,6 +40,7 @@ from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
+from stretto_kernel.adapters.queue_table import QueueTable
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
@@ -56,6 +57,7 @@ from stretto_kernel.kernel import Kernel
 from stretto_kernel.kernel_metrics import add_follower_metrics, add_metrics, add_task_log_metrics
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
+from stretto_kernel.projections.past_queues import PastQueues
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_reach import ViewReach
@@ -152,6 +154,7 @@ async def _run_kernel(settings: Settings) -> int:
         PastRuns(event_log, RUN_CODEC, past_views, reach, clock),
         PastBoards(event_log, BoardTable(settings.partition, event_log.tracking), reach, clock),
         WorkerTable(settings.partition, event_log.tracking),
+        PastQueues(QueueTable(settings.partition, event_log.tracking), reach),
     )
     beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))
     try:

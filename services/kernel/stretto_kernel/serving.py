@@ -39,6 +39,7 @@ from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.kernel_metrics import add_view_metrics
 from stretto_kernel.projections.past_boards import PastBoards
+from stretto_kernel.projections.past_queues import PastQueues
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_watch import ViewWatch
@@ -72,6 +73,7 @@ class Past:
     runs: PastRuns
     boards: PastBoards
     workers: WorkerHistory
+    queues: PastQueues
 
 
 def add_servicers(
@@ -90,7 +92,7 @@ def add_servicers(
     work = WorkServicer(kernel, task_logs)
     server.add(add_WorkServiceServicer_to_server, work, ahead=HOLDERS_CALLS)
     server.add(add_WorkerRegistryServiceServicer_to_server, RegistryServicer(kernel, past.workers))
-    server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel))
+    server.add(add_QueueServiceServicer_to_server, QueueServicer(kernel, past.queues))
     server.add(add_BlackboardServiceServicer_to_server, BoardServicer(kernel, past.boards))
     server.add(add_NamespaceServiceServicer_to_server, NamespaceServicer(kernel))
     server.add(add_TaskLogServiceServicer_to_server, TaskLogServicer(kernel, task_logs))

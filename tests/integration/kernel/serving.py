@@ -32,6 +32,7 @@ from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable
 from stretto_kernel.adapters.grpc_dialer import GrpcDialer
 from stretto_kernel.adapters.past_views import PastViewTables
+from stretto_kernel.adapters.queue_table import QueueTable
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
@@ -47,6 +48,7 @@ from stretto_kernel.followers import Followers
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
 from stretto_kernel.projections.past_boards import PastBoards
+from stretto_kernel.projections.past_queues import PastQueues
 from stretto_kernel.projections.past_runs import PastRuns
 from stretto_kernel.projections.view_calls import ViewCalls
 from stretto_kernel.projections.view_reach import ViewReach
@@ -137,6 +139,7 @@ async def served(
             PastRuns(log, RUN_CODEC, PastViewTables(PARTITION, log.tracking), reach, clock),
             PastBoards(log, BoardTable(PARTITION, log.tracking), reach, clock),
             WorkerTable(PARTITION, log.tracking),
+            PastQueues(QueueTable(PARTITION, log.tracking), reach),
         ),
         task_logs,
         followers=Followers.of(kernel, follow or FollowLimits()),

@@ -28,6 +28,7 @@ from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.artifacts import ARTIFACTS
 from stretto_kernel.projections.past_runs import TaskQuery
 from stretto_kernel.projections.projector import Projector
+from stretto_kernel.projections.queues import QUEUES, QueueRow
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
@@ -123,6 +124,11 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
             for run_id in (ALL_RUNS, *(f"p0-{n:032x}" for n in range(RUN_COUNT)))
         ),
     )
+    await copy_rows(
+        fresh_database,
+        QUEUES.table,
+        (QueueRow(f"q{n}", 1, 2, changed_by=r"\x") for n in range(RUN_COUNT)),  # type: ignore[arg-type]
+    )
     runs, attempts = RunIndexTable(PARTITION, log.tracking), AttemptTable(PARTITION, log.tracking)
     artifacts, usage = ArtifactTable(PARTITION, log.tracking), UsageTable(PARTITION, log.tracking)
     filters = [
@@ -166,6 +172,11 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         found = await plan(fresh_database, statement)
         assert "Seq Scan" not in found, found
         assert "Index" in found, found
+    queues = view_statements("stretto_p0", Target(QUEUES))
+    page_of_queues = await plan(fresh_database, queues["page"], {"after": "q7", "count": 101})
+    named_queues = await plan(fresh_database, queues["named"], {"queues": ["q7", "q8"]})
+    for found in (page_of_queues, named_queues):
+        assert all(word not in found for word in ("Seq Scan", "Sort")) and "Index" in found, found
     page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
     assert [run.run_id for run in page.runs] == [a_run]
     await log.close()

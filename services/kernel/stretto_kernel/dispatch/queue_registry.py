@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from stretto.queue.v1 import queue_pb2
@@ -45,21 +46,24 @@ class QueueRegistry:
         self._calls = calls
         self._clock = clock
 
-    async def get(self, name: str) -> queue_pb2.Queue:
-        """Return a queue. Raises QueueNotFound, Unavailable."""
+    async def get(self, name: str, *, past: Collection[str] = ()) -> queue_pb2.Queue:
+        """Return a queue; one of the `past` need not be live. Raises QueueNotFound, Unavailable."""
 
         def show(state: QueuesState) -> queue_pb2.Queue:
-            if name not in self._queues.names() and name not in state.settings:
+            if not (name in past or name in self._queues.names() or name in state.settings):
                 raise QueueNotFound(f"nothing names a queue {name!r}", queue=name)
             return self._show(name, state.of(name), self._queues.served())
 
         return await self._calls.read(show)
 
-    async def page(self, *, after: str, count_max: int) -> QueuesPage:
-        """Return the queues whose names follow `after`, at most `count_max`."""
+    async def page(self, *, after: str, count_max: int, past: Collection[str] = ()) -> QueuesPage:
+        """Return the queues, and those of the `past`, whose names follow `after`, at most so many.
+
+        Raises Unavailable.
+        """
 
         def show(state: QueuesState) -> QueuesPage:
-            known = {*self._queues.names(), *state.settings}
+            known = {*self._queues.names(), *state.settings, *past}
             names = sorted(name for name in known if name > after)
             served = self._queues.served()
             shown = [self._show(name, state.of(name), served) for name in names[:count_max]]

@@ -23,17 +23,20 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from stretto.common.v1 import principal_pb2 as stretto_dot_common_dot_v1_dot_principal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cstretto/queue/v1/queue.proto\x12\x10stretto.queue.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x1e\n\x11\x63oncurrency_limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12/\n\nrate_limit\x18\x03 \x01(\x0b\x32\x1b.stretto.queue.v1.RateLimit\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12\x14\n\x0cpause_reason\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10ready_task_count\x18\x08 \x01(\x03\x12\x1a\n\x12running_task_count\x18\t \x01(\x03\x12\x35\n\x11oldest_ready_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06served\x18\x0b \x01(\x08\x42\x14\n\x12_concurrency_limit\"5\n\tRateLimit\x12\x19\n\x11tokens_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cstretto/queue/v1/queue.proto\x12\x10stretto.queue.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!stretto/common/v1/principal.proto\"\x90\x03\n\x05Queue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x1e\n\x11\x63oncurrency_limit\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12/\n\nrate_limit\x18\x03 \x01(\x0b\x32\x1b.stretto.queue.v1.RateLimit\x12\x0e\n\x06paused\x18\x04 \x01(\x08\x12\x14\n\x0cpause_reason\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10ready_task_count\x18\x08 \x01(\x03\x12\x1a\n\x12running_task_count\x18\t \x01(\x03\x12\x35\n\x11oldest_ready_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06served\x18\x0b \x01(\x08\x12/\n\x07history\x18\x0c \x01(\x0b\x32\x1e.stretto.queue.v1.QueueHistoryB\x14\n\x12_concurrency_limit\"\xc1\x02\n\x0cQueueHistory\x12\x12\n\ntask_count\x18\x01 \x01(\x03\x12\x1b\n\x13granted_lease_count\x18\x02 \x01(\x03\x12\x1f\n\x17succeeded_attempt_count\x18\x03 \x01(\x03\x12\x1c\n\x14\x66\x61iled_attempt_count\x18\x04 \x01(\x03\x12.\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_lease_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07updater\x18\x08 \x01(\x0b\x32\x1c.stretto.common.v1.Principal\"5\n\tRateLimit\x12\x19\n\x11tokens_per_second\x18\x01 \x01(\x01\x12\r\n\x05\x62urst\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.queue.v1.queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUEUE']._serialized_start=84
-  _globals['_QUEUE']._serialized_end=435
-  _globals['_RATELIMIT']._serialized_start=437
-  _globals['_RATELIMIT']._serialized_end=490
+  _globals['_QUEUE']._serialized_start=119
+  _globals['_QUEUE']._serialized_end=519
+  _globals['_QUEUEHISTORY']._serialized_start=522
+  _globals['_QUEUEHISTORY']._serialized_end=843
+  _globals['_RATELIMIT']._serialized_start=845
+  _globals['_RATELIMIT']._serialized_end=898
 # @@protoc_insertion_point(module_scope)

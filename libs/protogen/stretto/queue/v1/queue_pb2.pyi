@@ -6,6 +6,7 @@ Queues: how much ready work goes to workers at once, and how fast."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from stretto.common.v1 import principal_pb2 as _principal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -36,6 +37,7 @@ class Queue(_message.Message):
     RUNNING_TASK_COUNT_FIELD_NUMBER: _builtins.int
     OLDEST_READY_TIME_FIELD_NUMBER: _builtins.int
     SERVED_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """Its name, as plans and workers say it: 1-64 characters of [A-Za-z0-9._-]."""
     concurrency_limit: _builtins.int
@@ -68,6 +70,12 @@ class Queue(_message.Message):
     def oldest_ready_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. Since when the longest waiting task that may be leased is ready; absent = none."""
 
+    @_builtins.property
+    def history(self) -> Global___QueueHistory:
+        """Output only. What the record says of it; absent in the answer of an update, and while no view
+        has followed the log to a fact that names it.
+        """
+
     def __init__(
         self,
         *,
@@ -82,16 +90,77 @@ class Queue(_message.Message):
         running_task_count: _builtins.int = ...,
         oldest_ready_time: _timestamp_pb2.Timestamp | None = ...,
         served: _builtins.bool = ...,
+        history: Global___QueueHistory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "oldest_ready_time", b"oldest_ready_time", "rate_limit", b"rate_limit", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "history", b"history", "oldest_ready_time", b"oldest_ready_time", "rate_limit", b"rate_limit", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "etag", b"etag", "oldest_ready_time", b"oldest_ready_time", "pause_reason", b"pause_reason", "paused", b"paused", "queue", b"queue", "rate_limit", b"rate_limit", "ready_task_count", b"ready_task_count", "running_task_count", b"running_task_count", "served", b"served", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit", "concurrency_limit", b"concurrency_limit", "etag", b"etag", "history", b"history", "oldest_ready_time", b"oldest_ready_time", "pause_reason", b"pause_reason", "paused", b"paused", "queue", b"queue", "rate_limit", b"rate_limit", "ready_task_count", b"ready_task_count", "running_task_count", b"running_task_count", "served", b"served", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__concurrency_limit: _TypeAlias = _typing.Literal["concurrency_limit"]  # noqa: Y015
     _WhichOneofArgType__concurrency_limit: _TypeAlias = _typing.Literal["_concurrency_limit", b"_concurrency_limit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrency_limit) -> _WhichOneofReturnType__concurrency_limit | None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class QueueHistory(_message.Message):
+    """What became of a queue, since ever, as of the position of the view that says it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_COUNT_FIELD_NUMBER: _builtins.int
+    GRANTED_LEASE_COUNT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    LAST_LEASE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATER_FIELD_NUMBER: _builtins.int
+    task_count: _builtins.int
+    """Tasks that came to be in it."""
+    granted_lease_count: _builtins.int
+    """Leases that were granted."""
+    succeeded_attempt_count: _builtins.int
+    """Attempts that gave their task its result."""
+    failed_attempt_count: _builtins.int
+    """Attempts that failed, were lost or ran out of time. A lost one whose result comes late after all
+    counts as both.
+    """
+    @_builtins.property
+    def first_time(self) -> _timestamp_pb2.Timestamp:
+        """When a fact named it first."""
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """When a fact named it last."""
+
+    @_builtins.property
+    def last_lease_time(self) -> _timestamp_pb2.Timestamp:
+        """When a lease was granted last; absent = never."""
+
+    @_builtins.property
+    def updater(self) -> _principal_pb2.Principal:
+        """Who changed its settings last; absent = nobody."""
+
+    def __init__(
+        self,
+        *,
+        task_count: _builtins.int = ...,
+        granted_lease_count: _builtins.int = ...,
+        succeeded_attempt_count: _builtins.int = ...,
+        failed_attempt_count: _builtins.int = ...,
+        first_time: _timestamp_pb2.Timestamp | None = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        last_lease_time: _timestamp_pb2.Timestamp | None = ...,
+        updater: _principal_pb2.Principal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_time", b"first_time", "last_lease_time", b"last_lease_time", "last_time", b"last_time", "updater", b"updater"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_attempt_count", b"failed_attempt_count", "first_time", b"first_time", "granted_lease_count", b"granted_lease_count", "last_lease_time", b"last_lease_time", "last_time", b"last_time", "succeeded_attempt_count", b"succeeded_attempt_count", "task_count", b"task_count", "updater", b"updater"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueHistory: _TypeAlias = QueueHistory  # noqa: Y015
 
 @_typing.final
 class RateLimit(_message.Message):

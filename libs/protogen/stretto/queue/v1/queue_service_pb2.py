@@ -28,7 +28,7 @@ from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_pe
 from stretto.queue.v1 import queue_pb2 as stretto_dot_queue_dot_v1_dot_queue__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stretto/queue/v1/queue_service.proto\x12\x10stretto.queue.v1\x1a google/protobuf/field_mask.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a\x1cstretto/queue/v1/queue.proto\" \n\x0fGetQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\":\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\":\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x12ListQueuesResponse\x12\'\n\x06queues\x18\x01 \x03(\x0b\x32\x17.stretto.queue.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\x12UpdateQueueRequest\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"l\n\x13UpdateQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position2\xa8\x02\n\x0cQueueService\x12W\n\x08GetQueue\x12!.stretto.queue.v1.GetQueueRequest\x1a\".stretto.queue.v1.GetQueueResponse\"\x04\xa8\xbb\x18\x01\x12]\n\nListQueues\x12#.stretto.queue.v1.ListQueuesRequest\x1a$.stretto.queue.v1.ListQueuesResponse\"\x04\xa8\xbb\x18\x01\x12`\n\x0bUpdateQueue\x12$.stretto.queue.v1.UpdateQueueRequest\x1a%.stretto.queue.v1.UpdateQueueResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stretto/queue/v1/queue_service.proto\x12\x10stretto.queue.v1\x1a google/protobuf/field_mask.proto\x1a\x1dstretto/common/v1/lease.proto\x1a\"stretto/common/v1/permission.proto\x1a\x1cstretto/queue/v1/queue.proto\"S\n\x0fGetQueueRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x31\n\x0cmin_position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"n\n\x10GetQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\x12\x32\n\rview_position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x83\x01\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x14\n\x0cwith_history\x18\x03 \x01(\x08\x12\x31\n\x0cmin_position\x18\x04 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x8a\x01\n\x12ListQueuesResponse\x12\'\n\x06queues\x18\x01 \x03(\x0b\x32\x17.stretto.queue.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x32\n\rview_position\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.Position\"\x81\x01\n\x12UpdateQueueRequest\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"l\n\x13UpdateQueueResponse\x12&\n\x05queue\x18\x01 \x01(\x0b\x32\x17.stretto.queue.v1.Queue\x12-\n\x08position\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Position2\xa8\x02\n\x0cQueueService\x12W\n\x08GetQueue\x12!.stretto.queue.v1.GetQueueRequest\x1a\".stretto.queue.v1.GetQueueResponse\"\x04\xa8\xbb\x18\x01\x12]\n\nListQueues\x12#.stretto.queue.v1.ListQueuesRequest\x1a$.stretto.queue.v1.ListQueuesResponse\"\x04\xa8\xbb\x18\x01\x12`\n\x0bUpdateQueue\x12$.stretto.queue.v1.UpdateQueueRequest\x1a%.stretto.queue.v1.UpdateQueueResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,17 +42,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._loaded_options = None
   _globals['_QUEUESERVICE'].methods_by_name['UpdateQueue']._serialized_options = b'\250\273\030\003'
   _globals['_GETQUEUEREQUEST']._serialized_start=189
-  _globals['_GETQUEUEREQUEST']._serialized_end=221
-  _globals['_GETQUEUERESPONSE']._serialized_start=223
-  _globals['_GETQUEUERESPONSE']._serialized_end=281
-  _globals['_LISTQUEUESREQUEST']._serialized_start=283
-  _globals['_LISTQUEUESREQUEST']._serialized_end=341
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=343
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=429
-  _globals['_UPDATEQUEUEREQUEST']._serialized_start=432
-  _globals['_UPDATEQUEUEREQUEST']._serialized_end=561
-  _globals['_UPDATEQUEUERESPONSE']._serialized_start=563
-  _globals['_UPDATEQUEUERESPONSE']._serialized_end=671
-  _globals['_QUEUESERVICE']._serialized_start=674
-  _globals['_QUEUESERVICE']._serialized_end=970
+  _globals['_GETQUEUEREQUEST']._serialized_end=272
+  _globals['_GETQUEUERESPONSE']._serialized_start=274
+  _globals['_GETQUEUERESPONSE']._serialized_end=384
+  _globals['_LISTQUEUESREQUEST']._serialized_start=387
+  _globals['_LISTQUEUESREQUEST']._serialized_end=518
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=521
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=659
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=662
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=791
+  _globals['_UPDATEQUEUERESPONSE']._serialized_start=793
+  _globals['_UPDATEQUEUERESPONSE']._serialized_end=901
+  _globals['_QUEUESERVICE']._serialized_start=904
+  _globals['_QUEUESERVICE']._serialized_end=1200
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class QueueServiceStub:
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     def __init__(self, channel):
@@ -55,7 +57,9 @@ class QueueServiceStub:
 
 class QueueServiceServicer:
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     def GetQueue(self, request, context):
@@ -63,8 +67,10 @@ class QueueServiceServicer:
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting names it:
-        stop. UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting ever named
+        it: stop. OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
+        UNAVAILABLE: retry after RetryInfo.
 
         Limits: none.
         """
@@ -73,11 +79,14 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListQueues(self, request, context):
-        """Lists the queues that a task in work, a connected worker or a setting names, by name.
+        """Lists the queues that a task in work, a connected worker or a setting names, by name; with
+        `with_history` also every one that ever had a task.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the log has no such position as
+        min_position: give one of a reply. UNAVAILABLE VIEW_BEHIND: the view has not reached it within
+        1 s: retry after RetryInfo. UNAVAILABLE: retry after RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped).
         """
@@ -132,7 +141,9 @@ def add_QueueServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class QueueService:
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     @staticmethod

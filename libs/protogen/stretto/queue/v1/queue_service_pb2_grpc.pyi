@@ -28,7 +28,9 @@ GRPC_VERSION: str
 
 class QueueServiceStub:
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     @_typing.overload
@@ -40,17 +42,22 @@ class QueueServiceStub:
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting names it:
-    stop. UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting ever named
+    it: stop. OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
+    UNAVAILABLE: retry after RetryInfo.
 
     Limits: none.
     """
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]
-    """Lists the queues that a task in work, a connected worker or a setting names, by name.
+    """Lists the queues that a task in work, a connected worker or a setting names, by name; with
+    `with_history` also every one that ever had a task.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the log has no such position as
+    min_position: give one of a reply. UNAVAILABLE VIEW_BEHIND: the view has not reached it within
+    1 s: retry after RetryInfo. UNAVAILABLE: retry after RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped).
     """
@@ -73,7 +80,9 @@ class QueueServiceStub:
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -82,17 +91,22 @@ class QueueServiceAsyncStub(QueueServiceStub):
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting names it:
-    stop. UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting ever named
+    it: stop. OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+    UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
+    UNAVAILABLE: retry after RetryInfo.
 
     Limits: none.
     """
     ListQueues: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListQueuesRequest, _queue_service_pb2.ListQueuesResponse]  # type: ignore[assignment]
-    """Lists the queues that a task in work, a connected worker or a setting names, by name.
+    """Lists the queues that a task in work, a connected worker or a setting names, by name; with
+    `with_history` also every one that ever had a task.
 
     Idempotency: a read; repeat freely.
 
-    Codes: INVALID_ARGUMENT: fix the fields named. UNAVAILABLE: retry after RetryInfo.
+    Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the log has no such position as
+    min_position: give one of a reply. UNAVAILABLE VIEW_BEHIND: the view has not reached it within
+    1 s: retry after RetryInfo. UNAVAILABLE: retry after RetryInfo.
 
     Limits: page_size 0 means 100, at most 1,000 (larger is clamped).
     """
@@ -114,7 +128,9 @@ class QueueServiceAsyncStub(QueueServiceStub):
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads queues, and sets how much of them goes to workers. Settings are facts: they outlast every
-    process. Counts are the kernel's memory: right after its start they rise as runs come back.
+    process. What waits and runs is the kernel's memory: right after its start it rises as runs come
+    back. What became of a queue is read from a view that trails the log by moments: give
+    `min_position` of your own write to read it.
     """
 
     @_abc_1.abstractmethod
@@ -127,8 +143,10 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting names it:
-        stop. UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no task, worker or setting ever named
+        it: stop. OUT_OF_RANGE: the log has no such position as min_position: give one of a reply.
+        UNAVAILABLE VIEW_BEHIND: the view has not reached it within 1 s: retry after RetryInfo.
+        UNAVAILABLE: retry after RetryInfo.
 
         Limits: none.
         """
@@ -139,11 +157,14 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_service_pb2.ListQueuesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.ListQueuesResponse, _abc.Awaitable[_queue_service_pb2.ListQueuesResponse]]:
-        """Lists the queues that a task in work, a connected worker or a setting names, by name.
+        """Lists the queues that a task in work, a connected worker or a setting names, by name; with
+        `with_history` also every one that ever had a task.
 
         Idempotency: a read; repeat freely.
 
-        Codes: INVALID_ARGUMENT: fix the fields named. UNAVAILABLE: retry after RetryInfo.
+        Codes: INVALID_ARGUMENT: fix the fields named. OUT_OF_RANGE: the log has no such position as
+        min_position: give one of a reply. UNAVAILABLE VIEW_BEHIND: the view has not reached it within
+        1 s: retry after RetryInfo. UNAVAILABLE: retry after RetryInfo.
 
         Limits: page_size 0 means 100, at most 1,000 (larger is clamped).
         """
