@@ -24,6 +24,7 @@ def random_task(
     task = plan.TaskSpec(
         name=name,
         executor="process",
+        queue=("", "gpu")[len(ordinary) % 2],
         dependencies=[plan.Dependency(task=e, scope=random.choice(SCOPES)) for e in after],
         may_spawn=random.random() < 0.5,
         clean_up=cleans_up,

@@ -18,9 +18,10 @@ from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.clock.manual import ManualClock
 from stretto_core.eventlog.chain import EMPTY_HEAD
-from stretto_core.eventlog.codec import Cause, next_head
+from stretto_core.eventlog.codec import Cause, Codec, next_head
 from stretto_core.eventlog.memory import MemoryLog, MemoryStore
-from stretto_core.eventlog.recorded import Page, Recorded
+from stretto_core.eventlog.port import OwnedLog
+from stretto_core.eventlog.recorded import Page, Recorded, StreamHead
 from stretto_core.ids import EventId, Partition, StreamId
 from stretto_kernel.app.moments import AtPosition, AtTime, AtVersion, Moment
 from stretto_kernel.domain.run import RunEvent, RunState, evolve, new_run
@@ -64,24 +65,36 @@ def history(seed: int) -> list[Recorded[RunEvent]]:
     return hands.story.log
 
 
+class Record:
+    """A log that facts are told to one by one."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore(Partition("p0"))
+        self._owned: OwnedLog | None = None
+        self._heads: dict[StreamId, StreamHead] = {}
+
+    async def add(self, stream: StreamId, codec: Codec, fact: Recorded[Any]) -> None:
+        """Append the next fact of a stream."""
+        if self._owned is None:
+            self._owned = await MemoryLog(self.store).acquire()
+        new = codec.encode(
+            fact.event,
+            stream=stream,
+            head=self._heads.get(stream, EMPTY_HEAD),
+            event_id=EventId(f"{stream}-{fact.version}"),
+            time_ns=fact.time_ns,
+            cause=Cause(NAMESPACE, CREATOR, fact.request_id, fact.request_digest),
+        )
+        self._heads[stream] = next_head(new, fact.time_ns)
+        await self._owned.append([new])
+
+
 async def stored(log: list[Recorded[RunEvent]]) -> MemoryStore:
     """Return a log that holds it."""
-    store = MemoryStore(Partition("p0"))
-    owned = await MemoryLog(store).acquire()
-    head = EMPTY_HEAD
+    record = Record()
     for each in log:
-        cause = Cause(NAMESPACE, CREATOR, each.request_id, each.request_digest)
-        new = RUN_CODEC.encode(
-            each.event,
-            stream=StreamId(RUN_ID),
-            head=head,
-            event_id=EventId(str(each.version)),
-            time_ns=each.time_ns,
-            cause=cause,
-        )
-        head = next_head(new, each.time_ns)
-        await owned.append([new])
-    return store
+        await record.add(StreamId(RUN_ID), RUN_CODEC, each)
+    return record.store
 
 
 async def past_of(store: MemoryStore, clock: Clock) -> PastRuns:
