@@ -109,8 +109,8 @@ MODULES = (
         "Queues",
         "queue_commands",
         {
-            "queues": "List queues: what waits and runs in each, its limits, and whether a worker "
-            "serves it.",
+            "queues": "List queues: what waits and runs in each, its limits, and what became of "
+            "its tasks.",
             "queue": "Set how much of a queue goes to workers.",
         },
     ),
