@@ -11,12 +11,13 @@ import pytest
 from stretto.common.v1.payload_pb2 import BlobRef, Payload
 from stretto.run.v1 import plan_pb2
 from stretto.tasklog.v1 import task_log_pb2
-from stretto_core.errors import Refusal
+from stretto_core.errors import InvalidArgument, Refusal
 from stretto_core.eventlog.port import StoreDown
 from stretto_core.ids import RequestId, RunId, TaskName
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.blob_calls import BlobShredded
+from stretto_kernel.app.blob_store import BlobMissing
 from stretto_kernel.app.fact_bytes import FactTooLarge
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.namespace import UpdateNamespace
@@ -190,6 +191,24 @@ async def test_what_a_shredded_run_is_told_to_take_gives_it_no_key_of_a_blob(sui
     with pytest.raises(Refusal):
         await steer(kernel, run_id, steering(kernel, commands.AddTasks, tasks=(naming,)))
     await shred(kernel, other_id)
+    digest = naming.inputs["i"].literal.blob.digest
+    with pytest.raises(BlobShredded):
+        await kernel.ports.blobs.get(NAMESPACE, digest, offset_bytes=0, length_bytes=0)
+
+
+async def test_a_start_that_is_refused_keeps_no_key_of_a_blob(suite: Suite) -> None:
+    """There is no run that could be shredded to let go of it."""
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    naming = await suite.put(b"a secret", encrypts=True)
+    with pytest.raises(InvalidArgument):
+        await start(kernel, graph(naming, task("b", executor="?")))
+    absent = BlobRef(digest=b"\1" * 32, size_bytes=9)
+    inputs = {"i": plan_pb2.Binding(literal=Payload(blob=absent))}
+    with pytest.raises(BlobMissing):
+        await start(kernel, graph(naming, task("b", inputs=inputs)))
+    await shred(kernel, await ended(kernel, graph(naming)))
     digest = naming.inputs["i"].literal.blob.digest
     with pytest.raises(BlobShredded):
         await kernel.ports.blobs.get(NAMESPACE, digest, offset_bytes=0, length_bytes=0)

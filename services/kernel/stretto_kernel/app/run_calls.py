@@ -37,7 +37,7 @@ from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.run_keys import StartKeys
 from stretto_kernel.app.stream_host import StreamHost
-from stretto_kernel.domain.run import decide, evolve, new_run
+from stretto_kernel.domain.run import RunState, decide, evolve, new_run
 from stretto_kernel.domain.run.blob_names import BlobName, in_graph, in_payload, in_tasks
 from stretto_kernel.domain.run.commands import AddTasks, Command, StartRun
 from stretto_kernel.domain.run.refusals import RunNotFound
@@ -168,6 +168,10 @@ class RunCalls:
         run_id = self.run_id_of(start.namespace, start.command.request_id)
         if self._host.find(run_id) is not None or await self._is_taken(run_id):
             return
+        if self._keys.encrypts(start.namespace):
+            # A start that is refused leaves no run that could be shredded: it shall hold no key of
+            # a blob, which would go on opening it for ever.
+            await self._check_start(start.namespace, start.command)
         key = await self._keys.make(start.namespace, run_id)
         blobs = blobs_in_start(start.command)
         await self._blobs.require(start.namespace, blobs, 0 if key is None else key.key_id)
@@ -181,6 +185,11 @@ class RunCalls:
         self, namespace: Namespace, command: StartRun, caller: Caller
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
+        state = await self._check_start(namespace, command)
+        return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
+
+    async def _check_start(self, namespace: Namespace, command: StartRun) -> RunState:
+        """Return the run as it would be. Raises what `start_run` does, but for repeated ones."""
         blobs = blobs_in_start(command)
         await self._blobs.require(namespace, blobs, needs_key=self._keys.encrypts(namespace))
         state = new_run(self.run_id_of(namespace, command.request_id), namespace)
@@ -188,7 +197,7 @@ class RunCalls:
         check_fact_bytes(facts)
         for version, event in enumerate(facts, start=1):
             evolve(state, Recorded(event, version, command.now_ns, command.request_id))
-        return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
+        return state
 
     def show_end(self, run: HostedRun) -> run_pb2.Run:
         """The run as `wait_ended` answers it."""
