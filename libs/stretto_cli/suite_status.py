@@ -117,12 +117,15 @@ def _relay_pairs(relay: RelayStatus) -> list[tuple[str, str]]:
 
 
 def _seal_pairs(seal: Seal) -> list[tuple[str, str]]:
+    odd = printing.escape(seal.warning_message)
+    warnings = [("seals missing?", f"[yellow]{odd}[/]")] if odd else []
     if seal.stop_reason:
         return [("sealed", f"[red]stopped[/] {printing.escape(seal.stop_message)}")]
     if not seal.seal_hash:
-        return []
+        return warnings
     place = f"{seal.partition}:{seal.position:,}, {seal.unsealed_event_count:,} events since"
-    return [("sealed to", place), ("seal", seal.seal_hash), ("seal key", seal.public_key)]
+    pairs = [("sealed to", place), ("seal", seal.seal_hash), ("seal key", seal.public_key)]
+    return pairs + warnings
 
 
 def _bare(settings: Settings) -> Status:

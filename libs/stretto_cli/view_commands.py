@@ -36,7 +36,7 @@ def views(suite: Suite, as_json: AsJson = False) -> None:
         stretto views --json | jq -r '.views[] | select(.state == "STOPPED") | .name'
 
     A view that meets an event it cannot read, or whose table refuses its rows, stands still before
-    it; the others go on. Views are no record: `stretto rebuild` makes again those that go on. ROWS
+    it; the others go on. Views are no record: `stretto rebuild` makes them again. ROWS
     is PostgreSQL's estimate, and empty until it has made one.
 
     --json: {"views": [{"name", "version", "state", "position", "row_count", "stop_position",
@@ -81,7 +81,8 @@ def rebuild(
 
     The new views are built beside the live ones, compared with them row by row at one position, and
     exchanged at once. It goes on after Ctrl-C, and when a process of the suite dies; the same
-    command shows it again.
+    command shows it again. A view that stands still is made anew once what stopped it is mended, or
+    this version can read it; until then the command names the event and changes nothing.
 
     --json: {"fold_id", "views", "phase", "position", "log_position", "events_per_s", "remaining",
     "done", "proofs": [{"view", "position", "equal", "live_row_count", "fresh_row_count",
@@ -107,7 +108,10 @@ def rebuild(
     elif fold.failure:
         printing.complain(f"given up: {fold.failure_reason}: {fold.failure}")
     else:
-        printing.print_table(("VIEW", "ROWS", "AT", "LIVE VIEW WAS"), map(_proof_row, fold.proofs))
+        rows = [_proof_row(proof) for proof in fold.proofs]
+        stood_still = sorted({*fold.views} - {proof.view for proof in fold.proofs})
+        rows += [(name, "", "", "standing still: it is new") for name in stood_still]
+        printing.print_table(("VIEW", "ROWS", "AT", "LIVE VIEW WAS"), rows)
         if not compare:
             printing.note(f"in place; readers waited {fold.swap_ms:.1f} ms")
     if not fold.all_equal:

@@ -28,6 +28,7 @@ class Seal:
     position: everything up to it is sealed; 0 and a `seal_hash` of "" while nothing is. public_key,
     fingerprint: whose signature it bears, as hex. unsealed_event_count: committed since, seals
     counted. stop_reason, stop_message: why nothing is sealed any more; "" while all is well.
+    warning_message: what was odd when the kernel began to seal; see `GetNewestSealResponse`.
     """
 
     partition: str
@@ -38,6 +39,7 @@ class Seal:
     unsealed_event_count: int
     stop_reason: str = ""
     stop_message: str = ""
+    warning_message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class AuditCalls:
             unsealed_event_count=answer.unsealed_event_count,
             stop_reason=answer.stop_reason,
             stop_message=answer.stop_message,
+            warning_message=answer.warning_message,
         )
 
     async def export(

@@ -331,6 +331,81 @@ async def test_a_table_that_takes_no_rows_stops_its_view_alone(
             assert all((await compare(kernel)).values())
 
 
+async def stopped(kernel: Served, *names: str) -> dict[str, pb.View]:
+    """Return the views once these stand still."""
+    async with asyncio.timeout(20):
+        while True:
+            listed = await ProjectionServiceStub(kernel.channel).ListViews(pb.ListViewsRequest())
+            views = {view.name: view for view in listed.views}
+            if all(views[name].state == pb.VIEW_STATE_STOPPED for name in names):
+                return views
+
+
+async def test_a_view_that_stands_still_is_made_anew_once_the_cause_is_gone(
+    kernel: Served, fresh_database: str
+) -> None:
+    """All of them stop before an event; it is mended; one after the other they are rebuilt."""
+    await work(kernel, 1)
+    *_, newest = (
+        e for e in (await kernel.log.read_all()).events if e.type.endswith("RunSucceeded")
+    )
+    position = newest.position
+    change = "UPDATE stretto_p0.events SET topic = %s WHERE notification_id = %s"
+    async with await psycopg.AsyncConnection.connect(fresh_database, autocommit=True) as database:
+        await database.execute(change, ["stretto.run.v1.NotKnown", position])
+        async with projecting(kernel, fresh_database):
+            await stopped(kernel, *(view.name for view in VIEWS))
+            for _ in range(2):
+                *_, refused = await rebuild(kernel, "tasks")
+                assert refused.failure_reason == "UNREADABLE_EVENT" and not refused.proofs
+                assert f"the event at {position}:" in refused.failure
+                assert "ask again" in refused.failure
+            await database.execute(change, [newest.type, position])
+            stub = ProjectionServiceStub(kernel.channel)
+            *_, compared = [
+                answer.progress
+                async for answer in stub.CompareViews(pb.CompareViewsRequest(views=["tasks"]))
+            ]
+            assert compared.failure_reason == "VIEW_STOPPED"
+            await work(kernel, 1)
+            *_, made = await rebuild(kernel, "tasks")
+            assert made.done and not made.failure and not made.proofs
+            views = await stopped(kernel, "run_index")
+            assert views["tasks"].state == pb.VIEW_STATE_FOLLOWING
+            assert views["tasks"].event_count == views["tasks"].log_event_count
+            await work(kernel, 1)
+            *_, made = await rebuild(kernel)
+            assert [proof.view for proof in made.proofs] == ["tasks"]
+            assert all(proof.equal for proof in made.proofs)
+            await work(kernel, 1)
+            assert await following(kernel)
+            assert all((await compare(kernel)).values())
+        async with projecting(kernel, fresh_database):
+            await work(kernel, 1)
+            assert await following(kernel)
+            assert all((await compare(kernel)).values())
+
+
+async def test_a_view_whose_table_refuses_rows_is_made_anew_beside_it(
+    kernel: Served, fresh_database: str
+) -> None:
+    async with projecting(kernel, fresh_database):
+        await work(kernel, 1)
+        await following(kernel)
+        async with await psycopg.AsyncConnection.connect(fresh_database) as database:
+            await database.execute(
+                "ALTER TABLE stretto_p0.tasks_v3 ADD CONSTRAINT never CHECK (phase < 0) NOT VALID"
+            )
+        await work(kernel, 1)
+        await stopped(kernel, "tasks")
+        *_, made = await rebuild(kernel, "tasks")
+        assert made.done and not made.failure
+        await work(kernel, 1)
+        views = (await following(kernel)).views
+        assert {view.state for view in views} == {pb.VIEW_STATE_FOLLOWING}
+        assert all((await compare(kernel)).values())
+
+
 async def test_what_a_view_was_given_is_counted_against_the_log(
     kernel: Served, fresh_database: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from stretto_core.errors import NotFound, OutOfRange
@@ -182,14 +183,42 @@ async def test_a_seal_that_somebody_changed_or_took_away_is_named(
     await kernel.partition.sealer.seal_now()
     seals = store.stream_events(seals_stream(P0))
     middle = len(seals) // 2
+    bad = seals[middle]
     if damage is None:
         del seals[middle]
     else:
         seals[middle] = seals[middle]._replace(stored_bytes=damage)
-    for asked in (exported(kernel), proof_of(kernel, store.events[0].position)):
-        with pytest.raises(SealBroken):
+    under = bad.position - 1  # Some event that the seal covers.
+    for asked in (exported(kernel, since=bad.position), proof_of(kernel, under)):
+        with pytest.raises(SealBroken, match=f"seal {middle + 1} "):
             await asked
+    assert verify_proof(await proof_of(kernel, store.events[0].position))
     await kernel.stop()
+
+
+@pytest.mark.parametrize("damage", [b"\xff damaged", None])
+async def test_a_log_with_a_broken_seal_is_exported_and_the_file_shows_it(
+    store: MemoryStore, kernel: Kernel, damage: bytes | None
+) -> None:
+    for index, event in enumerate(store.events):
+        if event.type != SEALED_TYPE or event is store.events[-1]:
+            continue
+        seals = store.stream_events(seals_stream(P0))
+        before, seals_before = list(store.events), list(seals)
+        if damage is None:
+            del store.events[index], seals[event.version - 1]
+        else:
+            bad = event._replace(stored_bytes=damage)
+            store.events[index] = seals[event.version - 1] = bad
+        with pytest.raises(NotWhole, match=r"position|seal"):
+            checked(store, await exported(kernel))
+        for since in (each.position for each in before):
+            with suppress(SealBroken):
+                data = await exported(kernel, since=since)
+                if since < event.position:
+                    with pytest.raises(NotWhole):
+                        checked(store, data)
+        store.events, seals[:] = before, seals_before
 
 
 @pytest.mark.parametrize("damage", [b"\xff damaged", None])

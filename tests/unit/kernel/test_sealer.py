@@ -12,8 +12,11 @@ from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.eventlog.port import PartitionMoved
+from stretto_core.eventlog.recorded import Page
 from stretto_core.eventlog.seals import SEALED_TYPE, seals_stream
 from stretto_core.testing.log_watch import LogWatch
+from stretto_kernel.app import resident_stream
+from stretto_kernel.app import sealer as sealer_module
 from stretto_kernel.app.sealer import NotSealedYet, SealingStopped, SealLimits
 from stretto_kernel.kernel import Kernel
 
@@ -205,4 +208,78 @@ async def test_what_was_read_before_the_writer_told_of_it_is_covered_once() -> N
     await start_runs(kernel, 1)
     assert (await kernel.partition.sealer.seal_now()).event_count == 2
     assert len(seals_of(store)) == 2
+    await kernel.stop()
+
+
+async def test_an_error_nobody_foresaw_is_told_to_who_waits_and_sealing_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sealer_module, "FAILED_AGAIN_S", 0.01)
+    store = new_store()
+    kernel = await start_kernel(store, seals=NEVER)
+    await start_runs(kernel, 3)
+    sealer, log = kernel.partition.sealer, kernel.ports.log
+    read_all = log.read_all
+    monkeypatch.setattr(log, "read_all", failing)
+    sealer.start()
+    await until(lambda: sealer.stop is not None)
+    for _ in range(2):
+        with pytest.raises(SealingStopped, match="error of its own"):
+            await sealer.seal_now()
+    monkeypatch.setattr(log, "read_all", read_all)
+    await until(lambda: sealer.stop is None)
+    assert (await sealer.seal_now()).event_count == 3
+    await kernel.stop()
+
+
+async def failing(**_: object) -> Page:
+    raise ZeroDivisionError
+
+
+async def test_a_log_whose_seals_are_all_gone_is_sealed_anew_but_not_without_a_word() -> None:
+    store = new_store()
+    first = await start_kernel(store, seals=BY_COUNT)
+    assert first.partition.sealer.warning == ""
+    await start_runs(first, 13)
+    await first.partition.sealer.seal_now()
+    await first.stop()
+    store.events = [event for event in store.events if event.type != SEALED_TYPE]
+    seals = store.stream_events(seals_stream(store.partition))
+    for seal in seals:
+        del store._by_place[seal.stream, seal.version]
+    seals.clear()
+    limits = SealLimits(events_max=5, interval_ns=0)
+    kernel = await start_kernel(store, seals=limits)
+    await kernel.partition.sealer.seal_now()
+    assert "no seal was there" in kernel.partition.sealer.warning
+    await kernel.stop()
+    again = await start_kernel(store, seals=limits)
+    await again.partition.sealer.seal_now()
+    assert again.partition.sealer.warning == ""
+    await again.stop()
+
+
+async def test_settings_that_cannot_be_folded_again_are_read_once_the_cause_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resident_stream, "FOLD_FAILED_AGAIN_S", 0.01)
+    store, faults = new_store(), PlannedFaults()
+    kernel = await start_kernel(store, faults=faults, seals=NEVER)
+    await start_runs(kernel, 1)
+    log = kernel.ports.log
+    read_stream = log.read_stream
+    failures = []
+
+    async def fail(*_: object, **__: object) -> Page:
+        failures.append(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(log, "read_stream", fail)
+    faults.next = [AppendFault(Fault.REFUSED)]
+    with pytest.raises(SealingStopped):
+        await kernel.partition.sealer.seal_now()
+    await until(lambda: len(failures) > 3)
+    monkeypatch.setattr(log, "read_stream", read_stream)
+    stream = kernel.partition.sealer._stream
+    await until(lambda: stream.in_memory is not None)
     await kernel.stop()

@@ -217,11 +217,7 @@ class FreshFoldTable:
         except psycopg.errors.LockNotAvailable:
             cursor.execute("ROLLBACK TO before")
             return None
-        # Another projector may have moved one of the two: what one has the other would never get.
-        both = [name for copy in copies for name in (copy.table, copy.view.table)]
-        found = cursor.execute(self._common["positions"], {"views": both}).fetchall()
-        if len({row["position"] for row in found}) > 1:
-            raise PositionMoved
+        self._meet(cursor, copies)
         for copy in copies:
             _rename(cursor, self._schema, copy.view.table, _old(copy))
             _rename(cursor, self._schema, copy.table, copy.view.table)
@@ -231,6 +227,29 @@ class FreshFoldTable:
         took_ns = time.perf_counter_ns() - began_ns
         self._note(cursor, replace(done, swap_ns=took_ns))
         return took_ns
+
+    def _meet(self, cursor: Cursor[DictRow], copies: Sequence[Target]) -> None:
+        """Let views that stand still be where their copies are. Raises PositionMoved.
+
+        Another projector may have moved one of the two: what one has the other would never get.
+        """
+        both = [name for copy in copies for name in (copy.table, copy.view.table)]
+        found = _by_view(cursor, self._common["positions"], {"views": both})
+        places = {name: found[name]["position"] if name in found else 0 for name in both}
+        position = places[copies[0].table]
+        stops = _by_view(cursor, self._common["stops"], {})
+        for copy in copies:
+            table = copy.view.table
+            at, stop = places[table], stops.get(table)
+            if places[copy.table] != position:
+                raise PositionMoved
+            if at == position:
+                continue
+            if stop is None or at >= stop["position"]:
+                raise PositionMoved  # It is on its way: that it stood still is no longer so.
+            if not self._tracking.move_in(cursor, [table], position, expected=at):
+                raise PositionMoved
+        cursor.execute(self._common["follow"], {"views": [copy.view.table for copy in copies]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ State = TypeVar("State")
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 FOLD_AGAIN_S = 0.1
+FOLD_FAILED_AGAIN_S = 5.0
 
 
 class ResidentStream(Generic[State]):
@@ -58,6 +59,7 @@ class ResidentStream(Generic[State]):
         self._voided = voided
         self._hosted: HostedStream[State] | None = None
         self._folding: asyncio.Task[HostedStream[State]] | None = None
+        self._restoring: asyncio.Task[None] | None = None
         self._logger = structlog.get_logger("stretto.kernel.streams")
         facts.add_keeper(self)
 
@@ -86,8 +88,9 @@ class ResidentStream(Generic[State]):
 
     def close(self) -> None:
         """Fold no more."""
-        if self._folding is not None:
-            self._folding.cancel()
+        for task in (self._folding, self._restoring):
+            if task is not None:
+                task.cancel()
 
     def refused_empty(self, _: HostedStream[State]) -> bool:
         """See `Host`: no facts yet is an answer too, and another owner may know better."""
@@ -100,8 +103,8 @@ class ResidentStream(Generic[State]):
         """See `StreamKeeper`."""
         self._hosted = None
         self._voided()
-        self._folding = asyncio.create_task(self._fold_until_done(), name=f"fold-{self._stream}")
-        self._folding.add_done_callback(self._folded)
+        if self._restoring is None or self._restoring.done():
+            self._restoring = asyncio.create_task(self._restore(), name=f"restore-{self._stream}")
 
     def partition_closed(self, cause: Refusal) -> None:
         """See `StreamKeeper`."""
@@ -113,13 +116,18 @@ class ResidentStream(Generic[State]):
         if not folding.cancelled():
             folding.exception()  # Whoever asked may be gone; that is no one's error.
 
-    async def _fold_until_done(self) -> HostedStream[State]:
-        while True:
+    async def _restore(self) -> None:
+        """Have the stream in memory again; who asks for it meanwhile hears why it is not."""
+        while self.facts.closed_by is None and self._hosted is None:
             try:
-                return await self._fold()
+                await self.fold()
             except Unavailable as refusal:
                 self._logger.info("fold.postponed", stream=self._stream, reason=refusal.reason_word)
                 await asyncio.sleep(FOLD_AGAIN_S)
+            except Exception:
+                # Damage, or a bug of ours. What waits for the state stands still until it is back.
+                self._logger.error("fold.failed", stream=self._stream, exc_info=True)
+                await asyncio.sleep(FOLD_FAILED_AGAIN_S)
 
     async def _fold(self) -> HostedStream[State]:
         hosted = HostedStream(self._stream, self._new_state(), self._namespace)

@@ -1,6 +1,7 @@
 """Finds seals among all of a partition: a few reads, however many there are.
 
-Seals are ordered by position as they are by version, so halving finds any.
+Seals are ordered by position as they are by version, so halving finds any. One that was changed or
+taken away is passed over on the way: the seal after it says where it ended.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from stretto_core.errors import FailedPrecondition
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import seals_stream
+
+BROKEN_MAX = 8
+"""So many in a row are passed over, then the search is given up: it stays a few reads."""
 
 
 class SealBroken(FailedPrecondition):
@@ -44,7 +48,7 @@ async def seals_beyond(log: EventLog, start: LogSealed | None, end: LogSealed) -
     last = most = await seals.count_up_to(end.position) - 1
     while least < most:
         middle = (least + most + 1) // 2
-        if (await seals.stored_at(middle)).position <= end.position:
+        if await seals.lies_at(middle) <= end.position:
             least = middle
         else:
             most = middle - 1
@@ -68,11 +72,34 @@ class _Seals:
         least, most = 0, await self.count()
         while least < most:
             middle = (least + most + 1) // 2
-            if (await self.at(middle)).position <= position:
+            if await self.covers_to(middle) <= position:
                 least = middle
             else:
                 most = middle - 1
         return least
+
+    async def covers_to(self, version: int) -> int:
+        """The last position that a seal covers, of a broken one by the seal after it."""
+        for later in range(version, version + BROKEN_MAX):
+            try:
+                seal = await self.at(later)
+            except SealBroken:
+                if later == await self.count():
+                    break
+                continue
+            return seal.position if later == version else seal.after_position
+        raise self._broken(version)
+
+    async def lies_at(self, version: int) -> int:
+        """The position of a seal's own event, of one that is gone by the one before."""
+        first = max(1, version - BROKEN_MAX)
+        page = await self._log.read_stream(
+            self._stream, after_version=first - 1, limit=version - first + 1
+        )
+        there = [event.position for event in page.events if event.version <= version]
+        if not there:
+            raise self._broken(version)
+        return there[-1]
 
     async def at(self, version: int) -> LogSealed:
         stored_bytes = (await self.stored_at(version)).stored_bytes
@@ -90,7 +117,8 @@ class _Seals:
     def _broken(self, version: int) -> SealBroken:
         return SealBroken(
             f"seal {version} is not there as it was recorded: the record was changed; "
-            "`stretto verify` names the event",
+            "`stretto verify` names the event; files that do not begin with that seal can be "
+            "exported, and `stretto-verify` finds the change in them",
             stream=self._stream,
             version=str(version),
         )

@@ -27,7 +27,7 @@ from stretto_core.errors import FailedPrecondition, Refusal, Unavailable
 from stretto_core.eventlog.chain import HASH_BYTES, UnreadableEvent, chain_hash
 from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
-from stretto_core.eventlog.recorded import NewEvent, StoredEvent
+from stretto_core.eventlog.recorded import NewEvent, Page, StoredEvent
 from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SealKey, is_signed, seals_stream
 from stretto_core.ids import EventId
 
@@ -40,10 +40,11 @@ from stretto_kernel.domain.seals import SealLog, SealsState, decide, evolve
 
 READ_EVENTS = 1_000
 READ_AGAIN_S = 0.2
+FAILED_AGAIN_S = 10.0
 
 
 class SealingStopped(FailedPrecondition):
-    """An event could not be read: nothing from it on is sealed until the record is mended."""
+    """An event could not be read, or sealing itself failed: nothing from there on is sealed."""
 
     reason = "SEALING_STOPPED"
 
@@ -112,9 +113,11 @@ class Sealer:
         self._sealed_count = 0
         self._closed_by: Refusal | None = None
         self.stop: SealingStopped | None = None
-        """Why nothing is sealed any more."""
+        """Why nothing is sealed now."""
         self.newest: LogSealed | None = None
         """The newest seal that is on disk."""
+        self.warning = ""
+        """What was odd when this ownership began: no seal, in a log that must have had some."""
         self._logger = structlog.get_logger("stretto.kernel.seals")
         facts.follow_commits(self._follow)
 
@@ -166,7 +169,8 @@ class Sealer:
 
     async def ready(self) -> None:
         """Return once what is public here is known. Raises the end of the ownership."""
-        await self._following.wait()
+        while not self._following.is_set():  # It may be over again before this goes on.
+            await self._following.wait()
         if self._closed_by is not None:
             raise self._closed_by
 
@@ -241,10 +245,10 @@ class Sealer:
 
     def _begin(self) -> None:
         """Forget what was told, and read it: at first, and when seals were not stored."""
-        if self._reading is not None:
-            self._reading.cancel()
         if self._closed_by is not None or self.stop is not None:
             return
+        if self._reading is not None:
+            self._reading.cancel()
         self._following.clear()
         self._told = []
         self._due_mono_ns = None
@@ -262,13 +266,31 @@ class Sealer:
                 await asyncio.sleep(READ_AGAIN_S)
             except UnreadableEvent as refusal:
                 # Sealed over, it would look like what was recorded.
-                self.stop = SealingStopped(
-                    f"nothing is sealed: {refusal.message}", **refusal.metadata
+                self._stop(
+                    SealingStopped(f"nothing is sealed: {refusal.message}", **refusal.metadata)
                 )
-                self._told = []
                 self._logger.error("seal.stopped", message=str(refusal))
-                self._following.set()
                 return
+            except Exception:
+                if self._facts.closed_by is not None:
+                    return
+                # A bug of ours. Who waits is refused, status shows it, and it is tried again.
+                self._stop(
+                    SealingStopped(
+                        "nothing is sealed: the kernel met an error of its own, which its log "
+                        "shows (seal.failed); it tries again"
+                    )
+                )
+                self._logger.error("seal.failed", exc_info=True)
+                await asyncio.sleep(FAILED_AGAIN_S)
+                self.stop = None
+                self._following.clear()
+
+    def _stop(self, cause: SealingStopped) -> None:
+        self.stop = cause
+        self._told = []
+        self._due_mono_ns = None
+        self._following.set()
 
     async def _read(self) -> None:
         key = await self.key()
@@ -289,14 +311,37 @@ class Sealer:
         while more:
             told.clear()  # Before the read: what commits from here on is read, told, or both.
             page = await self._log.read_all(after_position=unsealed.position, limit=READ_EVENTS)
+            is_first = newest is None and not unsealed.event_count
             for stored in page.events:
                 unsealed.add(stored.position, stored.stream, *_hash_and_id(stored))
+            if is_first:
+                self._warn_of_missing(page)
             self._seal_cuts()
             more = page.more
         self._read_position, self._told = unsealed.position, None
         self._add(told)
         self._seal_cuts()
         self._following.set()
+
+    def _warn_of_missing(self, page: Page) -> None:
+        """Say it if a log without seals must have had some, by its first events.
+
+        Nothing else shows that all were taken away: a log without seals is sealed from its first
+        event, as one is that was never sealed.
+        """
+        if self.warning or not page.events:
+            return
+        first, last = (
+            RecordedEvent.FromString(page.events[index].stored_bytes).time for index in (0, -1)
+        )
+        is_old = last.ToNanoseconds() - first.ToNanoseconds() > self._limits.interval_ns
+        if not is_old and (len(page.events) < self._limits.events_max or not page.more):
+            return
+        self.warning = (
+            f"no seal was there, though the log has events since {first.ToJsonString()}: seals "
+            "were taken away, unless none was ever made; all is sealed anew from the first event"
+        )
+        self._logger.error("seal.missing", message=self.warning)
 
     def _nothing_after(self, position: int) -> Unsealed:
         return Unsealed(self._name, position, events_max=self._limits.events_max)

@@ -2,7 +2,9 @@
 
 A copy is a view like the others: it is built from the first event, comes into step with the live
 ones, and follows the log with them, so that what was proven equal once stays equal. The proof reads
-both as of one instant while they go on; the exchange is a change of names in one transaction.
+both as of one instant while they go on; the exchange is a change of names in one transaction. A
+view that stands still has nothing to be held against: its copy takes its place without a proof, if
+it came past what stopped the view.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class FoldKeeper:
                 raise _GivenUp("NOT_FOUND", "this version does not have all of these views")
             done = await self._build(fold, copies)
             done = await self._prove(done, live, copies)
-            done = await self._finish(done, copies)
+            done = await self._finish(done, live, copies)
         except _GivenUp as given_up:
             done = replace(fold, phase=FoldPhase.DONE)
             done = replace(done, failure_reason=given_up.reason, failure=given_up.message)
@@ -91,8 +93,12 @@ class FoldKeeper:
         cohort = self._new_cohort(copies, position)
         await self._lead.join(cohort, progress.note)
         for target, stop in cohort.stops.items():
-            message = f"{target.view.name} cannot take the event at {stop.position}: {stop.message}"
-            raise _GivenUp(stop.reason, message)
+            raise _GivenUp(
+                stop.reason,
+                f"{target.view.name} cannot take the event at {stop.position}: {stop.message}; "
+                "mend the event from a copy of the record, or start a version that can read it, "
+                "then ask again",
+            )
         return progress.fold
 
     async def _prove(
@@ -102,17 +108,24 @@ class FoldKeeper:
         await self._fresh.note(fold)
         async with self._lead.between:
             await self._lead.cohort.settle()
-            self._require_in_step([*live, *copies])
-            snapshot = await self._fresh.snapshot([*live, *copies])
+            self._require_in_step(copies if fold.swaps else [*live, *copies])
+            pairs = [
+                pair
+                for pair in zip(live, copies, strict=True)
+                if pair[0] in self._lead.cohort.targets
+            ]
+            snapshot = await self._fresh.snapshot([target for pair in pairs for target in pair])
         proofs: list[Proof] = []
         try:
-            for target, copy in zip(live, copies, strict=True):
+            for target, copy in pairs:
                 proofs.append(await snapshot.prove(target, copy))
         finally:
             await snapshot.close()
         return replace(fold, proofs=tuple(proofs))
 
-    async def _finish(self, fold: FreshFold, copies: Sequence[Target]) -> FreshFold:
+    async def _finish(
+        self, fold: FreshFold, live: Sequence[Target], copies: Sequence[Target]
+    ) -> FreshFold:
         done = replace(fold, phase=FoldPhase.DONE)
         if not fold.swaps:
             return done
@@ -122,6 +135,7 @@ class FoldKeeper:
             # With the word that it is done, in one transaction: a death after it repeats nothing.
             swap_ns = await self._fresh.swap(copies, done)
             self._lead.leave(copies)
+            self._lead.resume(live)
         self.rebuilt(fold.views)
         return replace(done, swap_ns=swap_ns)
 
@@ -131,8 +145,8 @@ class FoldKeeper:
                 which = "copy of the view" if target.is_copy else "view"
                 raise _GivenUp(
                     "VIEW_STOPPED",
-                    f"the {which} {target.view.name} stands still: `stretto views` says why; if "
-                    f"its table is damaged, drop {target.view.table} and start the projector again",
+                    f"the {which} {target.view.name} does not follow the log: `stretto views` "
+                    "says why; `stretto rebuild` makes one that stands still anew",
                 )
 
 

@@ -122,7 +122,8 @@ class FreshFoldStore(Protocol):
     async def swap(self, copies: Sequence[Target], done: FreshFold) -> int:
         """Put copies in the place of the live tables and write down `done`, in one transaction.
 
-        Returns for how many ns readers had to wait. Raises PositionMoved if a copy is not in step
-        with the view whose place it takes.
+        Returns for how many ns readers had to wait. A view that stood still does so no longer.
+        Raises PositionMoved if a copy is not in step with the view whose place it takes, and that
+        one does not stand still.
         """
         ...

@@ -71,6 +71,13 @@ class Lead:
         """Follow with these no longer."""
         self.cohort.targets = [each for each in self.cohort.targets if each not in targets]
 
+    def resume(self, targets: Collection[Target]) -> None:
+        """Follow with these too, if they stood still: their tables are now where the others are."""
+        for target in targets:
+            self.cohort.stops.pop(target, None)
+            if target not in self.cohort.targets:
+                self.cohort.targets.append(target)
+
     def _read_after(self, cohort: Cohort, page: Page | None = None) -> asyncio.Task[Page]:
         after = page.events[-1].position if page is not None else cohort.position
         return asyncio.create_task(self._log.read_all(after_position=after), name="read-log")

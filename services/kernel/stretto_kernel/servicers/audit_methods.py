@@ -100,6 +100,7 @@ class AuditMethods:
             partition=self._kernel.ports.log.partition,
             public_key=(await sealer.key()).public_bytes,
             unsealed_event_count=sealer.unsealed_count,
+            warning_message=sealer.warning,
         )
         if sealer.newest is not None:
             answer.seal.CopyFrom(sealer.newest)

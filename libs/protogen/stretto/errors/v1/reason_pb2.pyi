@@ -132,7 +132,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """FAILED_PRECONDITION: the event is the newest seal, which the next seal will cover."""
     REASON_SEALING_STOPPED: _Reason.ValueType  # 91
     """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
-    be read.
+    be read; or, without a position, sealing met an error of the kernel's own, and is tried again.
     """
     REASON_SEAL_BROKEN: _Reason.ValueType  # 92
     """FAILED_PRECONDITION: events are not those that were sealed: the record was changed between the
@@ -270,7 +270,7 @@ REASON_NOT_SEALED_YET: Reason.ValueType  # 90
 """FAILED_PRECONDITION: the event is the newest seal, which the next seal will cover."""
 REASON_SEALING_STOPPED: Reason.ValueType  # 91
 """FAILED_PRECONDITION: nothing is sealed from the event at metadata `position` on, which could not
-be read.
+be read; or, without a position, sealing met an error of the kernel's own, and is tried again.
 """
 REASON_SEAL_BROKEN: Reason.ValueType  # 92
 """FAILED_PRECONDITION: events are not those that were sealed: the record was changed between the

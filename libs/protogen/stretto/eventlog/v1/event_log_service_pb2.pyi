@@ -563,6 +563,7 @@ class GetNewestSealResponse(_message.Message):
     STOP_REASON_FIELD_NUMBER: _builtins.int
     STOP_MESSAGE_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
+    WARNING_MESSAGE_FIELD_NUMBER: _builtins.int
     seal_hash: _builtins.bytes
     """Its hash, 32 bytes."""
     public_key: _builtins.bytes
@@ -575,6 +576,10 @@ class GetNewestSealResponse(_message.Message):
     """Where and why, for people."""
     partition: _builtins.str
     """The partition, "p0"."""
+    warning_message: _builtins.str
+    """What was odd about the seals when this ownership of the partition began, for people: that none
+    was there, in a log that must have had some. Empty when nothing was.
+    """
     @_builtins.property
     def seal(self) -> _seal_pb2.LogSealed:
         """The seal; unset while there is none."""
@@ -589,10 +594,11 @@ class GetNewestSealResponse(_message.Message):
         stop_reason: _builtins.str = ...,
         stop_message: _builtins.str = ...,
         partition: _builtins.str = ...,
+        warning_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "public_key", b"public_key", "seal", b"seal", "seal_hash", b"seal_hash", "stop_message", b"stop_message", "stop_reason", b"stop_reason", "unsealed_event_count", b"unsealed_event_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partition", b"partition", "public_key", b"public_key", "seal", b"seal", "seal_hash", b"seal_hash", "stop_message", b"stop_message", "stop_reason", b"stop_reason", "unsealed_event_count", b"unsealed_event_count", "warning_message", b"warning_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

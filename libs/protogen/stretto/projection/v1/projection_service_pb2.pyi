@@ -448,7 +448,7 @@ class FreshFold(_message.Message):
 
     @_builtins.property
     def proofs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ViewProof]:
-        """What was found of each view; set when done without failure."""
+        """What was found of each view; set when done without failure. None of a view that stood still."""
 
     @_builtins.property
     def swap(self) -> _duration_pb2.Duration:

@@ -48,7 +48,8 @@ class ProjectionServiceStub:
     """Makes views again from the first event beside the live ones, which go on, as does everything else;
     proves that both say the same at one position, and puts the new ones in their place. Tells how far
     it is about four times a second; the last message has `done`. It goes on when the caller is gone,
-    and over a death of any process.
+    and over a death of any process. A view that stands still is made anew without such a proof, and
+    goes on, if the new one can take the event that stopped it.
 
     Idempotency: asked again while it runs, it is the same one that is told of; afterwards another is
     made.
@@ -56,7 +57,7 @@ class ProjectionServiceStub:
     Codes: INVALID_ARGUMENT: the same view twice. NOT_FOUND: no such view; metadata `nearest` may have
     the one meant. FAILED_PRECONDITION REBUILD_RUNS: another one runs, named in the metadata: wait for
     it. UNAVAILABLE: repeat after RetryInfo. A rebuild that cannot be finished (an event cannot be
-    read) ends with `done` and `failure`; the live views stay.
+    read) ends with `done` and `failure`, which names the event; the live views stay.
 
     Limits: one rebuild or comparison of a partition at a time.
     """
@@ -104,7 +105,8 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     """Makes views again from the first event beside the live ones, which go on, as does everything else;
     proves that both say the same at one position, and puts the new ones in their place. Tells how far
     it is about four times a second; the last message has `done`. It goes on when the caller is gone,
-    and over a death of any process.
+    and over a death of any process. A view that stands still is made anew without such a proof, and
+    goes on, if the new one can take the event that stopped it.
 
     Idempotency: asked again while it runs, it is the same one that is told of; afterwards another is
     made.
@@ -112,7 +114,7 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     Codes: INVALID_ARGUMENT: the same view twice. NOT_FOUND: no such view; metadata `nearest` may have
     the one meant. FAILED_PRECONDITION REBUILD_RUNS: another one runs, named in the metadata: wait for
     it. UNAVAILABLE: repeat after RetryInfo. A rebuild that cannot be finished (an event cannot be
-    read) ends with `done` and `failure`; the live views stay.
+    read) ends with `done` and `failure`, which names the event; the live views stay.
 
     Limits: one rebuild or comparison of a partition at a time.
     """
@@ -169,7 +171,8 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes views again from the first event beside the live ones, which go on, as does everything else;
         proves that both say the same at one position, and puts the new ones in their place. Tells how far
         it is about four times a second; the last message has `done`. It goes on when the caller is gone,
-        and over a death of any process.
+        and over a death of any process. A view that stands still is made anew without such a proof, and
+        goes on, if the new one can take the event that stopped it.
 
         Idempotency: asked again while it runs, it is the same one that is told of; afterwards another is
         made.
@@ -177,7 +180,7 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         Codes: INVALID_ARGUMENT: the same view twice. NOT_FOUND: no such view; metadata `nearest` may have
         the one meant. FAILED_PRECONDITION REBUILD_RUNS: another one runs, named in the metadata: wait for
         it. UNAVAILABLE: repeat after RetryInfo. A rebuild that cannot be finished (an event cannot be
-        read) ends with `done` and `failure`; the live views stay.
+        read) ends with `done` and `failure`, which names the event; the live views stay.
 
         Limits: one rebuild or comparison of a partition at a time.
         """
