@@ -5,12 +5,16 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from stretto.blackboard.v1.blackboard_pb2 import Writer
+from stretto.common.v1.payload_pb2 import Payload
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto_core.eventlog.chain import chain_hash
 from stretto_core.eventlog.memory import MemoryLog
 from stretto_core.eventlog.recorded import StreamHead
 from stretto_core.ids import StreamId
-from stretto_kernel.app.snapshots import Snapshot, Snapshots
+from stretto_kernel.app.snapshots import PART_TASKS, Snapshot, Snapshots
 from stretto_kernel.domain.run import RunState, evolve, new_run
+from stretto_kernel.domain.run.blackboard_state import Board, BoardEntry
 from stretto_kernel.domain.run.fingerprint import fingerprint
 from stretto_kernel.owned_partition import RUN_CODEC
 
@@ -99,6 +103,47 @@ async def test_one_that_cannot_be_used_is_passed_over() -> None:
         assert await snapshots.find(RUN_ID) is None, damaged
     await snapshots.make(state, b"\1" * 32)
     assert await snapshots.find(RUN_ID) is None, "of another history, whole in itself"
+
+
+@pytest.mark.parametrize("previous_hash", [b"", b"short", b"l" * 33])
+async def test_an_event_that_bears_no_hash_is_left_to_the_fold_of_the_log(
+    previous_hash: bytes,
+) -> None:
+    facts = history(3)
+    store = await stored(facts)
+    snapshots = Snapshots(Kept(), MemoryLog(store), RUN_CODEC, events_min=1)
+    state = new_run(RUN_ID, NAMESPACE)
+    for fact in facts:
+        evolve(state, fact)
+    await snapshots.make(state, await hash_at(MemoryLog(store), len(facts)))
+    events = store.stream_events(StreamId(RUN_ID))
+    envelope = RecordedEvent.FromString(events[-1].stored_bytes)
+    envelope.previous_hash = previous_hash
+    events[-1] = events[-1]._replace(stored_bytes=envelope.SerializeToString())
+    assert await snapshots.find(RUN_ID) is None
+
+
+async def test_a_large_blackboard_is_kept_in_parts() -> None:
+    facts = history(3)
+    store = await stored(facts)
+    kept = Kept()
+    snapshots = Snapshots(kept, MemoryLog(store), RUN_CODEC, events_min=1)
+    state = new_run(RUN_ID, NAMESPACE)
+    for fact in facts:
+        evolve(state, fact)
+    state.board = Board(state.owner)
+    for number in range(3 * PART_TASKS):
+        value, writer = Payload(json=str(number)), Writer(name="w")
+        state.board.apply((BoardEntry(f"custom/{number}", 1, value, writer, 5),))
+    await snapshots.make(state, await hash_at(MemoryLog(store), len(facts)))
+    assert kept.snapshot is not None
+    largest = max(map(len, kept.snapshot.parts))
+    assert largest < sum(map(len, kept.snapshot.parts)) // 2
+    found = await snapshots.find(RUN_ID)
+    assert found is not None and found.state.board is not None
+    assert list(found.state.board.entries.items()) == list(state.board.entries.items())
+    assert found.state.board.size_bytes == state.board.size_bytes
+    assert found.state.board.owner is found.state.owner
 
 
 def test_the_distance_between_two_doubles_and_is_no_less_than_the_tasks() -> None:

@@ -223,6 +223,7 @@ async def _run_projector(settings: Settings) -> int:
     from stretto_kernel.adapters.relay_board import RelayBoardTable  # noqa: PLC0415
     from stretto_kernel.adapters.view_tables import ViewTables  # noqa: PLC0415
     from stretto_kernel.app.blob_sweep import keep_sweeping  # noqa: PLC0415
+    from stretto_kernel.app.run_key_sweep import RunKeySweep  # noqa: PLC0415
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
     from stretto_kernel.projections.registry import VIEWS  # noqa: PLC0415
 
@@ -252,7 +253,9 @@ async def _run_projector(settings: Settings) -> int:
     followers = [asyncio.create_task(projector.run(), name="projector")]
     blob_table = BlobTable(settings.postgres_dsn, SystemClock())
     tables = BlobReferenceTables(settings.postgres_dsn)
-    sweeping = keep_sweeping(blob_table, tables, SystemClock())
+    key_table = RunKeyTable(settings.postgres_dsn)
+    keys = RunKeySweep(key_table, event_log)
+    sweeping = keep_sweeping(blob_table, tables, keys, SystemClock())
     followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
     followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
     if relaying is not None:
@@ -271,6 +274,7 @@ async def _run_projector(settings: Settings) -> int:
     if relaying is not None:
         await relaying.bus.close()
     await blob_table.close()
+    await key_table.close()
     await tables.close()
     await event_log.close()
     return 1 if failed else 0

@@ -15,7 +15,14 @@ from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2
 from stretto_core.ids import RunId
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
-from stretto_kernel.app.confidential import decrypt, encrypted, is_confidential, reveal
+from stretto_kernel.app.confidential import (
+    SLICE_BEARERS,
+    decrypt,
+    decrypting,
+    encrypted,
+    is_confidential,
+    reveal,
+)
 from stretto_kernel.app.data_key import DataKey, Undecryptable, key_id_of
 from stretto_kernel.app.run_keys import RunKeys
 
@@ -177,3 +184,14 @@ async def test_more_keys_than_are_kept_in_memory_open_what_they_encrypted() -> N
 
 def test_a_key_is_never_printed() -> None:
     assert repr(KEY) == "DataKey(7)"
+
+
+async def test_a_large_message_is_decrypted_in_parts() -> None:
+    plan = events_pb2.TasksAdded()
+    for number in range(2 * SLICE_BEARERS + 1):
+        plan.tasks.add(name=f"t{number}", arguments_json='["secret"]')
+    sent = encrypted(plan, KEY)
+    assert b"secret" not in sent.SerializeToString()
+    turns = list(decrypting(sent, KEY))
+    assert sent == plan
+    assert len(turns) >= 2

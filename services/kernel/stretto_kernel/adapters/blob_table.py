@@ -9,7 +9,7 @@ committed after it, and a crash that loses the touch loses the command too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -53,15 +53,22 @@ class BlobTable:
         holder: Holder = CLEAR,
     ) -> frozenset[BlobName]:
         """See `BlobStore`."""
-        rows = await self._rows(
-            self._quick,
-            "touch",
-            namespace=namespace,
-            digests=[blob.digest for blob in blobs],
-            sizes_bytes=[blob.size_bytes for blob in blobs],
-            now_ns=now_ns,
-            **holder._asdict(),
-        )
+        asked = {
+            "namespace": namespace,
+            "digests": [blob.digest for blob in blobs],
+            "sizes_bytes": [blob.size_bytes for blob in blobs],
+            "now_ns": now_ns,
+        }
+
+        def execute(connection: Connection) -> list[TupleRow]:
+            if not holder.key_id:
+                return self._read(connection, "touch", asked | holder._asdict())
+            with connection.transaction():
+                held = self._read(connection, "hold_key", holder._asdict())
+                named = holder if held else holder._replace(key_id=0)
+                return self._read(connection, "touch", asked | named._asdict())
+
+        rows = await self._run(self._quick, execute)
         return frozenset(blobs) - {BlobName(bytes(digest), size) for digest, size in rows}
 
     async def begin(self, namespace: Namespace, *, now_ns: int) -> _Upload:
@@ -134,12 +141,14 @@ class BlobTable:
     async def _rows(
         self, lanes: Sequence[DatabaseLane], statement: str, **parameters: object
     ) -> list[TupleRow]:
-        def execute(connection: Connection) -> list[TupleRow]:
-            return connection.execute(
-                self._statements[statement], parameters, binary=True
-            ).fetchall()
+        return await self._run(
+            lanes, lambda connection: self._read(connection, statement, parameters)
+        )
 
-        return await self._run(lanes, execute)
+    def _read(
+        self, connection: Connection, statement: str, parameters: Mapping[str, object]
+    ) -> list[TupleRow]:
+        return connection.execute(self._statements[statement], parameters, binary=True).fetchall()
 
     async def _run(self, lanes: Sequence[DatabaseLane], work: Callable[[Connection], R]) -> R:
         def with_tables(connection: Connection) -> R:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from stretto_core.ids import RunId
 
-from stretto_kernel.app.run_key_store import Marked, StoredKey
+from stretto_kernel.app.run_key_store import KeyOfRun, StoredKey
 
 
 class MemoryRunKeys:
@@ -17,6 +17,8 @@ class MemoryRunKeys:
         self._runs: dict[RunId, int] = {}
         self._marked: set[int] = set()
         self._newest = 0
+        self.old_key_ids: set[int] = set()
+        """Those that are a day old; a test says so."""
 
     def secret_of(self, key_id: int) -> bytes | None:
         """Return the secret of a key that is there."""
@@ -29,6 +31,7 @@ class MemoryRunKeys:
                 self._newest += 1
                 self._runs[run_id] = self._newest
                 self._secrets[self._newest] = secret
+            self.old_key_ids.discard(self._runs[run_id])
         return {
             run_id: StoredKey(self._runs[run_id], self._secrets[self._runs[run_id]])
             for run_id in secrets
@@ -43,10 +46,10 @@ class MemoryRunKeys:
         if key_id in self._secrets:
             self._marked.add(key_id)
 
-    async def marked(self) -> Sequence[Marked]:
+    async def marked(self) -> Sequence[KeyOfRun]:
         """See `RunKeyStore`."""
         runs = {key_id: run_id for run_id, key_id in self._runs.items()}
-        return [Marked(key_id, runs[key_id]) for key_id in sorted(self._marked)]
+        return [KeyOfRun(key_id, runs[key_id]) for key_id in sorted(self._marked)]
 
     async def unmark(self, key_id: int) -> None:
         """See `RunKeyStore`."""
@@ -57,3 +60,20 @@ class MemoryRunKeys:
         self._secrets.pop(key_id, None)
         self._marked.discard(key_id)
         self._runs = {run_id: known for run_id, known in self._runs.items() if known != key_id}
+
+    async def old(self, *, after_key_id: int, count_max: int) -> Sequence[KeyOfRun]:
+        """See `SweptRunKeys`."""
+        found = [
+            KeyOfRun(key_id, run_id)
+            for run_id, key_id in sorted(self._runs.items(), key=lambda item: item[1])
+            if key_id > after_key_id and key_id in self.old_key_ids - self._marked
+        ]
+        return found[:count_max]
+
+    async def sweep(self, key_ids: Collection[int]) -> int:
+        """See `SweptRunKeys`."""
+        deleted = self.old_key_ids.intersection(key_ids) - self._marked
+        for key_id in deleted:
+            await self.destroy(key_id)
+        self.old_key_ids -= deleted
+        return len(deleted)

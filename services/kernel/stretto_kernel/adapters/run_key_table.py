@@ -17,13 +17,13 @@ from stretto_core.ids import RunId
 from stretto_kernel.adapters.database_lane import DURABLE, Connection, DatabaseLane
 from stretto_kernel.adapters.late_tables import LateTables
 from stretto_kernel.adapters.named_statements import named_statements
-from stretto_kernel.app.run_key_store import Marked, StoredKey
+from stretto_kernel.app.run_key_store import KeyOfRun, StoredKey
 
 R = TypeVar("R")
 
 
 class RunKeyTable:
-    """Implements RunKeyStore; connects at the first use. Close it at the end."""
+    """Implements RunKeyStore and SweptRunKeys; connects at the first use. Close it at the end."""
 
     def __init__(self, dsn: str) -> None:
         self._statements = named_statements("run_keys.sql", {})
@@ -54,12 +54,12 @@ class RunKeyTable:
         """See `RunKeyStore`."""
         await self._change("mark", key_id)
 
-    async def marked(self) -> Sequence[Marked]:
+    async def marked(self) -> Sequence[KeyOfRun]:
         """See `RunKeyStore`."""
 
-        def read(connection: Connection) -> Sequence[Marked]:
+        def read(connection: Connection) -> Sequence[KeyOfRun]:
             rows = self._rows(connection, "marked")
-            return [Marked(key_id, RunId(run_id)) for key_id, run_id in rows]
+            return [KeyOfRun(key_id, RunId(run_id)) for key_id, run_id in rows]
 
         return await self._if_there(read, ())
 
@@ -74,6 +74,8 @@ class RunKeyTable:
             named = {"key_id": key_id}
             with connection.transaction():
                 connection.execute(self._statements["overwrite"], named)
+                if self._rows(connection, "blobs_exist")[0][0]:
+                    connection.execute(self._statements["forget_copies"], named)
                 connection.execute(self._statements["destroy"], named)
             try:
                 connection.execute(self._statements["clean"])
@@ -82,6 +84,25 @@ class RunKeyTable:
                 self._log.warning("keys.not_cleaned", error=type(error).__name__)
 
         await self._if_there(destroy, None)
+
+    async def old(self, *, after_key_id: int, count_max: int) -> Sequence[KeyOfRun]:
+        """See `SweptRunKeys`."""
+
+        def read(connection: Connection) -> Sequence[KeyOfRun]:
+            rows = self._rows(connection, "old", after_key_id=after_key_id, count=count_max)
+            return [KeyOfRun(key_id, RunId(run_id)) for key_id, run_id in rows]
+
+        return await self._if_there(read, ())
+
+    async def sweep(self, key_ids: Collection[int]) -> int:
+        """See `SweptRunKeys`."""
+
+        def delete(connection: Connection) -> int:
+            return connection.execute(
+                self._statements["sweep"], {"key_ids": list(key_ids)}
+            ).rowcount
+
+        return await self._if_there(delete, 0)
 
     async def close(self) -> None:
         """Finish what is under way, then close the connection."""

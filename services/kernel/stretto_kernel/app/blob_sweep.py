@@ -19,6 +19,7 @@ from stretto_core.errors import Unavailable
 from stretto_core.ids import Namespace, Partition
 
 from stretto_kernel.app.blob_store import SweptBlobs, Untouched
+from stretto_kernel.app.run_key_sweep import RunKeySweep
 
 KEPT_NS = 24 * 3600 * NS_PER_S
 UPLOAD_SILENT_NS = 600 * NS_PER_S
@@ -96,14 +97,20 @@ async def _read_up_to(
         await asyncio.sleep(min(ASK_AGAIN_S, patience_s))
 
 
-async def keep_sweeping(blobs: SweptBlobs, references: BlobReferences, clock: Clock) -> None:
-    """Sweep once an hour until cancelled; a store that is down is tried again the next time."""
+async def keep_sweeping(
+    blobs: SweptBlobs, references: BlobReferences, keys: RunKeySweep, clock: Clock
+) -> None:
+    """Sweep blobs, and data keys of runs that never were, once an hour until cancelled.
+
+    A store that is down is tried again the next time.
+    """
     log = structlog.get_logger("stretto.kernel.blobs")
     while True:
         try:
             deleted_count = await sweep(blobs, references, now_ns=clock.now_ns())
             if deleted_count:
                 log.info("blobs.swept", deleted_count=deleted_count)
+            await keys.sweep()
         except Unavailable as refusal:
             log.info("blobs.not_swept", reason=refusal.reason_word)
         await asyncio.sleep(INTERVAL_S)

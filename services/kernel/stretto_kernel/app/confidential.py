@@ -7,6 +7,7 @@ field cannot be forgotten. Pure but for the key's nonces.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from stretto_kernel.app.data_key import DataKey, Undecryptable, key_id_of
 ENCRYPTED = "encrypted"
 SHREDDED = "(shredded)"
 """Stands in a text for what nobody can read any more; a value has Payload.shredded."""
+
+SLICE_BEARERS = 250
 
 KeyOf = Callable[[int], DataKey | None]
 """Finds a key by its id; None when it was destroyed."""
@@ -64,19 +67,37 @@ def decrypt(message: Message, key: DataKey) -> None:
     reveal(message, lambda _: key)
 
 
+def decrypting(message: Message, key: DataKey) -> Iterator[None]:
+    """Put back, in place, what was encrypted with `key`, as `revealing` does."""
+    return revealing(message, lambda _: key)
+
+
 def reveal(message: Message, key_of: KeyOf) -> None:
     """Put back, in place, what was encrypted; mark what nobody can decrypt any more.
 
     Raises Undecryptable.
     """
-    for bearer in list(_bearers(message)):
-        if not (ciphertext := getattr(bearer, ENCRYPTED)):
-            continue
-        key = key_of(key_id_of(ciphertext))
-        if key is None:
-            _mark(bearer)
-        else:
-            _decrypt(bearer, ciphertext, key)
+    for _ in revealing(message, key_of):
+        pass
+
+
+def revealing(message: Message, key_of: KeyOf) -> Iterator[None]:
+    """Do what `reveal` does as it is iterated, some milliseconds of it at a time."""
+    for number, bearer in enumerate(_bearers(message), start=1):
+        if ciphertext := getattr(bearer, ENCRYPTED):
+            key = key_of(key_id_of(ciphertext))
+            if key is None:
+                _mark(bearer)
+            else:
+                _decrypt(bearer, ciphertext, key)
+        if number % SLICE_BEARERS == 0:
+            yield
+
+
+async def in_slices(work: Iterator[None]) -> None:
+    """Do work to its end, and let others run in between."""
+    for _ in work:
+        await asyncio.sleep(0)
 
 
 def key_ids_in(messages: Iterable[Message]) -> set[int]:

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stretto_core.eventlog.chain import EMPTY_HEAD, chain_hash, check_envelope, check_link
+from stretto_core.eventlog.chain import (
+    EMPTY_HEAD,
+    HASH_BYTES,
+    UnreadableEvent,
+    chain_hash,
+    check_envelope,
+    check_link,
+)
 from stretto_core.eventlog.codec import Decoded
 from stretto_core.eventlog.recorded import Recorded, StoredEvent, StreamHead
 from stretto_core.ids import Namespace, StreamId
@@ -84,8 +91,15 @@ def advance(
 
 
 def stand(hosted: HostedStream[Any], stored: StoredEvent, decoded: Decoded) -> None:
-    """The event is the newest that the stream's state holds."""
+    """The event is the newest that the stream's state holds. Raises UnreadableEvent."""
     envelope = decoded.envelope
+    if len(envelope.previous_hash) != HASH_BYTES:
+        raise UnreadableEvent(
+            "the stored bytes bear no previous hash",
+            stream=stored.stream,
+            version=str(stored.version),
+            position=str(stored.position),
+        )
     hosted.head = StreamHead(
         envelope.version,
         chain_hash(envelope.previous_hash, stored.stored_bytes),

@@ -23,8 +23,8 @@ class StoredKey(NamedTuple):
         return f"StoredKey({self.key_id})"
 
 
-class Marked(NamedTuple):
-    """A key that is to be destroyed if its run was shredded."""
+class KeyOfRun(NamedTuple):
+    """A key, and the run that it was made for."""
 
     key_id: int
     run_id: RunId
@@ -45,7 +45,7 @@ class RunKeyStore(Protocol):
         """Note that the key is about to be destroyed. On disk; idempotent."""
         ...
 
-    async def marked(self) -> Sequence[Marked]:
+    async def marked(self) -> Sequence[KeyOfRun]:
         """Return the keys that are marked and not destroyed."""
         ...
 
@@ -55,4 +55,16 @@ class RunKeyStore(Protocol):
 
     async def destroy(self, key_id: int) -> None:
         """Destroy the key. On disk; idempotent."""
+        ...
+
+
+class SweptRunKeys(Protocol):
+    """The keys that may be of no run. Every call raises Unavailable."""
+
+    async def old(self, *, after_key_id: int, count_max: int) -> Sequence[KeyOfRun]:
+        """Return keys, in the order of ids, that no start has asked for within a day."""
+        ...
+
+    async def sweep(self, key_ids: Collection[int]) -> int:
+        """Delete those of the keys that are still as `old` found them; return how many."""
         ...

@@ -6,6 +6,7 @@ Keeps the newest few thousand in memory; what is destroyed leaves it first. Know
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,9 @@ from google.protobuf.message import Message
 from stretto_core.errors import FailedPrecondition
 from stretto_core.ids import Namespace, RunId
 
-from stretto_kernel.app.confidential import key_ids_in, reveal
+from stretto_kernel.app.confidential import in_slices, key_ids_in, revealing
 from stretto_kernel.app.data_key import SECRET_BYTES, DataKey, RandomBytes
-from stretto_kernel.app.run_key_store import Marked, RunKeyStore, StoredKey
+from stretto_kernel.app.run_key_store import KeyOfRun, RunKeyStore, StoredKey
 
 KEYS_MAX = 4_096
 MADE_AT_ONCE_MAX = 500
@@ -45,7 +46,9 @@ class RunKeys:
         self.random_bytes = random_bytes
         self._keys_max = keys_max
         self._keys: OrderedDict[int, DataKey] = OrderedDict()
-        self._destroyed: set[int] = set()
+        self._destroyed: dict[int, float] = {}
+        self._reads: dict[int, None] = {}
+        self._reads_begun = 0
         self._asked: dict[RunId, asyncio.Future[DataKey]] = {}
         self._making: asyncio.Task[None] | None = None
         self.made_count = 0
@@ -74,13 +77,13 @@ class RunKeys:
         """
         keys = await self._load(key_ids_in(messages))
         for message in messages:
-            reveal(message, keys.get)
+            await in_slices(revealing(message, keys.get))
 
     async def mark(self, key_id: int) -> None:
         """Note that the key is about to be destroyed, in case this process dies before."""
         await self.store.mark(key_id)
 
-    async def marked(self) -> Sequence[Marked]:
+    async def marked(self) -> Sequence[KeyOfRun]:
         """Return what was marked and may still have to be destroyed."""
         return await self.store.marked()
 
@@ -90,9 +93,12 @@ class RunKeys:
 
     async def destroy(self, key_id: int) -> None:
         """Destroy the key for good. Idempotent. Raises Unavailable: call again."""
-        self._destroyed.add(key_id)  # Whoever is just reading it does not bring it back.
+        # Whoever is just reading it does not bring it back.
+        self._destroyed[key_id] = math.inf
         self._keys.pop(key_id, None)
         await self.store.destroy(key_id)
+        self._destroyed[key_id] = self._reads_begun
+        self._forget_destroyed()
         self.destroyed_count += 1
 
     async def _make(self) -> None:
@@ -124,19 +130,36 @@ class RunKeys:
         Held by the caller alone: what is found now may push the others out of memory.
         """
         keys: dict[int, DataKey] = {}
-        absent = []
+        absent: list[int] = []
         for key_id in key_ids:
             if (key := self._keys.get(key_id)) is None:
                 absent.append(key_id)
             else:
                 keys[key_id] = key
-        if absent:
+        if not absent:
+            return keys
+        self._reads_begun += 1
+        number = self._reads_begun
+        self._reads[number] = None
+        try:
             found = await self.store.find(absent)
-            for key_id in found.keys() - self._destroyed:
+            for key_id in found.keys() - self._destroyed.keys():
                 keys[key_id] = self._keep(StoredKey(key_id, found[key_id]))
-            for key_id in self._destroyed.intersection(keys):
+            for key_id in self._destroyed.keys() & keys.keys():
                 del keys[key_id]  # While this read.
+        finally:
+            del self._reads[number]
+            self._forget_destroyed()
         return keys
+
+    def _forget_destroyed(self) -> None:
+        """Forget what was destroyed before the oldest read began that is under way."""
+        if not self._destroyed:
+            return
+        oldest = next(iter(self._reads), math.inf)
+        for key_id, read_count in list(self._destroyed.items()):
+            if read_count < oldest and read_count < math.inf:
+                del self._destroyed[key_id]
 
     def _keep(self, stored: StoredKey) -> DataKey:
         key = self._keys.get(stored.key_id)

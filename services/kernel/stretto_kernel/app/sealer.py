@@ -177,7 +177,7 @@ class Sealer:
     async def _find(self, _: int) -> HostedStream[SealsState]:
         await self.ready()
         if self.stop is not None:
-            raise self.stop
+            raise self.stop.with_traceback(None)
         hosted = self._stream.in_memory
         assert hosted is not None, "who follows has folded"
         return hosted

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
-from stretto_core.eventlog.chain import chain_hash
+from stretto_core.eventlog.chain import UnreadableEvent, head_of
 from stretto_core.eventlog.codec import Codec, Decoded
 from stretto_core.eventlog.port import EventLog
 from stretto_core.eventlog.recorded import StoredEvent
@@ -31,7 +31,7 @@ PART_TASKS = 200
 """Some milliseconds of packing or unpacking."""
 PART_NAMES = 5_000
 _NAMES = ("open_tasks", "leased_tasks", "backing_off")
-_APART = {"tasks", "requests", *_NAMES, "touched_tasks", "owner", "digest_key"}
+_APART = {"tasks", "requests", "board", *_NAMES, "touched_tasks", "owner", "digest_key"}
 """Not in the first part: what is large has parts of its own, and a key is never kept."""
 
 
@@ -116,7 +116,12 @@ class Snapshots:
             parts.append(msgspec.msgpack.encode([member, forms]))
             await asyncio.sleep(0)
         members = [field.name for field in fields(RunState) if field.name not in _APART]
-        head = [[name, packing.pack(getattr(state, name))] for name in members]
+        head = []
+        for name in members:
+            head.append([name, packing.pack(getattr(state, name))])
+            await asyncio.sleep(0)
+        if (board := state.board) is not None:
+            head.append(["board", packing.pack(replace(board, entries={}))])
         parts.insert(0, msgspec.msgpack.encode([packing.shared, head]))
         made = Snapshot(
             StreamId(state.run_id), state.version, newest_hash, rules_word(), b"", tuple(parts)
@@ -139,12 +144,17 @@ class Snapshots:
         if not page.events:
             return None
         newest = page.events[0]
-        decoded = self._codec.decode(newest.stored_bytes)
-        if chain_hash(decoded.envelope.previous_hash, newest.stored_bytes) != found.chain_hash:
-            self._logger.info("snapshot.ignored", run_id=run_id, why="of another history")
+        try:
+            if head_of(newest.stored_bytes).chain_hash != found.chain_hash:
+                self._logger.info("snapshot.ignored", run_id=run_id, why="of another history")
+                return None
+            decoded = self._codec.decode(newest.stored_bytes)
+            first = await self._log.read_stream(found.stream, limit=1)
+            envelope = self._codec.decode(first.events[0].stored_bytes).envelope
+        except UnreadableEvent as damage:
+            # The fold of the log meets the event, and says where.
+            self._logger.info("snapshot.ignored", run_id=run_id, why=damage.message)
             return None
-        first = await self._log.read_stream(found.stream, limit=1)
-        envelope = RecordedEvent.FromString(first.events[0].stored_bytes)
         try:
             state = await _unpack(found)
         except Exception:
@@ -175,6 +185,10 @@ async def _unpack(snapshot: Snapshot) -> RunState:
         if member == "tasks":
             records = map(unpacking.unpack, forms)
             state.tasks.update((record.name, record) for record in records)
+        elif member == "board":
+            assert state.board is not None, "the first part has what is left of it"
+            entries = map(unpacking.unpack, forms)
+            state.board.entries.update((entry.key, entry) for entry in entries)
         elif member == "requests":
             state.requests.update((name, tuple(entry)) for name, *entry in forms)
         else:
@@ -188,6 +202,9 @@ def _large_forms(state: RunState, packing: Packing) -> Iterator[tuple[str, list[
         yield "tasks", [packing.pack(record) for record in records]
     for entries in _chunks(state.requests.items(), PART_NAMES):
         yield "requests", [[name, *entry] for name, entry in entries]
+    entries_of = {} if state.board is None else state.board.entries
+    for some in _chunks(entries_of.values(), PART_TASKS):
+        yield "board", [packing.pack(entry) for entry in some]
     for member in _NAMES:
         for names in _chunks(getattr(state, member), PART_NAMES):
             yield member, names

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from stretto.common.v1.principal_pb2 import Principal
 from stretto_core.errors import Refusal
+from stretto_core.eventlog.chain import UnreadableEvent
 from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
-from stretto_kernel.app.confidential import decrypt
+from stretto_kernel.app.confidential import decrypting, in_slices
 from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.ended_runs import EndedRuns
 from stretto_kernel.app.fact_writer import Decider, FactWriter
@@ -42,8 +43,11 @@ FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
 FOLD_EVENT_BYTES = 500
-"""A larger event counts as so many more: it adds tasks, and costs by them."""
+"""A larger event counts as so many more, and one that adds tasks as these."""
 WATCHERS_COMPACT = 64
+DAMAGED_S = 5.0
+"""So long the refusal of a run that cannot be read is the answer, before it is read again."""
+DAMAGED_MAX = 1_000
 
 
 class HostListener(Protocol):
@@ -108,6 +112,7 @@ class StreamHost:
         self._runs: dict[RunId, HostedRun] = {}
         self._ended = EndedRuns(ended_runs_max)
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
+        self._damaged: dict[RunId, tuple[float, UnreadableEvent]] = {}
         self._listener: HostListener = _Nobody()
         self.decider = Decider(codec, decide, evolve)
         self.facts = facts
@@ -128,15 +133,21 @@ class StreamHost:
         return len(self._runs)
 
     async def load(self, run_id: RunId) -> HostedRun:
-        """Return the run, folded from the log if it is not in memory. Raises NotFound.
+        """Return the run, folded from the log if it is not in memory.
 
-        Callers continue in the order they asked.
+        Callers continue in the order they asked. Raises NotFound, and UnreadableEvent for a damaged
+        one, which is read again some seconds later.
         """
         if self.facts.closed_by is not None:
             raise self.facts.closed_by
         run = self._runs.get(run_id)
         if run is not None:
             return run
+        if run_id in self._damaged:
+            until_s, damage = self._damaged[run_id]
+            if asyncio.get_running_loop().time() < until_s:
+                raise damage.with_traceback(None)
+            del self._damaged[run_id]
         folding = self._folding.get(run_id)
         if folding is None:
             folding = asyncio.create_task(self._fold(run_id), name=f"fold-{run_id}")
@@ -226,8 +237,13 @@ class StreamHost:
 
     def _folded(self, run_id: RunId, folding: asyncio.Task[HostedRun]) -> None:
         self._folding.pop(run_id, None)
-        if not folding.cancelled():
-            folding.exception()  # Whoever asked may be gone; that is no one's error.
+        if folding.cancelled():
+            return
+        damage = folding.exception()  # Whoever asked may be gone; that is no one's error.
+        if isinstance(damage, UnreadableEvent):
+            while len(self._damaged) >= DAMAGED_MAX:
+                del self._damaged[next(iter(self._damaged))]
+            self._damaged[run_id] = (asyncio.get_running_loop().time() + DAMAGED_S, damage)
 
     async def _fold(self, run_id: RunId) -> HostedRun:
         run = await self._read(run_id, with_key=True)
@@ -275,9 +291,11 @@ class StreamHost:
                     if with_key and (key_id := decoded.envelope.key_id):
                         give_key(run, await self._keys.find(key_id))
                 if run.key is not None:
-                    decrypt(decoded.recorded.event, run.key)
+                    await in_slices(decrypting(decoded.recorded.event, run.key))
+                known_count = len(run.state.tasks)
                 advance(run, stored, decoded, evolve)
-                weight += 1 + len(stored.stored_bytes) // FOLD_EVENT_BYTES
+                added_count = len(run.state.tasks) - known_count
+                weight += 1 + max(added_count, len(stored.stored_bytes) // FOLD_EVENT_BYTES)
                 if weight >= FOLD_SLICE_EVENTS:
                     weight = 0
                     await asyncio.sleep(0)

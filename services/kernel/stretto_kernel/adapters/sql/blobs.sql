@@ -35,6 +35,11 @@ ALTER TABLE stretto.blob_chunks ALTER COLUMN bytes SET STORAGE EXTERNAL;
 -- name: exists
 SELECT to_regclass('stretto.blob_keys') IS NOT NULL;
 
+-- name: hold_key
+-- The key of the run that names blobs. While this transaction holds it nobody destroys it, and who
+-- does afterwards finds what was copied; nothing is found of one that is destroyed.
+SELECT key_id FROM stretto.run_keys WHERE key_id = %(key_id)s FOR SHARE;
+
 -- name: touch
 -- Rows are locked in the order of their digests: two commands that name the same blobs in another
 -- order wait for each other and never in a circle. A deletion that holds a row is waited for.

@@ -16,11 +16,11 @@ CREATE INDEX IF NOT EXISTS run_keys_shredding ON stretto.run_keys (key_id) WHERE
 SELECT to_regclass('stretto.run_keys') IS NOT NULL;
 
 -- name: make
--- A start that is sent again finds the key of the first time.
+-- A start that is sent again finds the key of the first time, which is not old any more.
 INSERT INTO stretto.run_keys AS kept (run_id, secret)
 SELECT run_id, secret FROM unnest(%(run_ids)s::text[], %(secrets)s::bytea[]) AS new (run_id, secret)
 ORDER BY run_id
-ON CONFLICT (run_id) DO UPDATE SET run_id = kept.run_id
+ON CONFLICT (run_id) DO UPDATE SET made_time = now()
 RETURNING run_id, key_id, secret;
 
 -- name: find
@@ -39,8 +39,28 @@ UPDATE stretto.run_keys SET shredding = false WHERE key_id = %(key_id)s;
 -- The row's newest version says nothing any more, whatever becomes of the older ones.
 UPDATE stretto.run_keys SET secret = decode(repeat('00', 32), 'hex') WHERE key_id = %(key_id)s;
 
+-- name: blobs_exist
+SELECT to_regclass('stretto.blob_keys') IS NOT NULL;
+
+-- name: forget_copies
+-- What commands that named blobs copied after the blobs' keys were forgotten: from the overwriting on,
+-- whoever holds this key for a copy has committed it, and nobody finds it any more.
+DELETE FROM stretto.blob_keys WHERE key_id = %(key_id)s;
+
 -- name: destroy
 DELETE FROM stretto.run_keys WHERE key_id = %(key_id)s;
+
+-- name: old
+-- Made, and asked for by a start the last time, more than a day ago.
+SELECT key_id, run_id FROM stretto.run_keys
+WHERE key_id > %(after_key_id)s AND made_time < now() - interval '24 hours' AND NOT shredding
+ORDER BY key_id LIMIT %(count)s;
+
+-- name: sweep
+-- A start that asks for the key meanwhile is waited for, and the condition then looks at what it wrote.
+DELETE FROM stretto.run_keys
+WHERE key_id = ANY(%(key_ids)s::bigint[]) AND made_time < now() - interval '24 hours'
+  AND NOT shredding;
 
 -- name: clean
 -- Frees the pages of the row's dead versions; not inside a transaction.
