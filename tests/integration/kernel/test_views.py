@@ -225,7 +225,7 @@ async def test_a_copy_does_not_take_the_place_of_a_view_that_went_on(
     await tables_of.save([Change(copy, [new])], after=5, position=6, event_count=1)
     await folds.swap([copy], done)
     async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
-        found = await connection.execute("SELECT worker_id FROM stretto_p0.workers_v1 ORDER BY 1")
+        found = await connection.execute("SELECT worker_id FROM stretto_p0.workers_v2 ORDER BY 1")
         assert await found.fetchall() == [("new",), ("old",)]
 
 

@@ -58,7 +58,7 @@ def both(kept: WorkerRow, more: WorkerRow) -> WorkerRow:
 
 WORKERS = View(
     name="workers",
-    version=1,
+    version=2,
     row=WorkerRow,
     key_count=1,
     of_event=workers_seen,

@@ -2,7 +2,7 @@
 
 -- name: create
 CREATE TABLE {table} (
-    worker_id text PRIMARY KEY,
+    worker_id text COLLATE "C" PRIMARY KEY,
     session_id text NOT NULL,
     lease_count bigint NOT NULL,
     first_ns bigint NOT NULL,
@@ -25,4 +25,4 @@ ON CONFLICT (worker_id) DO UPDATE SET
 
 -- name: page
 SELECT worker_id, session_id, lease_count, first_ns, last_ns FROM {table}
-WHERE worker_id COLLATE "C" > %(after)s ORDER BY worker_id COLLATE "C" LIMIT %(count)s;
+WHERE worker_id > %(after)s ORDER BY worker_id LIMIT %(count)s;
