@@ -31,9 +31,9 @@ def main() -> None:
         plain(handle)
         took_ms = (time.thread_time_ns() - began_ns) / 1_000_000
         if len(longest) < KEPT:
-            heapq.heappush(longest, (took_ms, repr(handle)))
+            heapq.heappush(longest, (took_ms, _named(handle)))
         elif took_ms > longest[0][0]:
-            heapq.heapreplace(longest, (took_ms, repr(handle)))
+            heapq.heapreplace(longest, (took_ms, _named(handle)))
 
     kinds: Any = (asyncio.Handle, uvloop)
     kinds[0]._run = timed
@@ -46,6 +46,16 @@ def main() -> None:
     finally:
         ordered = sorted(longest, reverse=True)
         path.write_text("".join(json.dumps(each) + "\n" for each in ordered))
+
+
+def _named(handle: Any) -> str:
+    """Return what ran: of a task its name, what it is for, and where it stands now."""
+    task = getattr(handle._callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        return repr(handle)
+    frames = task.get_stack(limit=1)
+    where = f" at {Path(frames[0].f_code.co_filename).name}:{frames[0].f_lineno}" if frames else ""
+    return f"{task.get_name()} {getattr(task.get_coro(), '__qualname__', '')}{where}"
 
 
 if __name__ == "__main__":

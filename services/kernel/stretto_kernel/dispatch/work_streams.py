@@ -240,7 +240,7 @@ class WorkStreams:
         while heard:
             acted_on = heard.popleft()
             self._act(stream, acted_on)
-            if heard and isinstance(acted_on, _DECISIONS) and isinstance(heard[0], _DECISIONS):
+            if heard and isinstance(acted_on, _DECISIONS):
                 break
         stream.busy = bool(heard)
         if stream.busy:

@@ -16,7 +16,7 @@ from stretto_core.rpc.call import current_call
 
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.run_ends import RunEnds
-from stretto_kernel.app.start_batch import start_runs
+from stretto_kernel.app.start_batch import TASKS_PER_STRETCH, start_runs
 from stretto_kernel.app.watching import WatcherGate, watch_run
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
@@ -69,6 +69,8 @@ class RunServicer(RunServiceServicer):
         """See the contract."""
         with self._kernel.admission.admit(request.ByteSize()):
             start = parse.parse_start(request, self._asked())
+            if len(request.task_graph.tasks) > TASKS_PER_STRETCH:
+                await asyncio.sleep(0)  # As in AddTasks.
             calls = self._kernel.partition.calls
             if start.validate_only:
                 run = await calls.validate_start(start.namespace, start.command, start.caller)
@@ -196,9 +198,8 @@ class RunServicer(RunServiceServicer):
         """See the contract."""
         with self._kernel.admission.admit(request.ByteSize()):
             slice_ = parse.parse_add_tasks(request, self._asked())
-            await asyncio.sleep(
-                0
-            )  # A large slice is parsed in one stretch, and decided in another.
+            # A large slice is parsed in one stretch, and decided in another.
+            await asyncio.sleep(0)
             return await self._steer(slice_, pb.AddTasksResponse)
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
