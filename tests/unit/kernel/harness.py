@@ -92,7 +92,11 @@ def graph(*tasks: plan_pb2.TaskSpec, **fields: Any) -> plan_pb2.TaskGraph:
 
 
 async def start(
-    kernel: Kernel, plan: plan_pb2.TaskGraph | None = None, *, request_id: str = ""
+    kernel: Kernel,
+    plan: plan_pb2.TaskGraph | None = None,
+    *,
+    request_id: str = "",
+    namespace: Namespace = NAMESPACE,
 ) -> Answered[run_pb2.Run]:
     request_id = request_id or IDS.uuid7()
     plan = plan or graph()
@@ -104,7 +108,7 @@ async def start(
         graph=plan,
     )
     caller = Caller(principal=USER, request_id=request_id, request_digest=digest)
-    return await kernel.partition.calls.start_run(NAMESPACE, command, caller)
+    return await kernel.partition.calls.start_run(namespace, command, caller)
 
 
 async def get(kernel: Kernel, run_id: str) -> run_pb2.Run:
