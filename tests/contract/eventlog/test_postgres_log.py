@@ -288,6 +288,26 @@ async def test_nobody_looks_at_the_log_for_followers_that_rest(
     await log.close()
 
 
+async def test_a_follower_that_rests_for_ever_leaves_no_hint_with_the_server(
+    log_database: str, fresh_partition: Partition
+) -> None:
+    """What one listener does not take the server keeps, until it has room for nobody's."""
+    log = await PostgresLog.open(log_database, fresh_partition)
+    writer = await log.acquire()
+    async with aclosing(log.subscribe()) as resting:
+        await writer.append([StreamWriter("one").next()])
+        await anext(resting)
+        channel = writer.session.recorder.channel_name
+        with psycopg.connect(log_database, autocommit=True) as other:
+            # More than the connection itself can hold.
+            large = "SELECT pg_notify(%s, repeat('x', 7990) || n) FROM generate_series(1, 1000) n"
+            other.execute(large, (channel,))
+            usage = "SELECT pg_notification_queue_usage()"
+            await until(lambda: other.execute(usage).fetchone() == (0.0,))
+    await writer.release()
+    await log.close()
+
+
 def _newest_look(dsn: str) -> object:
     with psycopg.connect(dsn, autocommit=True) as connection:
         (newest,) = connection.execute(

@@ -17,6 +17,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 from eventsourcing.persistence import Notification, PersistenceError
 from eventsourcing.postgres import PostgresSubscription
+from psycopg import Connection
+from psycopg.rows import DictRow
 from psycopg.sql import SQL, Identifier
 
 from stretto_core.errors import Internal
@@ -60,10 +62,12 @@ class _Subscription(PostgresSubscription):
         self._notifications_index = len(self._notifications)
         return [first, *rest]
 
-    def _wait_until_wanted(self) -> None:
+    def _wait_until_wanted(self, connection: Connection[DictRow]) -> None:
         # In slices: another subscription of the same log may take the word away that ends this one.
         while not self._wanted.wait(_LISTEN_SLICE_S) and not self._has_been_stopped:
-            pass
+            # Hints that nobody takes fill the one queue of the server: then no commit may send any.
+            while list(connection.notifies(timeout=0)):
+                pass
 
     def _listen(self) -> None:
         try:
@@ -75,7 +79,7 @@ class _Subscription(PostgresSubscription):
                     notified = list(connection.notifies(timeout=_LISTEN_SLICE_S, stop_after=1))
                     if notified or time.monotonic() >= pull_at:
                         pull_at = time.monotonic() + self.poll_interval_s
-                        self._wait_until_wanted()
+                        self._wait_until_wanted(connection)
                         self._has_been_notified.set()
                         self._stopping.wait(_PULL_PACE_S)
                 connection.execute("UNLISTEN *")  # It goes back to the pool.
