@@ -17,6 +17,7 @@ demo: setup ## Run a real job, kill a worker and the kernel in mid-run, and see 
 	@$(BIN)/python scripts/demo.py --dir "$(or $(DIR),.)"
 
 test: setup ## Run the whole test suite (N=n for other than 3 processes)
+	@$(BIN)/python -m compileall -q libs services tests # Else, where writing it is forbidden, each process compiles anew.
 	@$(BIN)/python -m pytest -q -n $(or $(N),3) --dist loadfile --no-loadscope-reorder tests
 
 check: setup ## Contracts, generated code, format, lint, types, architecture: all must be clean

@@ -21,6 +21,8 @@ import pytest
 from stretto_cli.suite.directory import SuiteDirectory
 from stretto_sdk import Client, Event, Run
 
+from tests.waiting import POLL_S, passed
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DATA_DIRECTORY = "a suité"
@@ -199,8 +201,8 @@ def accepted(events: list[Event]) -> Counter[str]:
 async def until_true(ask: Callable[[], Awaitable[bool]], deadline_s: float = 60.0) -> None:
     """Return as soon as `await ask()` is true. Raises TimeoutError at the deadline."""
     async with asyncio.timeout(deadline_s):
-        while not await ask():  # Each asking is a call over the wire: nothing spins.
-            pass
+        while not await ask():
+            await passed(POLL_S)
 
 
 def json_of(result: subprocess.CompletedProcess[str]) -> Any:
