@@ -279,7 +279,8 @@ def test_exports_are_whole_while_writes_go_on_and_after_the_kernel_died(
             assert made.returncode == 0, made.stderr
             report = checked(path.read_bytes(), key, seal)
             seal = bytes.fromhex(report.seal_hash)
-    assert suite.restarts("kernel") == 2
+    # More where a start met the session of the one before, which the server had not ended yet.
+    assert suite.restarts("kernel") >= 2
     export(suite, tmp_path / "last")
     assert checked((tmp_path / "last").read_bytes(), key, seal)
     assert json_of(suite.stretto("views", "--json"))["views"], "seals stop no view"

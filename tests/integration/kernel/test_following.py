@@ -294,8 +294,9 @@ async def test_a_thousand_followers_ask_the_store_no_more_than_a_few(
                 many = await _statements_of_work(kernel, statements, follower_count=1_000)
     finally:
         await server.stop(FAST)
-    # Each commit is an append and a pull by the one who follows for all; a probe may come by.
-    assert many <= few + 40, f"{many} statements for 1,000 followers, {few} for 2"
+    # Each commit is an append and a pull by the one who follows for all. How often that one pulls,
+    # and what else comes by, is the machine's; a statement for each follower would be 998 more.
+    assert many <= few + 300, f"{many} statements for 1,000 followers, {few} for 2"
 
 
 async def _statements_of_work(

@@ -188,11 +188,11 @@ async def test_no_answer_outgrows_a_message(kernel: Served) -> None:
             log_pb.ReadAllRequest(cursor=cursor, page_size=1_000, form=form)
         )
         cursor, count, more = read.cursor, count + len(read.events), read.more
-    assert count == 162
+    assert count >= 162, "the run's, and a seal after 10 s"
     followed = kernel.events.Subscribe(log_pb.SubscribeRequest(form=form))
     async for batch in followed:
         count -= len(batch.events)
-        if count == 0:
+        if count <= 0:
             break
     followed.cancel()
     await worker.cut()
