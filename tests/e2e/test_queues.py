@@ -7,7 +7,7 @@ import json
 import pytest
 from stretto_cli.exits import ExitStatus
 
-from tests.e2e.conftest import Suite, json_of
+from tests.e2e.conftest import Suite, json_of, until_true
 
 HELLO = {
     "tasks": [{"name": "hello", "executor": "process", "arguments": {"argv": ["true"]}}],
@@ -31,6 +31,22 @@ def test_a_paused_queue_starts_nothing_until_it_is_resumed(suite: Suite) -> None
         resumed = suite.stretto("queue", "set", "default", "--unpause")
     assert "not paused" in resumed.stderr
     assert suite.stretto("watch", run_id).returncode == ExitStatus.SUCCESS
+
+
+async def test_what_became_of_a_queue_is_listed_when_it_has_no_work_any_more(suite: Suite) -> None:
+    task = {**HELLO["tasks"][0], "queue": "once"}
+    started = suite.stretto("run", "-", "--no-wait", stdin=json.dumps({"tasks": [task]}))
+    assert suite.stretto("kill", started.stdout.strip()).returncode == ExitStatus.SUCCESS
+    suite.stretto("run", "-", stdin=json.dumps(HELLO))
+
+    async def told() -> bool:
+        listed = json_of(suite.stretto("queues", "--all", "--json"))["queues"]
+        past = {each["queue"]: each["history"] for each in listed}
+        counts = [past.get(name) and past[name]["task_count"] for name in ("once", "default")]
+        return bool(counts[0] == 1 and counts[1] and past["default"]["succeeded_attempt_count"])
+
+    await until_true(told)
+    assert "LEASED" in suite.stretto("queues", "--all").stdout
 
 
 def test_limits_are_set_and_lifted(suite: Suite) -> None:
