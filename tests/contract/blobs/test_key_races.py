@@ -113,3 +113,36 @@ async def test_a_run_with_its_key_gets_a_copy(
     holder = Holder(key_id, encrypts=True)
     assert await blobs.touch(ACME, [NAME], now_ns=2, holder=holder) == frozenset()
     assert await copies(fresh_database, key_id) == 1
+
+
+async def test_of_two_runs_shredded_at_once_the_later_one_takes_the_key_as_it_was_put(
+    blobs: BlobTable, keys: RunKeyTable, key_id: int, fresh_database: str
+) -> None:
+    other_id = (await keys.make({RunId("p0-b"): b"k" * 32}))[RunId("p0-b")].key_id
+    for each in (key_id, other_id):
+        await blobs.touch(ACME, [NAME], now_ns=2, holder=Holder(each, encrypts=True))
+    async with await psycopg.AsyncConnection.connect(fresh_database) as forgetting:
+        for name in ("hold_copied", "forget_keys"):
+            await forgetting.execute(BLOBS[name], {"key_ids": [other_id]})
+        later = asyncio.create_task(blobs.forget_keys(key_id))
+        await somebody_waits(fresh_database)
+    await later
+    assert await copies(fresh_database, 0) == 0
+    found = await blobs.find(ACME, NAME.digest)
+    assert found is not None and found.encrypted and found.secret is None
+
+
+async def test_a_key_that_is_swept_takes_its_copies_with_it(
+    blobs: BlobTable, keys: RunKeyTable, key_id: int, fresh_database: str
+) -> None:
+    """A start that gave it copies, and then was not appended, has no run that could be shredded."""
+    run_key_id = (await keys.make({RunId("p0-b"): b"k" * 32}))[RunId("p0-b")].key_id
+    for each in (key_id, run_key_id):
+        await blobs.touch(ACME, [NAME], now_ns=2, holder=Holder(each, encrypts=True))
+    await blobs.forget_keys(run_key_id)
+    assert await copies(fresh_database, 0) == 1, "as long as there may be a run"
+    async with await psycopg.AsyncConnection.connect(fresh_database) as aging:
+        await aging.execute("UPDATE stretto.run_keys SET made_time = now() - interval '25 hours'")
+    assert await keys.sweep([key_id]) == 1
+    found = await blobs.find(ACME, NAME.digest)
+    assert found is not None and found.encrypted and found.secret is None

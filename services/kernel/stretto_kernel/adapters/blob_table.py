@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from psycopg.errors import UniqueViolation
 from psycopg.rows import TupleRow
+from psycopg.sql import Composed
 from stretto_core.clock import Clock
 from stretto_core.errors import Unavailable
 from stretto_core.ids import Namespace
@@ -86,7 +87,12 @@ class BlobTable:
 
     async def forget_keys(self, key_id: int) -> None:
         """See `BlobStore`."""
-        await self.change("forget_keys", key_id=key_id)
+
+        def forget(connection: Connection) -> None:
+            with connection.transaction():
+                forget_copies(connection, self._statements, [key_id])
+
+        await self._run(self._durable, forget)
 
     async def read(self, key: int, chunk_number: int) -> bytes | None:
         """See `BlobStore`."""
@@ -156,6 +162,17 @@ class BlobTable:
             return work(connection)
 
         return await min(lanes, key=lambda lane: lane.waiting_count).run(with_tables)
+
+
+def forget_copies(
+    connection: Connection, statements: Mapping[str, Composed], key_ids: Sequence[int]
+) -> None:
+    """Delete the copies of blobs' keys that runs have, by their data keys; in a transaction.
+
+    statements: of `blobs.sql`. What no run has a key of any more nobody can read.
+    """
+    for name in ("hold_copied", "forget_keys"):
+        connection.execute(statements[name], {"key_ids": list(key_ids)})
 
 
 class _Upload:

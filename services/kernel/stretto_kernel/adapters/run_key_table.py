@@ -14,6 +14,7 @@ import structlog
 from psycopg.rows import TupleRow
 from stretto_core.ids import RunId
 
+from stretto_kernel.adapters.blob_table import forget_copies
 from stretto_kernel.adapters.database_lane import DURABLE, Connection, DatabaseLane
 from stretto_kernel.adapters.late_tables import LateTables
 from stretto_kernel.adapters.named_statements import named_statements
@@ -27,6 +28,7 @@ class RunKeyTable:
 
     def __init__(self, dsn: str) -> None:
         self._statements = named_statements("run_keys.sql", {})
+        self._blob_statements = named_statements("blobs.sql", {})
         self._lane = DatabaseLane(dsn, "run-keys", prepare=DURABLE)
         self._tables = LateTables(self._statements)
         self._log = structlog.get_logger("stretto.kernel.keys")
@@ -74,8 +76,9 @@ class RunKeyTable:
             named = {"key_id": key_id}
             with connection.transaction():
                 connection.execute(self._statements["overwrite"], named)
-                if self._rows(connection, "blobs_exist")[0][0]:
-                    connection.execute(self._statements["forget_copies"], named)
+                # What was copied since the blobs' keys were forgotten: from the overwriting on, who
+                # holds this key for a copy has committed it, and nobody finds it any more.
+                self._forget_copies(connection, [key_id])
                 connection.execute(self._statements["destroy"], named)
             try:
                 connection.execute(self._statements["clean"])
@@ -98,11 +101,18 @@ class RunKeyTable:
         """See `SweptRunKeys`."""
 
         def delete(connection: Connection) -> int:
-            return connection.execute(
-                self._statements["sweep"], {"key_ids": list(key_ids)}
-            ).rowcount
+            with connection.transaction():
+                swept = [row[0] for row in self._rows(connection, "sweep", key_ids=list(key_ids))]
+                if swept:
+                    self._forget_copies(connection, swept)
+            return len(swept)
 
         return await self._if_there(delete, 0)
+
+    def _forget_copies(self, connection: Connection, key_ids: Sequence[int]) -> None:
+        """Delete the copies of blobs' keys that the runs of these keys have."""
+        if self._rows(connection, "blobs_exist")[0][0]:
+            forget_copies(connection, self._blob_statements, key_ids)
 
     async def close(self) -> None:
         """Finish what is under way, then close the connection."""

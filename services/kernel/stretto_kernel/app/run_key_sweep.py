@@ -1,10 +1,11 @@
 """The sweep of data keys: deletes those of runs that were never started.
 
-A key is made before its run's first fact, so a start that fails leaves one that encrypted nothing.
+A key is made before its run's first fact, so a start that fails leaves one that encrypted no fact.
 A start asks for its key, and is appended within moments or never: a key that none asked for within
 a day, and whose run is not in the log now, is of no run. A start that comes while the sweep looks
 asks for the key again, and the deletion then changes nothing; or it comes after the deletion and
-gets a new one. Each key is looked at once in the life of the process.
+gets a new one. With a key go the copies of blobs' keys that its start was given, which would open
+those blobs for ever. Each key is looked at once in the life of the process.
 """
 
 from __future__ import annotations

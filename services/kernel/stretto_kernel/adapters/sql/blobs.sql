@@ -105,15 +105,28 @@ SELECT blob_number, size_bytes, encrypted,
 FROM stretto.blobs AS kept
 WHERE namespace = %(namespace)s AND digest = %(digest)s;
 
+-- name: hold_copied
+-- The blobs of which these runs have copies of the keys, in the order in which naming locks them. Of
+-- two runs that forget at the same time the later one thus finds that nobody else is left.
+SELECT kept.blob_number FROM stretto.blobs AS kept
+WHERE kept.blob_number IN (
+    SELECT blob_number FROM stretto.blob_keys WHERE key_id = ANY(%(key_ids)s::bigint[])
+)
+ORDER BY kept.digest
+FOR UPDATE;
+
 -- name: forget_keys
+-- After `hold_copied`, in its transaction. The key as it was put goes with the last run's.
 WITH gone AS (
-    DELETE FROM stretto.blob_keys WHERE key_id = %(key_id)s AND key_id > 0 RETURNING blob_number
+    DELETE FROM stretto.blob_keys WHERE key_id = ANY(%(key_ids)s::bigint[]) AND key_id > 0
+    RETURNING blob_number
 )
 DELETE FROM stretto.blob_keys AS held USING gone
 WHERE held.blob_number = gone.blob_number AND held.key_id = 0
   AND NOT EXISTS (
     SELECT FROM stretto.blob_keys AS other
-    WHERE other.blob_number = held.blob_number AND other.key_id NOT IN (0, %(key_id)s)
+    WHERE other.blob_number = held.blob_number
+      AND other.key_id > 0 AND other.key_id <> ALL(%(key_ids)s::bigint[])
   );
 
 -- name: read

@@ -42,11 +42,6 @@ UPDATE stretto.run_keys SET secret = decode(repeat('00', 32), 'hex') WHERE key_i
 -- name: blobs_exist
 SELECT to_regclass('stretto.blob_keys') IS NOT NULL;
 
--- name: forget_copies
--- What commands that named blobs copied after the blobs' keys were forgotten: from the overwriting on,
--- whoever holds this key for a copy has committed it, and nobody finds it any more.
-DELETE FROM stretto.blob_keys WHERE key_id = %(key_id)s;
-
 -- name: destroy
 DELETE FROM stretto.run_keys WHERE key_id = %(key_id)s;
 
@@ -60,7 +55,8 @@ ORDER BY key_id LIMIT %(count)s;
 -- A start that asks for the key meanwhile is waited for, and the condition then looks at what it wrote.
 DELETE FROM stretto.run_keys
 WHERE key_id = ANY(%(key_ids)s::bigint[]) AND made_time < now() - interval '24 hours'
-  AND NOT shredding;
+  AND NOT shredding
+RETURNING key_id;
 
 -- name: clean
 -- Frees the pages of the row's dead versions; not inside a transaction.
