@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 from stretto_core.errors import NotFound, OutOfRange
 from stretto_core.eventlog.memory import MemoryStore
-from stretto_core.eventlog.seals import SEALED_TYPE, seal_hash, seals_stream
+from stretto_core.eventlog.seals import AUDIT_NAMESPACE, SEALED_TYPE, seal_hash, seals_stream
 from stretto_core.ids import Namespace, Partition, StreamId
-from stretto_kernel.app.audit_calls import Export, event_at, prove
+from stretto_kernel.app.audit_calls import Export, NoSuchNamespace, event_at, prove
 from stretto_kernel.app.seal_search import SealBroken, newest_seal_at, seal_over
 from stretto_kernel.app.sealer import NotSealedYet
 from stretto_kernel.kernel import Kernel
@@ -127,6 +127,18 @@ async def test_of_other_namespaces_there_are_only_hashes(
     report = checked(store, await exported(kernel, namespace=ACME))
     assert report.omitted_count == 27
     assert checked(store, await exported(kernel, namespace=NAMESPACE)).omitted_count == 1
+
+
+async def test_a_namespace_that_no_event_names_is_refused(
+    store: MemoryStore, kernel: Kernel
+) -> None:
+    """But of a part of the log it may well have none."""
+    with pytest.raises(NoSuchNamespace):
+        await exported(kernel, namespace=ACME)
+    first = seals_of(store)[0].position
+    part = await exported(kernel, since=first, namespace=ACME)
+    assert checked(store, part, seal=seal_hash(seals_of(store)[0])).omitted_count
+    assert checked(store, await exported(kernel, namespace=AUDIT_NAMESPACE)).omitted_count
 
 
 async def test_seals_are_found_by_position(store: MemoryStore, kernel: Kernel) -> None:
