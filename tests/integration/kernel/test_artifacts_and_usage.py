@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,10 +11,6 @@ from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto.work.v1 import work_pb2
-from stretto_kernel.adapters.view_tables import ViewTables
-from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.projector import Projector
-from stretto_kernel.projections.registry import VIEWS
 from stretto_sdk.blobs import BlobClient
 
 from tests.integration.kernel.serving import (
@@ -26,26 +20,11 @@ from tests.integration.kernel.serving import (
     Served,
     StreamWorker,
     reason_of,
-    served,
     task,
 )
 from tests.waiting import until
 
 FILES = ("a/1.txt", "a/2.txt", "b.png")
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
-
-
-@pytest.fixture
-async def projector(kernel: Served) -> AsyncIterator[None]:
-    tables = ViewTables(PARTITION, kernel.log.tracking)
-    running = asyncio.create_task(Projector(kernel.log, tables, VIEWS, RUN_CODEC).run())
-    yield
-    running.cancel()
 
 
 def task_of(token: LeaseToken) -> str:

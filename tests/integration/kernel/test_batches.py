@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
 from google.protobuf.duration_pb2 import Duration
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
 from stretto_core.rpc.status import from_status
 
-from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
+from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, task
 from tests.waiting import until
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 def a_start(request_id: str = "", **more: object) -> pb.StartRunRequest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -35,19 +34,12 @@ from tests.integration.kernel.serving import (
     PARTITION,
     Served,
     StreamWorker,
-    served,
     task,
 )
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from stretto.blackboard.v1.blackboard_service_pb2_grpc import BlackboardServiceAsyncStub
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 class Board:
@@ -378,14 +370,6 @@ async def test_a_task_is_given_the_entries_it_binds_with_their_revisions(kernel:
     }
     assert dict(assignment.board_revisions) == {"goal": revision, "hint": 0}
     await worker.cut()
-
-
-@pytest.fixture
-async def projector(kernel: Served) -> AsyncIterator[None]:
-    tables = ViewTables(PARTITION, kernel.log.tracking)
-    running = asyncio.create_task(Projector(kernel.log, tables, VIEWS, RUN_CODEC).run())
-    yield
-    running.cancel()
 
 
 @pytest.mark.usefixtures("projector")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 
 import psycopg
-import pytest
 from stretto.blob.v1 import blob_service_pb2 as pb
 from stretto.blob.v1.blob_service_pb2_grpc import BlobServiceStub
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
@@ -22,16 +20,10 @@ from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 
-from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, served, task
+from tests.integration.kernel.serving import PARTITION, Served, StreamWorker, task
 from tests.waiting import until
 
 NAMED = ("input", "literal", "result", "artifact")
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 async def put(kernel: Served, text: str) -> BlobRef:

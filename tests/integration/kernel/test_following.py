@@ -32,12 +32,6 @@ FORM = log_pb.EventForm(body_json=True)
 BUDGET = timedelta(seconds=30)
 
 
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
-
-
 async def refusal_of(call: Any) -> Refusal:
     """Return what ends a stream."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:

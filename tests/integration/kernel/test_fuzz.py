@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
-import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -16,7 +15,7 @@ from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto_core.errors import Internal, Refusal
 from stretto_core.rpc.status import from_rpc_error
 
-from tests.integration.kernel.serving import IDS, Served, StreamWorker, served
+from tests.integration.kernel.serving import IDS, Served, StreamWorker
 from tests.waiting import until
 
 SERVICES = (
@@ -131,12 +130,6 @@ def methods() -> Iterator[tuple[str, MethodDescriptor]]:
     for service in SERVICES:
         for method in pool.FindServiceByName(service).methods:
             yield f"/{service}/{method.name}", method
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 async def called(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,6 @@ from stretto_kernel.kernel_metrics import add_metrics
 
 from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
 from tests.waiting import until
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 def updating(queue: str, *paths: str, request_id: str = "", **values: Any) -> pb.UpdateQueueRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from typing import Any
 
 import psycopg
@@ -40,12 +40,6 @@ from tests.integration.kernel.serving import (
     task,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 async def test_a_run_from_start_to_end(kernel: Served) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -35,12 +35,6 @@ from tests.integration.kernel.serving import (
 from tests.waiting import until
 
 OUT = task_log_pb2.LOG_STREAM_STDOUT
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 def chunk(sequence: int, content: bytes, **fields: Any) -> task_log_pb2.LogChunk:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -23,24 +22,9 @@ from tests.integration.kernel.serving import (
     Served,
     StreamWorker,
     reason_of,
-    served,
     task,
 )
 from tests.waiting import until
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
-
-
-@pytest.fixture
-async def projector(kernel: Served) -> AsyncIterator[None]:
-    tables = ViewTables(PARTITION, kernel.log.tracking)
-    running = asyncio.create_task(Projector(kernel.log, tables, VIEWS, RUN_CODEC).run())
-    yield
-    running.cancel()
 
 
 async def as_of(kernel: Served, name: str, moment: AsOf) -> run_pb2.Run:

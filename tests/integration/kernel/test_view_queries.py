@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import psycopg
-import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from psycopg.sql import Composed
 from stretto.common.v1.lease_pb2 import Position
@@ -43,7 +42,6 @@ from tests.integration.kernel.serving import (
     Served,
     StreamWorker,
     reason_of,
-    served,
     task,
 )
 from tests.waiting import until
@@ -52,12 +50,6 @@ RUN_COUNT = 100_000
 SUCCEEDED, RUNNING = run_pb2.RUN_STATE_SUCCEEDED, run_pb2.RUN_STATE_RUNNING
 MINE = RunFilter(namespace=Namespace("default"))
 PHASE = RunPhaseRow("", 1, RUNNING, 0, False, False, 0, 0, b"")
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 async def copy_rows(dsn: str, table: str, rows: Iterable[tuple[object, ...]]) -> None:

@@ -62,12 +62,6 @@ class CrashingFolds(FreshFoldTable):
         return took_ns
 
 
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
-
-
 def projector(kernel: Served, dsn: str, point: str = "") -> Projector:
     views = ViewTables(PARTITION, kernel.log.tracking)
     fresh = CrashingFolds(dsn, PARTITION, kernel.log.tracking)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
 from google.protobuf.duration_pb2 import Duration
 from stretto.registry.v1 import worker_registry_service_pb2 as pb
 from stretto.registry.v1.worker_registry_service_pb2_grpc import WorkerRegistryServiceStub
 from stretto.work.v1 import work_pb2, work_service_pb2
 from stretto.work.v1.work_service_pb2_grpc import WorkServiceStub
 
-from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, served, task
+from tests.integration.kernel.serving import IDS, Served, StreamWorker, reason_of, task
 from tests.waiting import until
-
-
-@pytest.fixture
-async def kernel(fresh_database: str) -> AsyncIterator[Served]:
-    async with served(fresh_database) as kernel:
-        yield kernel
 
 
 async def listed(kernel: Served, connected_only: bool = False) -> list[pb.Worker]:
