@@ -15,6 +15,7 @@ from stretto_cli import printing
 from stretto_cli.change_text import diff_json, print_diff, print_event, print_step, step_json
 from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
+from stretto_cli.event_types import EventTypes
 from stretto_cli.moments import FORMS, moment_of
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.run_reference import find_run
@@ -66,12 +67,11 @@ def history(
     the fact before it), cause_version (null when that lies before --since), correlation_id,
     event_id, stream, position, body.
     """
-    wanted = {each.lower() for each in kind or ()}
+    types = EventTypes(kind)
 
     async def read(client: Client) -> None:
         found = client.events(await find_run(client, run), after_version=since)
         versions: dict[str, int] = {}
-        other: set[str] = set()
         count = 0
         async with aclosing(found):
             async for event in found:
@@ -79,16 +79,13 @@ def history(
                 versions[event.event_id] = event.version
                 if len(versions) > _CAUSES_MAX:
                     versions.pop(next(iter(versions)))
-                word = event.type.rpartition(".")[2]
-                if wanted and wanted.isdisjoint((word.lower(), event.type.lower())):
-                    other.add(word)
+                if not types.takes(event):
                     continue
                 _print_fact(event, cause, as_json=as_json)
                 count += 1
                 if count == limit:
                     return
-        if not count and other:
-            printing.note(f"none of that type; there are {', '.join(sorted(other))}")
+        types.note_none()
 
     suite.ask(read)
 

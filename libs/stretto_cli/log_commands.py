@@ -15,6 +15,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.completion import complete_run
 from stretto_cli.connection import RESTART_BUDGET, RETRY_BUDGET, Suite
 from stretto_cli.event_line import facts_text
+from stretto_cli.event_types import EventTypes
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
 from stretto_cli.run_reference import find_run
@@ -87,7 +88,7 @@ def events(
     if cursor and run is not None:
         raise InvalidArgument("--cursor is a place in the whole log: use --since with a run")
 
-    wanted = {each.lower() for each in kind or ()}
+    types = EventTypes(kind)
 
     async def read(client: Client) -> None:
         of_run = None if run is None else await find_run(client, run)
@@ -101,19 +102,15 @@ def events(
             namespace=suite.settings.namespace_asked,
         )
         count = 0
-        other: set[str] = set()
         async with aclosing(found):
             async for event in found:
-                word = event.type.rpartition(".")[2]
-                if wanted and wanted.isdisjoint((word.lower(), event.type.lower())):
-                    other.add(word)
+                if not types.takes(event):
                     continue
                 _write(event, as_json=as_json, with_stream=run is None)
                 count += 1
                 if count == limit:
                     return
-        if not count and other:
-            printing.note(f"none of that type; there are {', '.join(sorted(other))}")
+        types.note_none()
 
     suite.ask(read, retry_budget=RESTART_BUDGET if follow else RETRY_BUDGET)
 

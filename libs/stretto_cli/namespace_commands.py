@@ -10,8 +10,8 @@ from stretto_core.errors import InvalidArgument
 
 from stretto_cli import printing
 from stretto_cli.command_form import add_command, add_commands
+from stretto_cli.confirming import confirm
 from stretto_cli.connection import Suite
-from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, Reason, RunArgument, one_of_two
 from stretto_cli.run_reference import find_run
 from stretto_cli.run_view import run_json
@@ -138,7 +138,8 @@ def shred(
     found = suite.ask(find)
     # A run without a key is refused by the kernel: nobody is asked about what cannot be.
     if not yes and found.encrypted and found.shred_time is None:
-        _confirm(found)
+        printing.note(f"{found.run_id}  {found.state}  {found.name}")
+        confirm("forget for good what this run carried?")
 
     async def ask(client: Client) -> Run:
         return await client.shred(found, reason=reason)
@@ -148,13 +149,3 @@ def shred(
         printing.print_json(run_json(shredded))
     else:
         printing.note(f"{shredded.run_id} is shredded: nobody can read what it carried")
-
-
-def _confirm(run: Run) -> None:
-    printing.note(f"{run.run_id}  {run.state}  {run.name}")
-    question = "forget for good what this run carried?"
-    if not printing.err.is_terminal:
-        raise InvalidArgument(f"{question} say --yes to do it")
-    if not typer.confirm(question, err=True):
-        printing.note("nothing was done")
-        raise typer.Exit(ExitStatus.USAGE)

@@ -16,6 +16,7 @@ from stretto_sdk.runs import Run
 from stretto_cli import printing
 from stretto_cli.command_form import OptionGroup, add_commands
 from stretto_cli.completion import complete_run
+from stretto_cli.confirming import confirm
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson, Reason, span_option
@@ -244,12 +245,7 @@ def _confirm(found: list[Run], verb: str) -> None:
         printing.note(f"{run.run_id}  {run.state}  {run.name}")
     if len(found) > _PREVIEWED_MAX:
         printing.note(f"and {len(found) - _PREVIEWED_MAX:,} more")
-    question = f"{verb} this run?" if len(found) == 1 else f"{verb} these {len(found):,} runs?"
-    if not printing.err.is_terminal:
-        raise InvalidArgument(f"{question} say --yes to do it")
-    if not typer.confirm(question, err=True):
-        printing.note("nothing was done")
-        raise typer.Exit(ExitStatus.USAGE)
+    confirm(f"{verb} this run?" if len(found) == 1 else f"{verb} these {len(found):,} runs?")
 
 
 async def _ask_all(client: Client, found: list[Run], ask: Steer) -> list[Run | Refusal]:
