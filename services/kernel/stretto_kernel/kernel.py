@@ -134,12 +134,14 @@ class Kernel:
             cause = await partition.closed
             self._log.error("partition.lost", reason=cause.reason_word, exc_info=cause.__cause__)
             self._partition = None
+            self.ports.keys.let_go()  # Views are read on, and the next owner may shred runs.
             try:
                 await partition.give_up(cause)
             except Exception:
                 # What is left of it ends with its connection; the partition is wanted all the same.
                 self._log.error("partition.give_up_failed", exc_info=True)
             self._partition = await self._acquire_again()
+            self.ports.keys.keep()
 
     async def _acquire_again(self) -> OwnedPartition:
         while True:

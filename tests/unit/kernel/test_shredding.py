@@ -32,6 +32,7 @@ from tests.unit.kernel.harness import (
     IDS,
     NAMESPACE,
     USER,
+    get,
     graph,
     new_store,
     start,
@@ -212,6 +213,26 @@ async def test_a_start_that_is_refused_keeps_no_key_of_a_blob(suite: Suite) -> N
     digest = naming.inputs["i"].literal.blob.digest
     with pytest.raises(BlobShredded):
         await kernel.ports.blobs.get(NAMESPACE, digest, offset_bytes=0, length_bytes=0)
+
+
+async def test_a_kernel_that_lost_its_partition_reads_nothing_that_the_next_owner_shreds(
+    suite: Suite,
+) -> None:
+    """It serves views meanwhile, and may own the partition again."""
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    run_id = await ended(kernel, graph(task("a")))
+    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    with pytest.raises(Refusal):
+        await get(kernel, run_id)
+    await until(lambda: not kernel.is_owner)
+    assert await kernel.ports.keys.find(1) is not None
+    await shred(following, run_id)
+    assert await kernel.ports.keys.find(1) is None
+    await following.stop()
+    await until(lambda: kernel.is_owner)
+    assert await kernel.ports.keys.find(1) is None
 
 
 async def test_a_clear_start_that_comes_again_is_answered_though_keys_are_asked_for_now(

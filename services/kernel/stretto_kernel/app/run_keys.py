@@ -30,7 +30,7 @@ class RunKeyMissing(FailedPrecondition):
 
 
 class RunKeys:
-    """The keys of one kernel process.
+    """The keys of one kernel process, in memory for as long as it alone destroys any.
 
     random_bytes: where secrets and nonces come from; a simulator brings its own.
     """
@@ -46,6 +46,8 @@ class RunKeys:
         self.random_bytes = random_bytes
         self._keys_max = keys_max
         self._keys: OrderedDict[int, DataKey] = OrderedDict()
+        self._keeping: object | None = object()
+        """Another one whenever keys are kept again; None = they are not."""
         self._destroyed: dict[int, float] = {}
         self._reads: dict[int, None] = {}
         self._reads_begun = 0
@@ -53,6 +55,15 @@ class RunKeys:
         self._making: asyncio.Task[None] | None = None
         self.made_count = 0
         self.destroyed_count = 0
+
+    def keep(self) -> None:
+        """Keep keys in memory from now on: nobody else destroys any of them."""
+        self._keeping = object()
+
+    def let_go(self) -> None:
+        """Keep no key: another process may destroy it, and this one would go on decrypting."""
+        self._keeping = None
+        self._keys.clear()
 
     async def make(self, run_id: RunId) -> DataKey:
         """Return the key of a run that is about to start; on disk. Raises Unavailable.
@@ -113,6 +124,7 @@ class RunKeys:
 
     async def _make_batch(self, batch: dict[RunId, asyncio.Future[DataKey]]) -> None:
         secrets_of = {run_id: self.random_bytes(SECRET_BYTES) for run_id in batch}
+        keeping = self._keeping
         try:
             made = await self.store.make(secrets_of)
         except Exception as error:  # Each asker gets the store's refusal; the next batch may pass.
@@ -122,7 +134,7 @@ class RunKeys:
             return
         self.made_count += len(batch)
         for run_id, future in batch.items():
-            future.set_result(self._keep(made[run_id]))
+            future.set_result(self._key_of(made[run_id], keeping))
 
     async def _load(self, key_ids: Iterable[int]) -> dict[int, DataKey]:
         """Return those of the keys that were not destroyed.
@@ -138,13 +150,14 @@ class RunKeys:
                 keys[key_id] = key
         if not absent:
             return keys
+        keeping = self._keeping
         self._reads_begun += 1
         number = self._reads_begun
         self._reads[number] = None
         try:
             found = await self.store.find(absent)
             for key_id in found.keys() - self._destroyed.keys():
-                keys[key_id] = self._keep(StoredKey(key_id, found[key_id]))
+                keys[key_id] = self._key_of(StoredKey(key_id, found[key_id]), keeping)
             for key_id in self._destroyed.keys() & keys.keys():
                 del keys[key_id]  # While this read.
         finally:
@@ -161,10 +174,13 @@ class RunKeys:
             if read_count < oldest and read_count < math.inf:
                 del self._destroyed[key_id]
 
-    def _keep(self, stored: StoredKey) -> DataKey:
+    def _key_of(self, stored: StoredKey, keeping: object | None) -> DataKey:
+        """Return the key, kept if that was so since it was asked for."""
         key = self._keys.get(stored.key_id)
         if key is None:
             key = DataKey(stored.key_id, stored.secret, self.random_bytes)
+            if keeping is None or keeping is not self._keeping:
+                return key
             self._keys[stored.key_id] = key
             if len(self._keys) > self._keys_max:
                 self._keys.popitem(last=False)
