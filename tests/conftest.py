@@ -15,6 +15,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,15 +23,16 @@ from psycopg.conninfo import make_conninfo
 from stretto_core.localstack.nats import EmbeddedNats, embedded_nats_present
 from stretto_core.localstack.postgres import FAST, EmbeddedPostgres
 from stretto_core.localstack.postgres_install import embedded_postgres_present
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.jetstream import wipe
 from tests.ports import free_port
 from tests.traces import directory_of
 
 TESTS = Path(__file__).parent
-KINDS = ("e2e", "simulation", "integration", "contract", "model", "unit")
-"""The directories, those first whose files take long: processes get whole files, one after another,
-and none shall begin with a long one when the others have nothing left to do."""
+KINDS = ("simulation", "e2e", "integration", "contract", "model", "unit")
+"""The directories, those first whose parts take long: none of the test processes shall begin with a
+long one when the others have nothing left to do."""
 
 # As in the suite's supervisor: children are forked here while gRPC's threads run, and its fork
 # handlers can abort them before their exec.
@@ -51,6 +53,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return KINDS.index(kind) if kind in KINDS else len(KINDS), -tests_of[item.path]
 
     items.sort(key=place)
+
+
+class FilesAndSeeds(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives out whole files, which share what is costly, but blocks of seeds one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "/simulation/" in nodeid else nodeid.split("::", 1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Share the tests out for `--dist loadfile`."""
+    return FilesAndSeeds(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
