@@ -62,6 +62,9 @@ class Codec:
         self._upcasters = dict(upcasters or {})
         unknown = self._upcasters.keys() - self._types.keys()
         assert not unknown, f"upcasters for types that cannot be decoded: {sorted(unknown)}"
+        self._written = {
+            message: name for name, message in self._types.items() if name not in self._upcasters
+        }
 
     def knows(self, type_name: str) -> bool:
         """Whether events of that full protobuf name can be read."""
@@ -84,8 +87,8 @@ class Codec:
         fields are encrypted with already; 0 = none. The new head is the result's version,
         chain hash and this time (`next_head`).
         """
-        name = event.DESCRIPTOR.full_name
-        assert name in self._types and name not in self._upcasters, f"{name} is not written"
+        name = self._written.get(type(event))
+        assert name is not None, f"{event.DESCRIPTOR.full_name} is not written"
         assert time_ns >= head.time_ns, "event times of a stream never go back"
         envelope = pb.RecordedEvent(
             stream=stream,

@@ -96,11 +96,11 @@ class HostedRun(HostedStream[RunState]):
     watches: list[RunWatch] = field(default_factory=list)
     end_watchers: list[asyncio.Future[None]] = field(default_factory=list)
     board_watches: tuple[BoardWatch, ...] = ()
+    run_id: RunId = field(init=False)
 
-    @property
-    def run_id(self) -> RunId:
-        """The run's id, which is its stream's."""
-        return RunId(self.stream)
+    def __post_init__(self) -> None:
+        """Its id is its stream's."""
+        self.run_id = RunId(self.stream)
 
     @property
     def has_ended(self) -> bool:

@@ -74,7 +74,8 @@ def _encode(value: object) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+    content = value.encode("utf-8", "surrogatepass")
+    return b"s%d:%b" % (len(content), content)
 
 
 def _payload(value: Payload) -> bytes:
@@ -142,7 +143,8 @@ def _tagged(tag: bytes, content: bytes) -> bytes:
 
 def _scalar(value: object) -> bytes:
     # repr of a float is its shortest exact form; 1, 1.0 and True must differ.
-    return _tagged(b"v", repr(value).encode())
+    content = repr(value).encode()
+    return b"v%d:%b" % (len(content), content)
 
 
 _FIELD_NAMES: dict[type, tuple[str, ...]] = {}

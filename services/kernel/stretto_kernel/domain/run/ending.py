@@ -22,24 +22,40 @@ from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.stopping import clean_up_over, ordinary_over
 from stretto_kernel.domain.run.task import Blocked, Leased, Open
 
-_NEVER_END = (
-    ev.RunStarted,  # A plan has a task without dependencies, or grows.
-    ev.AttemptLeased,
-    ev.AttemptProgressed,
-    ev.TasksSpawned,
-    ev.WriteRefused,
-    ev.HoldPlaced,
-    ev.HoldLifted,
-    ev.BoardEntriesWritten,
-    ev.BoardEntriesDeleted,
-    ev.RunSucceeded,
-    ev.RunFailed,
-    ev.RunCancelled,
-    ev.RunKilled,
-    ev.RunShredded,
+_NEVER_END: frozenset[type[RunEvent]] = frozenset(
+    {
+        ev.RunStarted,  # A plan has a task without dependencies, or grows.
+        ev.AttemptLeased,
+        ev.AttemptProgressed,
+        ev.TasksSpawned,
+        ev.WriteRefused,
+        ev.HoldPlaced,
+        ev.HoldLifted,
+        ev.BoardEntriesWritten,
+        ev.BoardEntriesDeleted,
+        ev.RunSucceeded,
+        ev.RunFailed,
+        ev.RunCancelled,
+        ev.RunKilled,
+        ev.RunShredded,
+    }
 )
-_REVOKE_LEASES = ev.RunGraceEnded | ev.RunCleanUpTimedOut
-_REOPENS = ev.RunRetried | ev.TasksReopened  # What was named may wait for something that was not.
+_ALWAYS_LOOK: frozenset[type[RunEvent]] = frozenset(
+    {
+        ev.RunGraceEnded,  # These two revoke leases.
+        ev.RunCleanUpTimedOut,
+        ev.RunRetried,  # What was named may wait for something that was not.
+        ev.TasksReopened,
+    }
+)
+_STOPS: frozenset[type[RunEvent]] = frozenset(
+    {
+        ev.RunCancelRequested,
+        ev.RunTimedOut,
+        ev.PlanExpired,
+    }
+)
+"""By type: `isinstance` of a protobuf class costs a call of its metaclass for each."""
 
 
 def with_end(state: RunState, events: tuple[RunEvent, ...], now_ns: int) -> tuple[RunEvent, ...]:
@@ -79,9 +95,10 @@ def _of_run(failure: Failure) -> Failure:
 def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
     """Whether to look ahead: cheap, and never False when the run ends with these events."""
     event = events[-1]
-    if isinstance(event, _NEVER_END):
+    kind = type(event)
+    if kind in _NEVER_END:
         return False
-    if isinstance(event, _REVOKE_LEASES | _REOPENS):
+    if kind in _ALWAYS_LOOK:
         return True
     if isinstance(event, ev.TasksAdded):
         # A task without dependencies may be leased at once; others may all be skipped.
@@ -93,7 +110,7 @@ def _may_end(state: RunState, events: Sequence[RunEvent]) -> bool:
         return False  # The event ends at most one of them, and the run waits for every lease.
     if state.stopping is not None or state.policies.fails_fast:
         return True
-    if isinstance(event, ev.RunCancelRequested | ev.RunTimedOut | ev.PlanExpired):
+    if kind in _STOPS:
         return True
     # Without a stop the run waits for every task that may be leased, too.
     if leased + state.counts[Open.number] + state.clean_up_counts[Open.number] > 1:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -320,11 +321,8 @@ def new_run(run_id: RunId, namespace: Namespace) -> RunState:
     return RunState(run_id, namespace)
 
 
-_FIELD_NAMES = tuple(each.name for each in fields(RunState))
+_values_of = attrgetter(*(each.name for each in fields(RunState)))
 
 
 def _shallow(state: RunState) -> RunState:
-    copy = RunState.__new__(RunState)
-    for name in _FIELD_NAMES:
-        setattr(copy, name, getattr(state, name))
-    return copy
+    return RunState(*_values_of(state))
