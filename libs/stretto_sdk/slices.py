@@ -20,7 +20,7 @@ from stretto_sdk.task_order import ordered
 
 MESSAGE_TASKS_MAX = 1_000
 """The most the kernel takes at once."""
-SLICE_TASKS_MAX = 500
+SLICE_TASKS_MAX = 250
 """Of a plan that is sliced: what the kernel takes in without keeping others waiting for long."""
 SLICE_BYTES_MAX = 512 << 10
 """Of a slice's tasks: half of what the kernel records as one fact; defaults and the run's input

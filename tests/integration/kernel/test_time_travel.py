@@ -10,6 +10,7 @@ from stretto.common.v1.as_of_pb2 import AsOf
 from stretto.common.v1.lease_pb2 import Position
 from stretto.run.v1 import plan_pb2, run_pb2
 from stretto.run.v1 import run_service_pb2 as pb
+from stretto_kernel.adapters import past_views
 from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.projector import Projector
@@ -196,3 +197,28 @@ async def test_a_view_that_is_behind_is_waited_for_then_refused_with_a_delay(
     running = asyncio.create_task(Projector(kernel.log, tables, VIEWS, RUN_CODEC).run())
     assert (await waiting).version == 1
     running.cancel()
+
+
+@pytest.mark.usefixtures("projector")
+async def test_no_more_is_read_of_a_page_than_one_message_takes(
+    kernel: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = await a_run(kernel)
+    first, tasks_then = AsOf(version=1), pb.ListTasksRequest(parent=name, as_of=AsOf(version=1))
+    whole = await kernel.runs.ListTasks(tasks_then)
+    changes = await kernel.runs.ListRunChanges(pb.ListRunChangesRequest(parent=name))
+    assert len(whole.tasks) == 4 and not whole.next_page_token
+    monkeypatch.setattr(past_views, "PAGE_BYTES_MAX", 1)
+    page = await kernel.runs.ListTasks(tasks_then)
+    assert len(page.tasks) == 1 and page.next_page_token
+    assert await tasks_of(kernel, name, as_of=first) == list(whole.tasks)
+    found: dict[int, set[str]] = {}
+    request = pb.ListRunChangesRequest(parent=name)
+    while True:
+        some = await kernel.runs.ListRunChanges(request)
+        for change in some.changes:
+            found.setdefault(change.version, set()).update(task.name for task in change.tasks)
+        request.page_token = some.next_page_token
+        if not some.next_page_token:
+            break
+    assert found == {each.version: {task.name for task in each.tasks} for each in changes.changes}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from stretto_sdk import Client, RunState
 from stretto_sdk.errors import AlreadyExists, InvalidArgument
+from stretto_sdk.slices import SLICE_TASKS_MAX
 
 from tests.integration.kernel.serving import Served, served
 
@@ -44,7 +45,8 @@ async def test_a_large_plan_is_recorded_whole_and_once(fresh_database: str) -> N
         assert (again.tasks.total, again.growing) == (COUNT, False)
         assert [each.name for each in await client.tasks(first)] == [f"t{n}" for n in range(COUNT)]
         types = [each.type.rpartition(".")[2] async for each in client.events(first)]
-        assert types == ["RunStarted", "TasksAdded", "TasksAdded", "TasksAdded"]
+        slice_count = -(-COUNT // SLICE_TASKS_MAX)
+        assert types == ["RunStarted"] + ["TasksAdded"] * (slice_count - 1)
         with pytest.raises(AlreadyExists):
             await client.start(form(queue="other"), request_id=REQUEST_ID)
 

@@ -11,7 +11,7 @@ from stretto_core.eventlog.faults import AppendFault, Fault
 from stretto_core.ids import RequestId, RunId
 from stretto_kernel.app import board_watching, hosted_run
 from stretto_kernel.app.asking import Answered
-from stretto_kernel.app.board_calls import BoardWrite
+from stretto_kernel.app.board_calls import BoardWrite, EntryQuery
 from stretto_kernel.app.board_watching import (
     BoardChange,
     Compacted,
@@ -20,6 +20,7 @@ from stretto_kernel.app.board_watching import (
 )
 from stretto_kernel.app.fact_writer import StoreUnsettled
 from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.domain.run.blackboard_state import BoardEntry
 from stretto_kernel.domain.run.commands import Command, EntryWrite, Kill, PutEntries
 from stretto_kernel.kernel import Kernel
 
@@ -260,4 +261,36 @@ async def test_a_write_wakes_nobody_who_follows_the_tasks() -> None:
     run.watches.append(watch)
     await put(kernel, run_id, "context/a")
     assert not watch.is_noted
+    await kernel.stop()
+
+
+async def test_pages_are_in_the_order_of_keys_and_heed_what_was_written_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = await start_kernel(new_store())
+    run_id = await a_run(kernel)
+    written = [f"context/{name}" for name in "dbca"]
+    await put(kernel, run_id, *written)
+    asked: list[str] = []
+    matches = EntryQuery.matches
+
+    def noted(query: EntryQuery, entry: BoardEntry) -> bool:
+        asked.append(entry.key)
+        return matches(query, entry)
+
+    monkeypatch.setattr(EntryQuery, "matches", noted)
+
+    async def page(*, after_key: str = "", prefix: str = "") -> list[str]:
+        asked.clear()
+        query = EntryQuery(prefix=prefix, after_key=after_key)
+        found = await kernel.partition.boards.list_entries(NAMESPACE, run_id, query, count_max=2)
+        assert len(asked) <= 3, "what lies before a page is not looked at"
+        return [entry.key for entry in found.entries]
+
+    assert await page() == ["context/a", "context/b"]
+    assert await page(after_key="context/b") == ["context/c", "context/d"]
+    assert await page(prefix="context/c") == ["context/c"]
+    await put(kernel, run_id, "context/bb", "human/x")
+    assert await page(after_key="context/b") == ["context/bb", "context/c"]
+    assert await page(prefix="human/") == ["human/x"]
     await kernel.stop()

@@ -49,7 +49,7 @@ def test_each_slice_depends_only_on_itself_and_earlier_ones() -> None:
         assert [plan.tasks[number] for number in piece.numbers] == list(piece.tasks)
         seen.update(task.name for task in piece.tasks)
         assert all(edge.task in seen for task in piece.tasks for edge in task.dependencies)
-    assert [len(piece.tasks) for piece in slices] == [500] * 5
+    assert [len(piece.tasks) for piece in slices] == [SLICE_TASKS_MAX] * (count // SLICE_TASKS_MAX)
     assert len(seen) == count
 
 
@@ -109,7 +109,7 @@ def test_the_kernels_paths_become_those_of_the_whole_plan() -> None:
     named = second.in_the_plan(
         InvalidArgument("x", violations=[FieldViolation("tasks[1].queue", "is wrong")]), "tasks"
     )
-    assert [each.field for each in named.violations] == ["tasks[1000].queue"]
+    assert [each.field for each in named.violations] == [f"tasks[{2 * SLICE_TASKS_MAX}].queue"]
     plain = InvalidArgument("without any")
     assert first.in_the_plan(plain, "tasks") is plain
 

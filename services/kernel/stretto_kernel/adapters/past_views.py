@@ -12,6 +12,7 @@ from stretto_core.ids import Partition, RunId
 
 from stretto_kernel.adapters.view_reader import ViewReader
 from stretto_kernel.app.moments import Then
+from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX
 from stretto_kernel.projections.past_runs import (
     WHOLE_VERSION,
     ChangeQuery,
@@ -66,9 +67,10 @@ class PastViewTables:
             statement = self.list_statement(
                 query, version, phase, count_max + 1, is_newest=version == newest
             )
-            rows = cursor.execute(statement).fetchall()
+            rows = cursor.execute(_cut(statement, newest_first=query.newest_first)).fetchall()
             tasks = [_task_row(row) for row in rows[:count_max]]
-            return TaskRows(reached, version, phase, tasks, more=len(rows) > count_max)
+            more = bool(rows) and rows[0]["found_count"] > len(tasks)
+            return TaskRows(reached, version, phase, tasks, more=more)
 
         return await self._tasks.read(read, TaskRows(0))
 
@@ -80,6 +82,7 @@ class PastViewTables:
             "after_number": query.after.number,
             "until_version": query.until_version,
             "count": count_max + 1,
+            "bytes_max": PAGE_BYTES_MAX,
         }
 
         def read(cursor: Cursor[DictRow], reached: int) -> ChangeRows:
@@ -93,7 +96,7 @@ class PastViewTables:
             rows = cursor.execute(self._tasks.statements["changes"], asked).fetchall()
             tasks = [_task_row(row) for row in rows[:count_max]]
             last = None
-            if len(rows) > count_max:
+            if rows and rows[0]["found_count"] > len(tasks):
                 last = Place(tasks[-1].from_version, tasks[-1].number)
             if len(phases) > count_max + 1:
                 whole = Place(phases[-2].from_version, WHOLE_VERSION)
@@ -142,6 +145,16 @@ class PastViewTables:
         row = cursor.execute(self._phases.statements["as_of"], asked).fetchone()
         assert row is not None, "a run's first event is run-wide"
         return _phase_row(row)
+
+
+def _cut(page: Composed, *, newest_first: bool) -> Composed:
+    """Return what reads no more of a page than one message takes, and how many rows it had."""
+    order = SQL("ORDER BY number {}").format(SQL("DESC" if newest_first else "ASC"))
+    return SQL(
+        "SELECT * FROM (SELECT *, count(*) OVER () AS found_count,"
+        " sum(octet_length(shown)) OVER ({order}) - octet_length(shown) AS before_bytes"
+        " FROM ({page}) AS page) AS cut WHERE before_bytes < {bytes_max} {order}"
+    ).format(page=page, order=order, bytes_max=Literal(PAGE_BYTES_MAX))
 
 
 def _of_kinds(kinds: Sequence[TaskKind], judged_ns: int) -> Composed:

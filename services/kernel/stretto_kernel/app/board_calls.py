@@ -6,9 +6,11 @@ write acknowledged before them. Knows no gRPC, and of leases only who checks the
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from stretto.blackboard.v1 import blackboard_pb2
@@ -152,13 +154,23 @@ class BoardCalls:
         """Return a page of entries. Raises RunNotFound."""
 
         def question(run: HostedRun) -> Decided[EntryPage]:
-            found = [entry for entry in entries_of(run).values() if query.matches(entry)]
-            found.sort(key=lambda entry: entry.key)
+            found = list(islice(_matching(run, query), count_max + 1))
             page = EntryPage(run.decided, found[:count_max], more=len(found) > count_max)
             return Decided(page, own_facts=False)
 
         answered = await ask(self._host, self._runs.finder(namespace, run_id), question)
         return answered.answer
+
+
+def _matching(run: HostedRun, query: EntryQuery) -> Iterator[BoardEntry]:
+    """Yield the entries that are asked for in the order of their keys, from where they begin."""
+    table, keys = entries_of(run), run.board_keys()
+    begin = max(bisect_left(keys, query.prefix), bisect_right(keys, query.after_key))
+    for key in islice(keys, begin, None):
+        if not key.startswith(query.prefix):
+            return
+        if query.matches(table[key]):
+            yield table[key]
 
 
 def entries_of(run: HostedRun) -> dict[str, BoardEntry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from stretto.common.v1.principal_pb2 import Principal
@@ -97,6 +98,7 @@ class HostedRun(HostedStream[RunState]):
     end_watchers: list[asyncio.Future[None]] = field(default_factory=list)
     board_watches: tuple[BoardWatch, ...] = ()
     run_id: RunId = field(init=False)
+    _board_keys: tuple[int, Sequence[str]] = (0, ())
 
     def __post_init__(self) -> None:
         """Its id is its stream's."""
@@ -111,6 +113,16 @@ class HostedRun(HostedStream[RunState]):
     def is_shredded(self) -> bool:
         """Whether its key is destroyed, or about to be: it never gets the key of a blob again."""
         return self.state.shredding is not None
+
+    def board_keys(self) -> Sequence[str]:
+        """The keys of the blackboard in order; sorted once after a change, when they are asked."""
+        board = self.state.board
+        if board is None or not board.newest:
+            return [] if board is None else sorted(board.entries)
+        revision = board.newest[0].revision
+        if self._board_keys[0] != revision:
+            self._board_keys = (revision, sorted(board.entries))
+        return self._board_keys[1]
 
     def instant_ns(self, now_ns: int) -> int:
         """`now_ns`, or the time of the newest fact when the wall clock was set back since."""

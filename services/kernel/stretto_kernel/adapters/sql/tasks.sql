@@ -52,8 +52,16 @@ WHERE run_id = %(run_id)s AND from_version <= %(version)s AND to_version > %(ver
 GROUP BY 1, 2, 3;
 
 -- name: changes
--- What versions of a run changed of its tasks.
-SELECT * FROM {table}
-WHERE run_id = %(run_id)s AND from_version <= %(until_version)s
-  AND (from_version, number) > (%(after_version)s, %(after_number)s)
-ORDER BY from_version, number LIMIT %(count)s;
+-- What versions of a run changed of its tasks: no more than one message takes, and how many there were.
+SELECT * FROM (
+    SELECT *, count(*) OVER () AS found_count,
+        sum(octet_length(shown)) OVER (ORDER BY from_version, number) - octet_length(shown)
+            AS before_bytes
+    FROM (
+        SELECT * FROM {table}
+        WHERE run_id = %(run_id)s AND from_version <= %(until_version)s
+          AND (from_version, number) > (%(after_version)s, %(after_number)s)
+        ORDER BY from_version, number LIMIT %(count)s
+    ) AS page
+) AS cut
+WHERE before_bytes < %(bytes_max)s ORDER BY from_version, number;
