@@ -17,8 +17,12 @@ from stretto_core.eventlog.recorded import Page
 from stretto_kernel.projections.cohort import Cohort
 from stretto_kernel.projections.store import Target
 
-DUTY = DutyCycle()
-"""What comes while the views rest is one batch, and a run that began and ended in it is one row."""
+DUTY = DutyCycle(rest_per_work=5.0)
+"""What comes while the views rest is one batch, and a run that began and ended in it is one row.
+
+They rest less than others: after a batch of a few events for some 40 ms, which is what somebody who
+writes and at once reads the views, again and again, waits for.
+"""
 
 Told = Callable[[int, int], Awaitable[None]]
 """Is told how many events were folded, and up to which position."""
