@@ -224,7 +224,7 @@ def stretto(
     Start a suite, give it a plan, look at what it does, stop it; no address is needed here:
 
         stretto up --detach
-        stretto run plan.json --set who=you
+        stretto run plan.json --input '{"who": "you"}'
         stretto runs --state FAILED --since 1d
         stretto watch last
         stretto logs last -f

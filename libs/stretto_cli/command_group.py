@@ -12,10 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+# Typer carries its own copy of click and gives its classes no public name.
+from typer._click.exceptions import NoSuchOption
 from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
-    # Typer carries its own copy of click and gives its classes no public name.
     from typer._click import Command, Context
 
 
@@ -43,6 +45,15 @@ class CommandGroup(TyperGroup):
             for name, line in each.commands.items():
                 self.commands[name] = TyperCommand(name, help=line, rich_help_panel=each.panel)
                 self._module_of[name] = each.module
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command's name. Raises UsageError, told where options go."""
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as refusal:
+            if not refusal.possibilities:
+                refusal.message += ". Options stand after the command: stretto runs --all"
+            raise
 
     def resolve_command(
         self, ctx: Context, args: list[str]

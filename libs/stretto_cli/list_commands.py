@@ -73,8 +73,10 @@ def runs(
         printing.print_json({"runs": shown, "next_page_token": page.next_page_token})
         return
     if not page.runs:
+        asked = suite.settings.namespace
+        inside = "" if asked.origin == "default" else f" in the namespace {asked.value}"
         printing.note(
-            "no runs" + (" that match" if where else " yet: `stretto run FILE` starts one")
+            f"no runs{inside}" + (" that match" if where else " yet: `stretto run FILE` starts one")
         )
         return
     printing.print_table(("RUN", "STATE", "TASKS", "CREATED", "NAME"), map(_run_row, page.runs))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from stretto_core.errors import InvalidArgument
-from stretto_sdk.strict_json import parse_json
+from stretto_sdk.strict_json import parse_json, to_json
 
 INPUT_BYTES_MAX = 64 << 20
 _FILE_NAME_CHARACTERS_MAX = 255
+_HINT_CHARACTERS_MAX = 80
 
 
 def read_bytes(file: str, bytes_max: int) -> bytes:
@@ -39,9 +41,13 @@ def input_given(text: str, said: str = "--input") -> object:
     try:
         return parse_json(text, source=said)
     except InvalidArgument as refusal:
-        if len(text) > _FILE_NAME_CHARACTERS_MAX or not Path(text).is_file():
+        if len(text) <= _FILE_NAME_CHARACTERS_MAX and Path(text).is_file():
+            hint = f"to read the file: {said} @{text}"
+        elif text[:1].isalpha() and len(text) <= _HINT_CHARACTERS_MAX and text.isprintable():
+            hint = f"a text bears quotes of its own: {shlex.quote(to_json(text, source=said))}"
+        else:
             raise
-        raise InvalidArgument(f"{refusal.message}; to read the file: {said} @{text}") from None
+        raise InvalidArgument(f"{refusal.message}; {hint}") from None
 
 
 def _parsed(file: str, source: str) -> object:

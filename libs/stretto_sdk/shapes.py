@@ -24,6 +24,8 @@ from stretto_sdk.plan_files.places import step_text
 from stretto_sdk.strict_json import to_json
 
 JsonSchema = dict[str, Any]
+_ELSEWHERE = dict.fromkeys(("depends_on", "dependencies", "needs", "parents"), "after")
+"""How other systems call a field: what is meant by it here."""
 PARAMETER = r"\$\{params\.[a-z][a-z0-9_]{0,63}\}"
 """How a parameter stands in a plan file."""
 
@@ -363,7 +365,8 @@ class Object:
         for name in value:
             if name not in self.members:
                 known = f"; known: {', '.join(self.members)}{self.remark}"
-                told = nearest(str(name), self.members) or known
+                meant = _ELSEWHERE.get(str(name), "")
+                told = nearest(meant if meant in self.members else str(name), self.members) or known
                 at.within(str(name)).wrong(f"is not a field here{told}", of_key=True)
         return self.make(**found)
 

@@ -283,6 +283,8 @@ async def test_all_runs_of_a_filter_are_steered_after_a_preview(suite: Suite) ->
         return {each["run_id"] for each in found["runs"]}
 
     await until(lambda: listed("RUNNING") == runs)
+    elsewhere = suite.stretto("runs", "--namespace", "elsewhere")
+    assert "no runs in the namespace elsewhere yet" in elsewhere.stderr
     nothing = suite.stretto("pause", "--all", "--label", "batch=none")
     assert nothing.returncode == ExitStatus.SUCCESS
     assert "no run to pause" in nothing.stderr

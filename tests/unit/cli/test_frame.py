@@ -68,6 +68,12 @@ def test_a_typo_is_answered_with_the_nearest_known_word(arguments: list[str], ne
     assert near in result.output
 
 
+def test_an_option_before_the_command_is_told_where_it_belongs() -> None:
+    result = CliRunner().invoke(app, ["--address", "127.0.0.1:7788", "runs"])
+    assert result.exit_code == ExitStatus.USAGE
+    assert "stand after the command" in " ".join(result.output.split())
+
+
 def test_a_question_that_gets_no_answer_ends_like_ctrl_c() -> None:
     @reported
     def asks() -> None:

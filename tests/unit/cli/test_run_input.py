@@ -18,3 +18,10 @@ def test_what_is_no_json_is_named_as_the_command_names_it() -> None:
         input_given("{aim: 1}", "VALUE")
     with pytest.raises(InvalidArgument, match=r"^--input is not JSON"):
         input_given("{aim: 1}")
+
+
+def test_a_text_without_quotes_of_its_own_is_shown_with_them() -> None:
+    with pytest.raises(InvalidArgument, match=r"own: '\"two words\"'$"):
+        input_given("two words")
+    with pytest.raises(InvalidArgument, match=r"column 2$"):
+        input_given("{aim: 1}")

@@ -137,6 +137,13 @@ def test_a_plan_with_more_than_thirty_mistakes_reports_each_once_sorted_by_place
     assert 'did you mean "subtree"?' in by_field["tasks[2].after[2].scope"]
 
 
+@pytest.mark.parametrize("word", ["depends_on", "needs"])
+def test_what_other_systems_call_a_field_is_understood(write: Write, word: str) -> None:
+    tasks = f"tasks:\n  - {{name: a, executor: acme.do}}\n  - {{name: b, executor: acme.do, {word}: [a]}}"
+    (found,) = refused(write(plan=tasks))
+    assert found.description == 'is not a field here; did you mean "after"?'
+
+
 def test_the_message_opens_with_the_file_and_counts(write: Write) -> None:
     path = write(plan=THIRTY)
     with pytest.raises(PlanRefused) as raised:
