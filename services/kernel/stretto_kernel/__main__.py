@@ -327,7 +327,14 @@ async def _serve_metrics(settings: Settings, registry: Registry) -> asyncio.Serv
     from stretto_core.telemetry.exposition import serve_metrics  # noqa: PLC0415
 
     host, _, port = settings.metrics_address.rpartition(":")
-    return await serve_metrics(registry, host, int(port))
+    try:
+        return await serve_metrics(registry, host, int(port))
+    except OSError as error:
+        # Runs go on without figures; a kernel that ended here would be started again for ever.
+        structlog.get_logger("stretto.kernel").error(
+            "metrics.not_served", address=settings.metrics_address, error=str(error)
+        )
+        return None
 
 
 def _write_address(settings: Settings, address: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
 from stretto_core.telemetry.exposition import render
 from stretto_core.telemetry.metrics import Registry
+from stretto_kernel.__main__ import _serve_metrics
 from stretto_kernel.kernel_metrics import add_metrics
+from stretto_kernel.settings import Settings
+from structlog.testing import capture_logs
 
 from tests.unit.kernel.harness import FrameWorker, new_store, start, start_kernel
 from tests.waiting import until
@@ -48,3 +52,18 @@ async def test_metrics_show_how_the_kernel_stands() -> None:
     assert "stretto_kernel_recovery_streams_left 0" in shown
     await kernel.stop()
     assert "stretto_kernel_leases_open 0" in render(registry).splitlines()
+
+
+async def test_a_metrics_port_that_is_taken_costs_the_figures_and_not_the_kernel() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings.from_env(
+            {
+                "STRETTO_POSTGRES_DSN": "postgresql://x",
+                "STRETTO_METRICS_LISTEN": f"127.0.0.1:{taken.getsockname()[1]}",
+            }
+        )
+        with capture_logs() as logs:
+            assert await _serve_metrics(settings, Registry()) is None
+    assert [each["event"] for each in logs] == ["metrics.not_served"]
