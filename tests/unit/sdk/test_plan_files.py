@@ -139,7 +139,8 @@ def test_a_plan_with_more_than_thirty_mistakes_reports_each_once_sorted_by_place
 
 @pytest.mark.parametrize("word", ["depends_on", "needs"])
 def test_what_other_systems_call_a_field_is_understood(write: Write, word: str) -> None:
-    tasks = f"tasks:\n  - {{name: a, executor: acme.do}}\n  - {{name: b, executor: acme.do, {word}: [a]}}"
+    first, second = "name: a, executor: acme.do", f"name: b, executor: acme.do, {word}: [a]"
+    tasks = f"tasks:\n  - {{{first}}}\n  - {{{second}}}"
     (found,) = refused(write(plan=tasks))
     assert found.description == 'is not a field here; did you mean "after"?'
 
