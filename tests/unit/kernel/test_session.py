@@ -154,6 +154,29 @@ def test_a_lease_that_ended_unacknowledged_gives_its_credit_back() -> None:
     assert session.free_credits == 1 and said(session) == []
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        {"acknowledged": [token()]},
+        {"renewals": [work_pb2.Renewal(token=token())]},
+        {"outcomes": [work_pb2.Outcome(token=token())]},
+    ],
+)
+def test_a_credit_that_came_back_is_used_after_all_once_the_assignment_is_heard_of(
+    word: dict[str, Any],
+) -> None:
+    """Else its worker, which counts it as accepted, would seem to have room for ever."""
+    session = greeted(credit_total_count=1)
+    session.reserve_credit()
+    session.assign(assignment(), 0)
+    said(session)
+    assert session.forget_assignment(("namespaces/default/runs/r/tasks/a", 1))
+    session.receive(WorkRequest(**word, credit_total_count=1), 0)
+    assert session.free_credits == 0
+    session.receive(WorkRequest(**word, credit_total_count=2), 0)
+    assert session.free_credits == 1
+
+
 def test_what_a_frame_says_is_heard_in_the_order_to_act_on_it() -> None:
     session = greeted()
     outcome = work_pb2.Outcome(token=token(1))

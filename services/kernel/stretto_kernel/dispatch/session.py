@@ -31,6 +31,8 @@ IDLE_TIMEOUT_NS = 15 * NS_PER_S
 KEEPALIVE_NS = IDLE_TIMEOUT_NS // 3
 RESEND_NS = 1 * NS_PER_S
 OUTBOX_ITEMS_MAX = 20_000
+GIVEN_UP_MAX = 1_000
+"""Assignments whose credit came back and that may have arrived all the same, the newest ones."""
 
 TokenKey = tuple[str, int]
 """(work item, epoch): names a lease without its secret."""
@@ -119,6 +121,7 @@ class WorkSession:
         self._draining = False
         self._doubted = False
         self._unacknowledged: dict[TokenKey, _Sent] = {}
+        self._given_up: dict[TokenKey, None] = {}
         self._outbox = _Outbox()
         self._heard_mono_ns = now_mono_ns
         self._said_mono_ns = now_mono_ns
@@ -153,12 +156,12 @@ class WorkSession:
 
     def _hear_leases(self, frame: work_service_pb2.WorkRequest, heard: list[Heard]) -> None:
         for token in frame.acknowledged:
-            self._unacknowledged.pop((token.work_item, token.epoch), None)
+            self._has_come(token)
         # A word about an assignment shows that it came.
         for renewal in frame.renewals:
-            self._unacknowledged.pop((renewal.token.work_item, renewal.token.epoch), None)
+            self._has_come(renewal.token)
         for outcome in frame.outcomes:
-            self._unacknowledged.pop((outcome.token.work_item, outcome.token.epoch), None)
+            self._has_come(outcome.token)
         if frame.acknowledged:
             heard.append(Acknowledged(tuple(frame.acknowledged)))
         for start in range(0, len(frame.spawns), DECISIONS_PER_WORD_MAX):
@@ -169,6 +172,14 @@ class WorkSession:
             heard.append(Reported(tuple(ended)))
         if frame.renewals:
             heard.append(Renewed(tuple(frame.renewals)))
+
+    def _has_come(self, token: lease_pb2.LeaseToken) -> None:
+        key = (token.work_item, token.epoch)
+        if self._unacknowledged.pop(key, None) is None and key in self._given_up:
+            # The worker counts it as accepted. If we did not, its next word would seem to grant
+            # one more than it has room for, and so would its word about that one, for ever.
+            del self._given_up[key]
+            self._used_count += 1
 
     def _hear_credits(self, frame: work_service_pb2.WorkRequest) -> None:
         self._credit_total = max(self._credit_total, frame.credit_total_count)
@@ -214,12 +225,18 @@ class WorkSession:
         self._outbox.assignments[key] = assignment
 
     def forget_assignment(self, key: TokenKey) -> bool:
-        """The lease ended; if it was never acknowledged its credit is free again (True)."""
+        """The lease ended; if it was never acknowledged its credit is free again (True).
+
+        Should a word come that it did arrive, the credit counts as used after all.
+        """
         sent = self._unacknowledged.pop(key, None)
         if sent is None:
             return False
         self._outbox.assignments.pop(key, None)
         self._used_count -= 1
+        self._given_up[key] = None
+        if len(self._given_up) > GIVEN_UP_MAX:
+            del self._given_up[next(iter(self._given_up))]
         return True
 
     def answer(self, receipt: work_pb2.Receipt) -> None:
