@@ -1,7 +1,7 @@
-"""Task logs as lines for people: each whole and with its task before it. Pure.
+"""Task logs as lines for people: each whole, before it its task and, after the first, the try.
 
-Written without rich: a hundred thousand lines are to be read in a second. Control characters but
-tabs and colours are replaced, so that what a task wrote cannot take the terminal over.
+Pure. Written without rich: a hundred thousand lines are to be read in a second. Control characters
+but tabs and colours are replaced, so that what a task wrote cannot take the terminal over.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TaskLogLines:
         prefix = f"{printing.instant(entry.time)} " if self._timestamps else ""
         if not self._with_task:
             return prefix
-        name = entry.task
+        name = entry.task if entry.attempt == 1 else f"{entry.task}#{entry.attempt}"
         if len(name) > NAME_CHARACTERS_MAX:
             name = f"…{name[1 - NAME_CHARACTERS_MAX :]}"
         self._width = max(self._width, len(name))
