@@ -61,6 +61,11 @@ class Work(Generic[Answer]):
         self._context = contextvars.copy_context()
         self._task: asyncio.Task[Answer] | None = None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it came to run; then it ends, however that may be."""
+        return self._task is not None
+
     def answer(self, closed: str) -> Answer:
         """Return or raise what it came to, once it has ended; RuntimeError if it was cancelled."""
         if self._task is None or not self._task.done() or self._task.cancelled():
@@ -128,7 +133,8 @@ class LoopRunner:
         if self.is_own_thread:
             raise RuntimeError(f"{self._name} cannot be called from its own event loop")
         self.post(lambda: self._begin(work))
-        if self._is_closed:
+        # Work that has begun hears of the end by itself; what has not may never be looked at.
+        if self._is_closed and not work.has_begun:
             raise RuntimeError(f"{self._name} is closed")
 
     def cancel(self, work: Work[Any]) -> None:

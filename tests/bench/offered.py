@@ -18,6 +18,8 @@ from stretto_core.ids import IdSource
 from stretto_core.rpc.retry import refusals
 from stretto_sdk import Client, Run
 
+from tests.waiting import passed
+
 TURN_S = 0.01
 
 
@@ -42,7 +44,7 @@ class Offered:
         while (elapsed_s := self._loop.time() - began_s) < seconds:
             due = int(elapsed_s * runs_per_s) - len(calls)
             calls += [asyncio.create_task(self._one(len(calls) + n)) for n in range(due)]
-            await _after(self._loop, TURN_S)
+            await passed(TURN_S)
         await asyncio.gather(*calls)
         return {
             "tasks_per_s": self._ended_count / (self._loop.time() - began_s),
@@ -63,9 +65,3 @@ class Offered:
         ended: Run = await self._client.wait(started.run.name)
         assert ended.state == "SUCCEEDED", "every run that was accepted succeeds"
         self._ended_count += 1
-
-
-async def _after(loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-    passed = loop.create_future()
-    loop.call_later(seconds, passed.set_result, None)
-    await passed

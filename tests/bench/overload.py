@@ -20,10 +20,10 @@ from stretto_core.rpc.channel import open_channel
 
 from tests.bench.bare_worker import EXECUTOR
 from tests.bench.figures import percentile
-from tests.bench.rest import time_passes
 from tests.bench.scale import Scale
 from tests.bench.speeds import Measurement, say
 from tests.bench.stack import CpuWatch, Layout, running
+from tests.waiting import passed
 
 RENEW_EVERY_S = 0.1
 
@@ -78,7 +78,7 @@ async def _renewing(address: str) -> AsyncIterator[list[float]]:
                 answer = await stub.RenewLeases(work.RenewLeasesRequest(renewals=renewals))
                 assert not answer.receipts, "the lease is held to the end"
                 took_ms.append((time.perf_counter() - began_s) * 1_000)
-                await time_passes(RENEW_EVERY_S)
+                await passed(RENEW_EVERY_S)
 
         renewing = asyncio.create_task(renew())
         try:

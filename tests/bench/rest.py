@@ -27,6 +27,7 @@ from tests.bench.processes import rss_mb
 from tests.bench.scale import Scale
 from tests.bench.speeds import Measurement, say
 from tests.bench.stack import BARE_WORKER, CpuWatch, Layout, running
+from tests.waiting import passed
 
 STATEMENTS = {"shared_preload_libraries": "pg_stat_statements"}
 PAGE_EVENTS = 1_000
@@ -38,12 +39,12 @@ async def idle(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
         await client.do("unary", runs=scale.warm_runs, outstanding=scale.outstanding)
         with psycopg.connect(stack.postgres.dsn(), autocommit=True) as connection:
             connection.execute("CREATE EXTENSION pg_stat_statements")
-            await time_passes(scale.settle_s)
+            await passed(scale.settle_s)
             for _ in range(scale.rounds):
                 connection.execute("SELECT pg_stat_statements_reset()")
                 watch = CpuWatch()
                 began_s = time.monotonic()
-                await time_passes(scale.idle_s)
+                await passed(scale.idle_s)
                 elapsed_s = time.monotonic() - began_s
                 cpu_us = watch.used_us()
                 row = connection.execute("SELECT sum(calls) FROM pg_stat_statements").fetchone()
@@ -155,10 +156,3 @@ async def _fold(log: PostgresLog, stream: StreamId) -> int:
         more = page.more
     assert run is not None and run.has_ended, "the whole run was read"
     return run.decided
-
-
-async def time_passes(seconds: float) -> None:
-    """Let time go by: the one thing an idle suite has to do."""
-    passed = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
-    await passed

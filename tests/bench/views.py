@@ -22,11 +22,11 @@ from stretto_core.bus.jetstream import STREAM
 from stretto_core.rpc.channel import open_channel
 from stretto_kernel.relay.place import RELAY
 
-from tests.bench.rest import time_passes
 from tests.bench.scale import Scale
 from tests.bench.speeds import Measurement, say
 from tests.bench.stack import BARE_WORKER, Layout, Stack, running
 from tests.jetstream import wipe
+from tests.waiting import passed
 
 LOOK_S = 0.1
 RELAY_LOOK_S = 0.05
@@ -86,7 +86,7 @@ async def _relayed(stack: Stack) -> float:
             if count > before_count:
                 before_count, ended_s = count, time.perf_counter()
                 began_s = began_s or ended_s
-        await time_passes(RELAY_LOOK_S)
+        await passed(RELAY_LOOK_S)
     await client.close()
     return _event_count(stack, 0) / max(ended_s - began_s, 1e-3)
 
@@ -121,7 +121,7 @@ async def _caught_up(stack: Stack, channel: grpc.aio.Channel) -> float:
         if min(positions) == listed.log_position:
             elapsed_s = max(time.perf_counter() - began_s, 1e-3)
             return _event_count(stack, first_position) / elapsed_s
-        await time_passes(LOOK_S)  # The one who asks takes none of the machine from the others.
+        await passed(LOOK_S)  # The one who asks takes none of the machine from the others.
 
 
 async def _rebuilt(stack: Stack, channel: grpc.aio.Channel) -> float:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from tests.waiting import passed
+
 LOOK_S = 0.005
 
 
@@ -94,6 +96,4 @@ async def _took_s(work: Awaitable[None]) -> float:
 
 async def a_moment() -> None:
     """Let a moment pass between two looks at something that tells nobody when it is done."""
-    passed = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(LOOK_S, passed.set_result, None)
-    await passed
+    await passed(LOOK_S)

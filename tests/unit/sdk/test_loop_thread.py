@@ -128,6 +128,29 @@ def test_closing_ends_what_waits_in_other_threads(thread: LoopThread) -> None:
     assert call.ended.is_set() and stream.ended.is_set()
 
 
+def test_work_ended_before_its_caller_looks_again_was_closed_during_its_call(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless, post = Endless(), loop_runner.LoopRunner.post
+
+    def call() -> None:
+        caller = threading.current_thread()
+
+        def post_and_pause(runner: loop_runner.LoopRunner, wish: Callable[[], object]) -> None:
+            post(runner, wish)
+            assert threading.current_thread() is not caller or endless.ended.wait(WAIT_S)
+
+        monkeypatch.setattr(loop_runner.LoopRunner, "post", post_and_pause)
+        thread.call(endless)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(call)
+        assert endless.begun.wait(WAIT_S)
+        thread.close()
+        with pytest.raises(RuntimeError, match="was closed during"):
+            waiting.result(WAIT_S)
+
+
 def test_work_that_does_not_heed_its_end_keeps_no_caller(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
