@@ -35,17 +35,20 @@ class Hint:
 
     A position is published under one subject.
     body: what a subscriber may use without reading the log; at most 1 MiB, may be empty.
+    again: tells a repeat that is meant from one that a broker drops; "" = it is no such repeat.
     """
 
     subject: str
     partition: Partition
     position: int
     body: bytes = b""
+    again: str = ""
 
     @property
     def message_id(self) -> str:
-        """The same for the same fact, so that a broker and a subscriber drop repeats."""
-        return f"{self.partition}:{self.position}"
+        """The same for the same fact, so that a broker drops repeats that are not meant."""
+        place = f"{self.partition}:{self.position}"
+        return f"{place}:{self.again}" if self.again else place
 
 
 class Subscription(Protocol):

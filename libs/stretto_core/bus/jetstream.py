@@ -227,11 +227,12 @@ class JetStreamBus:
 def _hint(message: Msg) -> Hint | None:
     """Return what was published by `publish`; None for what somebody else put there."""
     message_id = (message.headers or {}).get(Header.MSG_ID.value, "")
-    partition, _, position = message_id.partition(":")
+    partition, _, place = message_id.partition(":")
+    position, _, again = place.partition(":")
     if not position.isdecimal():
         return None
     subject = message.subject.removeprefix(SUBJECT_PREFIX)
-    return Hint(subject, Partition(partition), int(position), message.data)
+    return Hint(subject, Partition(partition), int(position), message.data, again)
 
 
 def said(error: BaseException) -> str:

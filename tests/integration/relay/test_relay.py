@@ -330,6 +330,34 @@ async def test_the_relay_begins_again_where_its_place_is_set(fresh_nats: str) ->
     assert store.tracking[RELAY] == head
 
 
+async def begins_again(log: MemoryLog, store: MemoryStore, position: int) -> None:
+    """Set the relay's place and return once it has published all from there on."""
+    head = await log.position()
+    await until(lambda: store.tracking[RELAY] == head)
+    assert await log.move_tracking(RELAY, position, expected=head)
+    await until(lambda: store.tracking[RELAY] == head)
+
+
+async def test_what_was_just_published_is_published_again_when_somebody_asks_for_it(
+    fresh_nats: str,
+) -> None:
+    """The server drops ids that it took in the last minutes, though what bore them is purged."""
+    store = new_store()
+    log = await start_runs(store, 2)
+    everything = {(event.stream, event.version) for event in await all_events(log)}
+    async with relaying(log, fresh_nats) as relay:
+        await caught_up(relay, log)
+        client = await nats.connect(fresh_nats)
+        await client.jetstream().purge_stream(STREAM)
+        await client.close()
+        # A message of the second half has the last position of one of the whole.
+        first = store.events[0].position
+        await begins_again(log, store, first)
+        assert len(set(await kept(fresh_nats))) == len(everything) - 1
+        await begins_again(log, store, 0)
+        assert set(await kept(fresh_nats)) == everything
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_streams_that_are_wiped_and_connections_that_are_cut_lose_nothing(
     fresh_nats: str, seed: int

@@ -36,8 +36,13 @@ class _Message:
         self.size_bytes += len(event.stored_bytes)
 
 
-def waves_of(partition: Partition, batch: Sequence[StoredEvent]) -> list[list[Hint]]:
-    """Return the messages of a batch, wave after wave, each of distinct subjects."""
+def waves_of(
+    partition: Partition, batch: Sequence[StoredEvent], *, again: str = ""
+) -> list[list[Hint]]:
+    """Return the messages of a batch, wave after wave, each of distinct subjects.
+
+    again: see `Hint`.
+    """
     by_stream: dict[StreamId, list[_Message]] = {}
     for event in batch:
         messages = by_stream.setdefault(event.stream, [])
@@ -49,7 +54,7 @@ def waves_of(partition: Partition, batch: Sequence[StoredEvent]) -> list[list[Hi
         for depth, message in enumerate(messages):
             if depth == len(waves):
                 waves.append([])
-            waves[depth].append(_hint(partition, message.events))
+            waves[depth].append(_hint(partition, message.events, again))
     return waves
 
 
@@ -61,7 +66,7 @@ def subject_of(event: StoredEvent) -> str:
     return ".".join(_NOT_IN_A_WORD.sub("_", word) for word in (namespace, noun, event.stream))
 
 
-def _hint(partition: Partition, events: Sequence[StoredEvent]) -> Hint:
+def _hint(partition: Partition, events: Sequence[StoredEvent], again: str) -> Hint:
     body = RelayedEvents(
         partition=partition,
         events=[
@@ -75,4 +80,5 @@ def _hint(partition: Partition, events: Sequence[StoredEvent]) -> Hint:
             for event in events
         ],
     )
-    return Hint(subject_of(events[0]), partition, events[-1].position, body.SerializeToString())
+    last = events[-1].position
+    return Hint(subject_of(events[0]), partition, last, body.SerializeToString(), again)

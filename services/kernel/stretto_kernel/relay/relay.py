@@ -74,6 +74,7 @@ class Relay:
         self._saved = 0
         self._links = Links(log)
         self._unsaid = True
+        self._again = ""
         self.position = 0
         """Up to which position the bus has taken everything."""
         self._logger = structlog.get_logger("stretto.kernel.relay")
@@ -86,6 +87,9 @@ class Relay:
             if moved:
                 self._logger.info("relay.moved", position=self.position)
                 self._links = Links(self._log, passed=self.position)
+                # What is published again was asked for: the bus, which still knows the ids of what
+                # it took lately, must not drop it, though it may hold none of it any more.
+                self._again = str(round(asyncio.get_running_loop().time() * 1_000))
                 await self._tell(self._board.note_following)
             saving = asyncio.create_task(self._keep_saving(), name="relay-saver")
             following = asyncio.create_task(self._follow(), name="relay-follower")
@@ -143,7 +147,7 @@ class Relay:
         return batch, None
 
     async def _relay(self, batch: Sequence[StoredEvent]) -> None:
-        for wave in waves_of(self._log.partition, batch):
+        for wave in waves_of(self._log.partition, batch, again=self._again):
             for window in windows_of(wave):
                 await self._publish(window)
         if batch:

@@ -24,9 +24,10 @@ class RelayedEvents(_message.Message):
 
     The subject is stretto.<namespace>.<noun>.<id>, for example stretto.default.run.p0-0191...; letters,
     digits, "-" and "_" stand for themselves, anything else in an id as "_". The header Nats-Msg-Id is
-    <partition>:<position of the last event>. Delivery is at least once and in the order of versions
-    within a stream: drop an event whose version you have seen. The bus is never the record: what it
-    lost is read with EventLogService.
+    <partition>:<position of the last event>; after the relay was moved, until its process ends, a
+    colon and a word follow, so that the bus takes anew what it took before. Delivery is at least once
+    and in the order of versions within a stream: drop an event whose version you have seen. The bus is
+    never the record: what it lost is read with EventLogService.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -122,7 +122,7 @@ class ProjectionServiceServicer:
         the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
         RetryInfo.
 
-        Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+        Limits: none. What the bus still holds it then holds twice: consumers drop versions they have seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

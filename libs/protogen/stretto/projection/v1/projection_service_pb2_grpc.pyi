@@ -82,7 +82,7 @@ class ProjectionServiceStub:
     the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
     RetryInfo.
 
-    Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+    Limits: none. What the bus still holds it then holds twice: consumers drop versions they have seen.
     """
 
 @_typing.type_check_only
@@ -139,7 +139,7 @@ class ProjectionServiceAsyncStub(ProjectionServiceStub):
     the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
     RetryInfo.
 
-    Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+    Limits: none. What the bus still holds it then holds twice: consumers drop versions they have seen.
     """
 
 class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -217,7 +217,7 @@ class ProjectionServiceServicer(metaclass=_abc_1.ABCMeta):
         the metadata). NOT_FOUND: no relay has ever run here: is there a bus? UNAVAILABLE: repeat after
         RetryInfo.
 
-        Limits: none. What the bus still holds and took in the last two minutes it does not take twice.
+        Limits: none. What the bus still holds it then holds twice: consumers drop versions they have seen.
         """
 
 def add_ProjectionServiceServicer_to_server(servicer: ProjectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
