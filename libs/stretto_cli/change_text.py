@@ -7,11 +7,10 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.text import Text
 from stretto_sdk.runs import Event, Failure, Task, TaskCounts
 
 from stretto_cli import printing
-from stretto_cli.event_line import facts_text
+from stretto_cli.event_line import print_fact
 from stretto_cli.progress import wait_text
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 EVENTS_LISTED_MAX = 50
 TASKS_LISTED_MAX = 20
 VALUE_CHARACTERS_SHOWN = 40
-_PIPED_WIDTH = 200
 
 
 def step_json(step: ReplayStep) -> dict[str, object]:
@@ -52,17 +50,7 @@ def print_step(step: ReplayStep) -> None:
 
 def print_event(event: Event, why: str = "") -> None:
     """Write a fact on one line: when, version, who, what, why."""
-    line = Text.assemble(
-        (f"{printing.instant(event.time)} ", "dim"),
-        (f"{event.version:>5} ", "dim"),
-        f"{printing.harmless(event.principal):<12} ",
-        (event.type.rpartition(".")[2], "bold"),
-        (f" {why}" if why else "", "cyan"),
-        f" {printing.harmless(facts_text(event.body))}",
-    )
-    width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH
-    line.truncate(width, overflow="ellipsis")
-    printing.out.print(line)
+    print_fact(event, ("version", "principal"), why)
 
 
 def _changed(step: ReplayStep) -> list[str]:

@@ -29,6 +29,11 @@ class EventTypes:
         self._takes_any = True
         return True
 
+    @property
+    def met_none(self) -> bool:
+        """Whether there was no fact at all, of whatever type."""
+        return not self._others and not self._takes_any
+
     def note_none(self) -> None:
         """Say which types there are, if none was of those asked for."""
         if self._others and not self._takes_any:

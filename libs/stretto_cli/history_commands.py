@@ -134,8 +134,14 @@ def diff(
     suite: Suite,
     run: RunArgument,
     first: Annotated[
-        str, typer.Option("--from", metavar="WHEN", help=f"Between this moment: {FORMS},")
-    ],
+        str,
+        typer.Option(
+            "--from",
+            metavar="WHEN",
+            help=f"Between this moment: {FORMS}; its start by default,",
+            show_default=False,
+        ),
+    ] = "1",
     last: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +152,7 @@ def diff(
 ) -> None:
     """Show what changed in a run between two moments, and which facts changed it.
 
+        stretto diff last
         stretto diff last --from 10 --to 20
         stretto diff last --from 10m
 
@@ -158,7 +165,7 @@ def diff(
     Exit status: 0, also when nothing changed; 2 when --to comes before --from.
     """
     before, after = moment_of(first, "--from"), moment_of(last, "--to")
-    assert before is not None, "an option that must be given"
+    assert before is not None, "it has a default"
 
     async def read(client: Client) -> RunDiff:
         return await client.diff(await find_run(client, run), before, after)

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 from stretto_core.errors import InvalidArgument
 from stretto_sdk.runs import ChainCheck, Event
 
@@ -14,7 +13,7 @@ from stretto_cli import printing
 from stretto_cli.command_form import add_commands
 from stretto_cli.completion import complete_run
 from stretto_cli.connection import RESTART_BUDGET, RETRY_BUDGET, Suite
-from stretto_cli.event_line import facts_text
+from stretto_cli.event_line import print_fact
 from stretto_cli.event_types import EventTypes
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
@@ -41,8 +40,6 @@ Types = Annotated[
         show_default=False,
     ),
 ]
-
-_PIPED_WIDTH = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -111,6 +108,10 @@ def events(
                 if count == limit:
                     return
         types.note_none()
+        if types.met_none and suite.settings.namespace_asked:
+            after = " after that cursor" if cursor else ""
+            name = suite.settings.namespace_asked
+            printing.note(f"no event of the namespace {name}{after}; check its name")
 
     suite.ask(read, retry_budget=RESTART_BUDGET if follow else RETRY_BUDGET)
 
@@ -119,7 +120,7 @@ def _write(event: Event, *, as_json: bool, with_stream: bool) -> None:
     if as_json:
         printing.print_json_line(event)
     else:
-        _print_event(event, with_stream=with_stream)
+        print_fact(event, ("stream", "version") if with_stream else ("version",))
 
 
 def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> None:
@@ -142,17 +143,3 @@ def verify(suite: Suite, run: OptionalRun = None, as_json: AsJson = False) -> No
         printing.complain(f"broken after {check.event_count} events: {check.broken}")
     if not check.whole:
         raise typer.Exit(ExitStatus.FAILED)
-
-
-def _print_event(event: Event, *, with_stream: bool) -> None:
-    line = Text.assemble(
-        (f"{printing.instant(event.time)} ", "dim"),
-        (f"{event.stream} " if with_stream else "", "dim"),
-        (f"{event.version:>5} ", "dim"),
-        (event.type.rpartition(".")[2], "bold"),
-        f" {printing.harmless(facts_text(event.body))}",
-    )
-    # A terminal gets a line an event; the whole body is in --json, and `--json | jq` in a pipe.
-    width = printing.out.width if printing.out.is_terminal else _PIPED_WIDTH
-    line.truncate(width, overflow="ellipsis")
-    printing.out.print(line)

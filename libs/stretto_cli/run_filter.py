@@ -19,6 +19,7 @@ TASK_STATES = (
     "PENDING",
     "READY",
     "RUNNING",
+    "VERIFYING",
     "WAITING",
     "SUCCEEDED",
     "FAILED",

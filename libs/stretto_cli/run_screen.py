@@ -14,7 +14,7 @@ from stretto_sdk.runs import Run, Task, TaskState
 
 from stretto_cli import printing
 from stretto_cli.progress import wait_text
-from stretto_cli.run_board import URGENCY, RunBoard
+from stretto_cli.run_board import ENDED, URGENCY, RunBoard
 
 _GLYPHS = {
     TaskState.RUNNING: ("●", "cyan"),
@@ -62,17 +62,32 @@ def screen(board: RunBoard, *, now: datetime, width: int, height: int) -> Group:
     return Group(*lines)
 
 
-def task_line(board: RunBoard, task: Task, now: datetime) -> str:
-    """Return a task as a line of plain text with the time, for where nothing can be redrawn."""
+def task_line(board: RunBoard, task: Task) -> str:
+    """Return a task as a line of plain text, for where nothing can be redrawn.
+
+    It begins with when the task became what it is, however late the watch came.
+    """
+    since = _since(board, task)
     cells = (
-        now.strftime("%H:%M:%SZ"),
+        printing.instant(since),
         task.name,
         str(task.state),
-        _took(task, now),
+        _took(task, since) if task.state in ENDED else "",
         _attempt(task),
-        _detail(board, task, now),
+        _detail(board, task, since),
     )
     return "  ".join(cell for cell in cells if cell)
+
+
+def _since(board: RunBoard, task: Task) -> datetime:
+    assert board.run is not None, "a watch begins with the run as it is"
+    known = board.run.update_time or board.run.create_time
+    assert known is not None, "of every run it is known when it was created"
+    if task.state in ENDED:
+        return task.end_time or known
+    if task.state is TaskState.RUNNING:
+        return task.lease_time or known
+    return (task.ready_time if task.state is TaskState.READY else None) or known
 
 
 def _head(run: Run, now: datetime) -> tuple[Text, Text]:

@@ -15,7 +15,12 @@ from stretto_cli.connection import LocalSuite, Suite
 from stretto_cli.exits import ExitStatus
 from stretto_cli.options import AsJson
 from stretto_cli.settings import Flags, Settings, effective_settings
-from stretto_cli.suite.composition import WORKERS_MAX, SuiteSettings, choose_port
+from stretto_cli.suite.composition import (
+    WORKERS_MAX,
+    SuiteSettings,
+    check_metrics_address,
+    choose_port,
+)
 from stretto_cli.suite.detached import start_detached, stop_detached
 from stretto_cli.suite.directory import DirectoryInUse, SuiteDirectory
 from stretto_cli.suite.host import all_ready, run_suite
@@ -61,9 +66,11 @@ def up(
     """
     directory = suite.directory
     _refuse_if_running(directory)
+    chosen_port = choose_port(port)
+    check_metrics_address(os.environ, chosen_port)
     settings = SuiteSettings(
         directory=directory,
-        port=choose_port(port),
+        port=chosen_port,
         worker_count=workers,
         slot_count=slots,
         postgres_dsn=os.environ.get("STRETTO_POSTGRES_DSN") or None,

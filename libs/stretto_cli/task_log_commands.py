@@ -17,7 +17,7 @@ from stretto_cli.completion import complete_task
 from stretto_cli.connection import Suite
 from stretto_cli.options import AsJson, RunArgument
 from stretto_cli.run_reference import find_run
-from stretto_cli.task_log_lines import TaskLogLines
+from stretto_cli.task_log_lines import TaskLogLines, tried_name
 
 if TYPE_CHECKING:
     from stretto_sdk.client import Client
@@ -71,19 +71,18 @@ def logs(
         stretto logs last build --attempt 2 --timestamps
 
     Of one task the bytes are written as they were, its standard output to standard output, the rest
-    to standard error. Of a whole run, or with --timestamps, each line has its task before it.
-    Following goes on over a restart of the kernel; Ctrl-C ends it and not the run. What is lost,
-    cut off or swept is said on standard error.
+    to standard error, where it also says which try begins when there is more than the first. Of a
+    whole run, or with --timestamps, each line has its task before it: build#2 is a second try,
+    build#2.1 the first after the run was retried. Following goes on over a restart of the kernel;
+    Ctrl-C ends it and not the run. What is lost, cut off or swept is said on standard error.
 
     --json: an object a line: task, activation, attempt, stream, time, text (or base64 for what is
     not UTF-8), dropped_bytes, truncated, missing_count, cursor.
     """
     if attempt and not task:
         raise InvalidArgument("--attempt is a try of one task: name the task")
-    lines = TaskLogLines(
-        with_task=not task, timestamps=timestamps, coloured=printing.out.is_terminal
-    )
-    raw = bool(task) and not timestamps
+    lines = TaskLogLines(timestamps=timestamps, coloured=printing.out.is_terminal)
+    raw = RawLog(attempt or 1) if task and not timestamps else None
 
     async def read(client: Client) -> None:
         found = client.logs(
@@ -94,8 +93,8 @@ def logs(
                 if as_json:
                     printing.print_json_line(_plain(entry))
                     continue
-                if raw:
-                    _write_raw(entry)
+                if raw is not None:
+                    raw.write(entry)
                 else:
                     _write(lines.add(entry))
                 _note_losses(entry)
@@ -104,10 +103,23 @@ def logs(
     suite.ask(read, retry_budget=_RESTART_BUDGET)
 
 
-def _write_raw(entry: LogEntry) -> None:
-    written = sys.stdout.buffer if entry.stream == "stdout" else sys.stderr.buffer
-    written.write(entry.content)
-    written.flush()
+class RawLog:
+    """Writes the bytes of one task as they were, and on standard error where its tries part.
+
+    attempt: the one that is expected first, of which nothing is said.
+    """
+
+    def __init__(self, attempt: int) -> None:
+        self._try = (1, attempt)
+
+    def write(self, entry: LogEntry) -> None:
+        """Write an entry, before the first of a try which one it is."""
+        if self._try != (entry.activation, entry.attempt):
+            self._try = (entry.activation, entry.attempt)
+            printing.note(f"[{tried_name(entry)}]")
+        written = sys.stdout.buffer if entry.stream == "stdout" else sys.stderr.buffer
+        written.write(entry.content)
+        written.flush()
 
 
 def _write(text: str) -> None:

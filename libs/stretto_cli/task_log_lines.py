@@ -33,8 +33,7 @@ class _Begun:
 class TaskLogLines:
     """Makes lines of entries; what has no end yet waits for it, or for `rest`."""
 
-    def __init__(self, *, with_task: bool, timestamps: bool, coloured: bool) -> None:
-        self._with_task = with_task
+    def __init__(self, *, timestamps: bool, coloured: bool) -> None:
         self._timestamps = timestamps
         self._coloured = coloured
         self._begun: dict[tuple[str, int, int, str], _Begun] = {}
@@ -66,9 +65,7 @@ class TaskLogLines:
 
     def _prefix(self, entry: LogEntry) -> str:
         prefix = f"{printing.instant(entry.time)} " if self._timestamps else ""
-        if not self._with_task:
-            return prefix
-        name = entry.task if entry.attempt == 1 else f"{entry.task}#{entry.attempt}"
+        name = tried_name(entry)
         if len(name) > NAME_CHARACTERS_MAX:
             name = f"…{name[1 - NAME_CHARACTERS_MAX :]}"
         self._width = max(self._width, len(name))
@@ -77,6 +74,13 @@ class TaskLogLines:
             colour = _COLOURS[zlib.crc32(entry.task.encode()) % len(_COLOURS)]
             return f"{prefix}\x1b[{colour}m{padded}\x1b[0m │ "
         return f"{prefix}{padded} | "
+
+
+def tried_name(entry: LogEntry) -> str:
+    """Return the task with its try: `build`, `build#2`, and `build#2.1` once it was opened anew."""
+    if entry.activation > 1:
+        return f"{entry.task}#{entry.activation}.{entry.attempt}"
+    return entry.task if entry.attempt == 1 else f"{entry.task}#{entry.attempt}"
 
 
 def _cut(prefix: str, line: bytes) -> Iterator[str]:

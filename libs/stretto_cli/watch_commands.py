@@ -40,8 +40,8 @@ def watch(suite: Suite, run: RunArgument, as_json: AsJson = False) -> None:
         stretto watch 3dc3f --json | jq -c .task_counts
 
     On a terminal it draws the tasks, those that run, failed or wait before the rest. Anywhere else
-    it writes a line for each change. It goes on over a restart of the kernel; Ctrl-C ends the
-    watch and not the run.
+    it writes a line for each change, with the time of the change. It goes on over a restart of the
+    kernel; Ctrl-C ends the watch and not the run.
 
     --json: an object a line, for each change: {"run_id", "state", "task_counts", "version",
     "tasks": [those that changed], "ended"}.
@@ -109,10 +109,11 @@ async def _write_lines(client: Client, run_id: RunId) -> Run:
     async with aclosing(client.watch(run_id, tasks=True)) as changes:
         async for change in changes:
             for task in board.take(change):
-                printing.print_line(task_line(board, task, now_utc()))
+                printing.print_line(task_line(board, task))
             if change.run.state is not state:
                 state = change.run.state
-                printing.print_line(f"{now_utc():%H:%M:%SZ}  {run_id}  {state}")
+                since = printing.instant(change.run.update_time)
+                printing.print_line(f"{since}  {run_id}  {state}")
             if change.ended:
                 return change.run
     raise AssertionError("a watch ends with the run, or raises")

@@ -188,7 +188,8 @@ def test_of_other_namespaces_a_file_holds_hashes_only(
     facts = suite.stretto("events", "--namespace", "stretto-audit", "--json").stdout
     types = {json.loads(line)["type"] for line in facts.splitlines()}
     assert types == {"stretto.eventlog.v1.LogSealed"}, "of one namespace, and of no other"
-    assert not suite.stretto("events", "--namespace", "nobody", "--json").stdout
+    none = suite.stretto("events", "--namespace", "nobody", "--json")
+    assert not none.stdout and "no event of the namespace nobody" in none.stderr
     nobodys = suite.stretto("export", "--namespace", "nobody", "-o", tmp_path / "nobody")
     assert nobodys.returncode == ExitStatus.USAGE and "check its name" in nobodys.stderr
     assert not (tmp_path / "nobody").exists()

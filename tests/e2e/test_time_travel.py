@@ -175,6 +175,8 @@ def test_diff_shows_what_lies_between(past: Past) -> None:
     assert [task["task"] for task in begun["tasks"]] == ["first"]
     shown = past.suite.stretto("diff", past.run_id, "--from", failed)
     assert "FAILED → SUCCEEDED" in shown.stdout and "RunRetried" in shown.stdout
+    whole = json_of(past.suite.stretto("diff", past.run_id, "--json"))
+    assert (whole["from"], whole["to"]) == (1, past.version), "from the start to now"
     same = past.suite.stretto("diff", past.run_id, "--from", failed, "--to", failed)
     assert same.returncode == 0 and "nothing changed" in same.stderr
 

@@ -26,11 +26,12 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 7788
 WORKERS_MAX = 64
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "VIRTUAL_ENV")
+_METRICS = "STRETTO_METRICS_LISTEN"
 _KERNEL_SETTINGS = (
     "STRETTO_QUEUE_LIMITS",
     "STRETTO_SEAL_EVENTS_MAX",
     "STRETTO_SEAL_INTERVAL_S",
-    "STRETTO_METRICS_LISTEN",
+    _METRICS,
     "STRETTO_TASK_LOG_BYTES_MAX",
 )
 """What a suite's user may set of its kernel; the rest is the composition's."""
@@ -91,6 +92,30 @@ def choose_port(asked: int | None) -> int:
     if found is None:
         raise InvalidArgument(f"port {asked} is taken: leave out --port to use a free one")
     return found
+
+
+def check_metrics_address(environ: Mapping[str, str], port: int) -> None:
+    """Refuse an address of /metrics that the kernel, itself listening on `port`, could not take.
+
+    Later, when a kernel is started again, a taken one costs the figures and not the runs; but who
+    asks for figures and starts a suite wants to know. Raises InvalidArgument.
+    """
+    address = environ.get(_METRICS, "")
+    host, _, number = address.rpartition(":")
+    if not address:
+        return
+    if not host or not number.isdecimal() or int(number) > 65_535:
+        raise InvalidArgument(f"{_METRICS}: {address!r} is not HOST:PORT, like 127.0.0.1:9464")
+    try:
+        places = socket.getaddrinfo(host.strip("[]"), int(number), type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, place in places:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+    except OSError as error:
+        raise InvalidArgument(f"{_METRICS}: {address}: {error.strerror}") from None
+    if int(number) == port:
+        raise InvalidArgument(f"{_METRICS}: {address}: the kernel itself listens on port {port}")
 
 
 def free_port(liked: int) -> int:

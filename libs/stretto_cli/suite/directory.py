@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stretto_core.atomic_file import write_atomically
-from stretto_core.errors import FailedPrecondition
+from stretto_core.errors import FailedPrecondition, InvalidArgument
 from stretto_core.localstack.account import make_enterable, unprivileged_account
 from stretto_core.localstack.status import SuiteStatus, read_status
 from stretto_sdk.endpoint import ENDPOINT_FILE, TOKENS_DIRECTORY
@@ -100,7 +100,10 @@ class SuiteDirectory:
         return lock
 
     def running(self) -> ProcessIdentity | None:
-        """Return the process that runs the suite, None when none does."""
+        """Return the process that runs the suite, None when none does.
+
+        Raises InvalidArgument when a file stands where the directory should.
+        """
         try:
             with self.lock_path.open("rb") as lock:
                 try:
@@ -111,10 +114,19 @@ class SuiteDirectory:
                     return None
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise self._no_directory() from None
         if not named:
             return None  # It took the lock this instant; its name follows.
         identity = ProcessIdentity(**json.loads(named))
         return identity if identity.alive else None
+
+    def _no_directory(self) -> InvalidArgument:
+        file = next(each for each in (self.root, *self.root.parents) if each.is_file())
+        return InvalidArgument(
+            f"{file} is a file: a suite keeps its data in a directory of its own, "
+            "which --data-dir or $STRETTO_DATA_DIR names"
+        )
 
     def status(self) -> SuiteStatus | None:
         """Return what the status file says, None without one; `running` says if it is current."""

@@ -81,7 +81,12 @@ class Assembly:
         value = top.text.value
         if not isinstance(value, Mapping):
             return value
-        body, self.tasks = self._expanded(top, value, given, self._wrong_setting, (top,))
+
+        def wrong(name: str, why: str) -> None:
+            hint = "" if value.get("parameters") else " (a run's input is given with --input)"
+            self.unplaced.append(PlanMistake("", 0, 0, f"--set {name}", f"{why}{hint}"))
+
+        body, self.tasks = self._expanded(top, value, given, wrong, (top,))
         own = body.get("tasks")
         if isinstance(own, list) or (own is None and self.tasks):
             body["tasks"] = [each.value for each in self.tasks]
@@ -94,9 +99,6 @@ class Assembly:
             return top, path
         task = self.tasks[int(found[1])]
         return task.document, f"tasks[{task.index}]{path[found.end() :]}"
-
-    def _wrong_setting(self, name: str, why: str) -> None:
-        self.unplaced.append(PlanMistake("", 0, 0, f"--set {name}", why))
 
     def _expanded(
         self,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from stretto_cli import printing
 from stretto_cli.progress import RunProgress, wait_text
-from stretto_cli.run_filter import filter_of
+from stretto_cli.run_filter import TASK_STATES, filter_of
 from stretto_cli.run_view import print_task
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RunId
@@ -49,6 +49,10 @@ def test_pairs_keep_the_lines_of_a_value_and_leave_empty_ones_out(
         "why  two mistakes:",
         "       argv: is bad",
     ]
+
+
+def test_every_state_of_a_task_can_be_asked_for() -> None:
+    assert set(TASK_STATES) == set(TaskState) - {TaskState.UNKNOWN}
 
 
 def test_a_reader_that_went_away_is_no_failed_run() -> None:

@@ -90,7 +90,26 @@ def test_a_change_costs_what_changed_and_a_resumed_watch_tells_nothing_twice() -
     ended = task("a", TaskState.SUCCEEDED)
     assert board.take(change(known[1], ended)) == [ended]
     assert (board.count(TaskState.RUNNING), board.count(TaskState.SUCCEEDED)) == (0, 1)
-    assert task_line(board, ended, NOW) == "00:00:00Z  a  SUCCEEDED"
+
+
+def test_a_line_begins_with_when_it_became_so_however_late_the_watch_came() -> None:
+    later = replace(RUN, update_time=NOW)
+    began, end = NOW - timedelta(hours=30, seconds=5), NOW - timedelta(hours=30)
+    tasks = (
+        task("a", lease_time=began, end_time=end, attempt=1),
+        task("b", TaskState.RUNNING, lease_time=began, worker_id="w", attempt=2),
+        task("c", TaskState.READY, ready_time=end),
+        task("d", TaskState.WAITING, wait_reason="BACKOFF",
+             not_before_time=NOW + timedelta(seconds=3)),
+    )  # fmt: skip
+    board = RunBoard()
+    board.take(RunChange(run=later, tasks=tasks, ended=False))
+    assert [task_line(board, each) for each in tasks] == [
+        "2025-12-30 18:00:00.000Z  a  SUCCEEDED  5.0s  attempt 1",
+        "2025-12-30 17:59:55.000Z  b  RUNNING  attempt 2  w",
+        "2025-12-30 18:00:00.000Z  c  READY",
+        "2026-01-01 00:00:00.000Z  d  WAITING  again in 3.0s",
+    ]
 
 
 @pytest.mark.parametrize(("text", "cut"), [("abcdef", "abcdef"), ("abcdefgh", "ab…fgh")])

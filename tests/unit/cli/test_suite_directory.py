@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from stretto_cli.suite.composition import SuiteSettings, child_specs, choose_port
+from stretto_cli.suite.composition import (
+    SuiteSettings,
+    check_metrics_address,
+    child_specs,
+    choose_port,
+)
 from stretto_cli.suite.directory import DirectoryInUse, SuiteDirectory
 from stretto_cli.suite.identity import ProcessIdentity, identity_of, own_identity
 from stretto_core.errors import InvalidArgument
@@ -52,6 +57,33 @@ def test_a_taken_port_is_refused_when_asked_for_and_passed_over_when_not() -> No
         with pytest.raises(InvalidArgument, match=str(port)):
             choose_port(port)
         assert choose_port(0) not in {0, port}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_an_address_of_metrics_that_is_taken_is_refused(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((host.strip("[]"), 0))
+        taken.listen()
+        address = f"{host}:{taken.getsockname()[1]}"
+        with pytest.raises(InvalidArgument, match=r"STRETTO_METRICS_LISTEN: .*already in use"):
+            check_metrics_address({"STRETTO_METRICS_LISTEN": address}, 7788)
+    check_metrics_address({"STRETTO_METRICS_LISTEN": address}, 7788)
+
+
+def test_an_address_of_metrics_that_is_none_or_the_kernels_is_refused() -> None:
+    check_metrics_address({}, 7788)
+    port = choose_port(0)
+    for address, says in ((f"127.0.0.1:{port}", "the kernel itself"), ("9464", "HOST:PORT")):
+        with pytest.raises(InvalidArgument, match=says):
+            check_metrics_address({"STRETTO_METRICS_LISTEN": address}, port)
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_is_no_data_directory(tmp_path: Path, below: str) -> None:
+    (tmp_path / "suite").write_text("")
+    with pytest.raises(InvalidArgument, match=r"suite is a file: .*--data-dir"):
+        SuiteDirectory(tmp_path / "suite" / below).running()
 
 
 def test_a_suite_is_its_servers_kernel_projector_workers_in_that_order(

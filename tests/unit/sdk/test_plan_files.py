@@ -341,6 +341,14 @@ def test_wrong_settings_are_all_named(write: Write) -> None:
     ]
 
 
+def test_a_setting_of_a_plan_without_parameters_is_told_where_an_input_goes(write: Write) -> None:
+    plain = "tasks:\n  - {name: a, executor: sleep, arguments: {duration: 1s}}\n"
+    assert [str(each) for each in refused(write(plan=plain), who="x")] == [
+        "--set who: no parameter is named 'who'; the file declares none "
+        "(a run's input is given with --input)"
+    ]
+
+
 def test_wrong_declarations_and_references_are_all_named(write: Write) -> None:
     plan = """\
 parameters:
