@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from stretto.blackboard.v1.blackboard_pb2 import WRITER_KIND_OPERATOR, Writer
@@ -21,7 +23,7 @@ from stretto_kernel.app.board_watching import (
 from stretto_kernel.app.fact_writer import StoreUnsettled
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.run.blackboard_state import BoardEntry
-from stretto_kernel.domain.run.commands import Command, EntryWrite, Kill, PutEntries
+from stretto_kernel.domain.run.commands import Command, EntryWrite, Kill, PlaceHold, PutEntries
 from stretto_kernel.kernel import Kernel
 
 from tests.unit.kernel.harness import (
@@ -60,8 +62,17 @@ async def put(kernel: Kernel, run_id: RunId, *keys: str, request_id: str = "") -
 
 
 async def kill(kernel: Kernel, run_id: RunId) -> None:
+    await steer(kernel, run_id, Kill)
+
+
+async def hold(kernel: Kernel, run_id: RunId, hold_id: str) -> None:
+    """Record a fact of the run that is none of its blackboard."""
+    await steer(kernel, run_id, partial(PlaceHold, hold_id=hold_id))
+
+
+async def steer(kernel: Kernel, run_id: RunId, make: Callable[..., Command]) -> None:
     request_id = IDS.uuid7()
-    command: Command = Kill(
+    command = make(
         now_ns=kernel.ports.clock.now_ns(),
         request_id=RequestId(request_id),
         request_digest=bytes(32),
@@ -209,6 +220,43 @@ async def test_a_start_too_far_back_is_compacted(monkeypatch: pytest.MonkeyPatch
     watch = kernel.partition.board_watching.watch(NAMESPACE, run_id, "", revisions[1])
     assert (await anext(watch)).revision == revisions[-1]
     await watch.aclose()
+    await kernel.stop()
+
+
+async def test_what_else_happened_in_the_run_puts_no_start_too_far_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(board_watching, "CATCH_UP_EVENTS_MAX", 3)
+    kernel = await start_kernel(new_store())
+    run_id = await a_run(kernel)
+    revision, _ = await put(kernel, run_id, "context/a")
+    for number in range(5):
+        await hold(kernel, run_id, f"h{number}")
+    told = Told(kernel, run_id, after=revision)
+    await until(lambda: bool(kernel.partition.host.find(run_id).board_watches))  # type: ignore[union-attr]
+    await put(kernel, run_id, "context/b")
+    await until(lambda: told.keys == ["context/b"])
+    told.task.cancel()
+    await kernel.stop()
+
+
+async def test_who_follows_keys_that_nobody_writes_is_told_how_far_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(board_watching, "CATCH_UP_EVENTS_MAX", 5)
+    monkeypatch.setattr(board_watching, "UNTOLD_EVENTS_MAX", 3)
+    kernel = await start_kernel(new_store())
+    run_id = await a_run(kernel)
+    told = Told(kernel, run_id, "human/")
+    await until(lambda: len(told.changes) == 1)
+    revisions = [(await put(kernel, run_id, "context/a"))[0] for _ in range(8)]
+    await until(lambda: told.changes[-1].revision >= revisions[-1] - 3)
+    told.task.cancel()
+    late = Told(kernel, run_id, "human/", after=revisions[-5])
+    await until(lambda: late.changes == [BoardChange((), revisions[-1])])
+    await put(kernel, run_id, "human/a")
+    await until(lambda: late.keys == ["human/a"])
+    late.task.cancel()
     await kernel.stop()
 
 

@@ -29,6 +29,8 @@ WATCHERS_MAX = 1_000
 """Of one run."""
 CATCH_UP_EVENTS_MAX = 10_000
 CATCH_UP_PAGE_EVENTS = 500
+UNTOLD_EVENTS_MAX = 1_000
+"""Who is told of nothing for so long, since nothing is of the prefix, is told how far that is."""
 PART_ENTRIES_MAX = 500
 """Of a message: to make one holds up everybody else."""
 SHOWN_BESIDE_BYTES = 256
@@ -101,7 +103,7 @@ class BoardWatching:
         self, run: HostedRun, watch: BoardWatch, prefix: str, after_revision: int | None
     ) -> AsyncGenerator[BoardChange]:
         """Yield as `watch` does until the run has ended. Raises DecidedAgain."""
-        head = run.decided
+        head, newest = run.decided, _newest_revision(run)
         # As of now: while the answer is awaited they go on.
         listed = _listed(run, prefix) if after_revision is None else []
         await self._host.facts.answered(run, head, own_facts=False)
@@ -109,9 +111,12 @@ class BoardWatching:
             for part, is_last in _parts(listed):
                 yield BoardChange(part, head if is_last else 0)
         else:
-            self._check_start(run, after_revision, head)
-            async for change in self._caught_up(run, prefix, after_revision, head):
+            self._check_start(after_revision, head, newest)
+            async for change in self._caught_up(run, prefix, after_revision, newest):
                 yield change
+            if head - after_revision > UNTOLD_EVENTS_MAX:
+                yield BoardChange((), head)
+        told = head
         watch.note(())  # The run may have ended before this joined.
         while True:
             writes = await watch.take()
@@ -124,38 +129,43 @@ class BoardWatching:
             await self._host.facts.answered(run, last, own_facts=True)
             for part, _ in _parts(_matching(writes, prefix)):
                 if part:
-                    yield BoardChange(part, part[-1].revision)
+                    told = part[-1].revision
+                    yield BoardChange(part, told)
+            if last - told > UNTOLD_EVENTS_MAX and not ended:
+                told = last
+                yield BoardChange((), told)
             if too_slow:
                 raise WatcherTooSlow("changes came faster than they were taken")
             if ended:
                 yield BoardChange((), version, ended=True)
                 return
 
-    def _check_start(self, run: HostedRun, after_revision: int, head: int) -> None:
+    def _check_start(self, after_revision: int, head: int, newest: int) -> None:
         if after_revision > head:
             raise OutOfRange(
                 f"the run has no revision {after_revision}: its newest is {head}",
                 revision=str(after_revision),
                 newest=str(head),
             )
-        if head - after_revision > CATCH_UP_EVENTS_MAX:
+        if newest - after_revision > CATCH_UP_EVENTS_MAX:
             raise Compacted(
-                f"more than {CATCH_UP_EVENTS_MAX} events are newer: watch without a revision",
+                f"the newest change comes more than {CATCH_UP_EVENTS_MAX} events of the run later: "
+                "watch without a revision",
                 revision=str(after_revision),
                 events_max=str(CATCH_UP_EVENTS_MAX),
             )
 
     async def _caught_up(
-        self, run: HostedRun, prefix: str, after: int, head: int
+        self, run: HostedRun, prefix: str, after: int, newest: int
     ) -> AsyncGenerator[BoardChange]:
-        while after < head:
+        while after < newest:
             page = await self._log.read_stream(
                 run.stream, after_version=after, limit=CATCH_UP_PAGE_EVENTS
             )
             writes = [
                 self._changes(stored)
                 for stored in page.events
-                if stored.type in _BOARD_TYPES and stored.version <= head
+                if stored.type in _BOARD_TYPES and stored.version <= newest
             ]
             for part, _ in _parts(_matching(writes, prefix)):
                 if part:
@@ -167,6 +177,12 @@ class BoardWatching:
         event = recorded.event
         assert isinstance(event, ev.BoardEntriesWritten | ev.BoardEntriesDeleted)
         return changes_of(event, recorded.version, recorded.time_ns)
+
+
+def _newest_revision(run: HostedRun) -> int:
+    """Return the revision of the newest change as decided; 0 when nothing was ever written."""
+    board = run.state.board
+    return board.newest[0].revision if board is not None and board.newest else 0
 
 
 def _listed(run: HostedRun, prefix: str) -> list[tuple[BoardEntry, ...]]:

@@ -405,7 +405,9 @@ class WatchEntriesResponse(_message.Message):
     """The run has ended: this is the last message."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_blackboard_pb2.Entry]:
-        """In order. Of one write all come in one message, unless it is larger than a message may be."""
+        """In order. Of one write all come in one message, unless it is larger than a message may be. None
+        when only the revision to resume from is told: nothing of the prefix was written for long.
+        """
 
     def __init__(
         self,

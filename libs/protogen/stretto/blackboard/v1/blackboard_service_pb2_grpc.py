@@ -155,8 +155,8 @@ class BlackboardServiceServicer:
         Idempotency: a read; resume with the last `revision` received.
 
         Codes: INVALID_ARGUMENT: fix the fields named. NOT_FOUND: no such run, or not visible: stop.
-        OUT_OF_RANGE: the run has no such revision; or, with reason COMPACTED, more than 10,000 of its
-        events are newer: watch without `after_revision`. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you
+        OUT_OF_RANGE: the run has no such revision; or, with reason COMPACTED, the newest change comes more
+        than 10,000 events of the run later: watch without `after_revision`. RESOURCE_EXHAUSTED SUBSCRIBER_TOO_SLOW: you
         fell behind; resume from your last revision. RESOURCE_EXHAUSTED OVERLOADED: too many watch; retry
         after RetryInfo. UNAVAILABLE: resume after RetryInfo.
 
