@@ -7,6 +7,7 @@ sizes alternate round by round. Bodies there are none, so that the suite's share
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 from tests.bench.processes import rss_mb
 from tests.bench.scale import FULL, Scale
@@ -18,32 +19,51 @@ MB = 1_000_000
 
 
 async def sizes(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
-    """One run of 1,000, 10,000, 100,000 tasks: CPU per task, start and plan included."""
+    """One run of 1,000, 10,000, 100,000 tasks: CPU per task, start and plan included.
+
+    Of the smaller ones several in turn: a second of CPU is too little to tell sizes apart.
+    """
     named = dict(zip((f"size-{tasks}" for tasks in FULL.size_tasks), scale.size_tasks, strict=True))
     async with running(Layout(worker=BARE_WORKER, slots=SLOTS)) as (_, client):
         await client.do("large", tasks=scale.size_tasks[0])
         for _ in range(scale.rounds):
             for name in wanted:
+                run_count = max(1, scale.size_measured_tasks // named[name])
                 watch = CpuWatch()
-                await client.do("large", tasks=named[name])
-                measured = {"cpu_us_per_task": watch.used_us() / named[name]}
-                yield name, measured, {"tasks": named[name], "worker_slots": SLOTS}
+                for _ in range(run_count):
+                    await client.do("large", tasks=named[name])
+                measured = {"cpu_us_per_task": watch.used_us() / (named[name] * run_count)}
+                said = {"tasks": named[name], "runs_in_turn": run_count}
+                yield name, measured, {**said, "worker_slots": SLOTS}
 
 
 async def queued(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
-    """1,000 and 1,000,000 queued tasks: cost and latency of leasing the next, and memory."""
+    """1,000 and 1,000,000 queued tasks: cost and latency of leasing the next, and memory.
+
+    Both suites stand side by side and are asked in turn: what else the machine does meets both.
+    """
     named = dict(
         zip((f"queued-{tasks}" for tasks in FULL.queued_tasks), scale.queued_tasks, strict=True)
     )
-    for name in wanted:
-        async with running(Layout(worker_count=0, views=False)) as (stack, client):
+    async with AsyncExitStack() as stacks:
+        backlogs = []
+        for name in wanted:
+            stack, client = await stacks.enter_async_context(
+                running(Layout(worker_count=0, views=False))
+            )
             assert stack.kernel.pid is not None
             empty_mb = rss_mb(stack.kernel.pid)
             say(f"{name}: queueing {named[name]} tasks")
             queued_count = named[name] + scale.rounds * scale.lease_steps
             await client.do("queue", tasks=queued_count, tasks_per_run=scale.queued_tasks_per_run)
             kernel_mb = rss_mb(stack.kernel.pid)
-            for _ in range(scale.rounds):
+            memory = {
+                "rss_mb": kernel_mb,
+                "bytes_per_task": (kernel_mb - empty_mb) * MB / queued_count,
+            }
+            backlogs.append((name, stack, client, memory, round(empty_mb, 1)))
+        for _ in range(scale.rounds):
+            for name, stack, client, memory, empty_mb in backlogs:
                 watch = CpuWatch()
                 measured = await client.do("steps", address=stack.address, count=scale.lease_steps)
                 yield (
@@ -51,14 +71,13 @@ async def queued(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                     {
                         "cpu_us_per_task": watch.used_us() / scale.lease_steps,
                         "p99_ms": measured["p99_ms"],
-                        "rss_mb": kernel_mb,
-                        "bytes_per_task": (kernel_mb - empty_mb) * MB / queued_count,
+                        **memory,
                     },
                     {
                         "tasks": named[name],
                         "tasks_per_run": scale.queued_tasks_per_run,
                         "steps": scale.lease_steps,
-                        "rss_mb_before": round(empty_mb, 1),
+                        "rss_mb_before": empty_mb,
                     },
                 )
 

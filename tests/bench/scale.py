@@ -26,6 +26,7 @@ class Scale:
     past_tasks: int = 50_000
     past_reads: int = 200
     size_tasks: tuple[int, ...] = (1_000, 10_000, 100_000)
+    size_measured_tasks: int = 20_000
     queued_tasks: tuple[int, ...] = (1_000, 1_000_000)
     queued_tasks_per_run: int = 10_000
     lease_steps: int = 500
@@ -57,6 +58,7 @@ TOY = Scale(
     past_tasks=20,
     past_reads=5,
     size_tasks=(10, 20, 40),
+    size_measured_tasks=20,
     queued_tasks=(10, 40),
     queued_tasks_per_run=20,
     lease_steps=5,
