@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import psycopg
@@ -19,7 +20,7 @@ from stretto_kernel.adapters.fresh_fold_table import FreshFoldTable, TableSnapsh
 from stretto_kernel.adapters.relay_board import RelayBoardTable
 from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.projections.fresh_folds import FreshFold
+from stretto_kernel.projections.fresh_folds import FoldPhase, FreshFold
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
 from stretto_kernel.projections.store import Change, PositionMoved, Target
@@ -199,6 +200,17 @@ async def test_a_copy_that_was_built_is_not_built_again(
     async with projecting(kernel, fresh_database):
         *_, last = await asking
     assert [proof.equal for proof in last.proofs] == [False], "what was built before is still there"
+
+
+async def test_what_is_done_is_not_begun_again_by_a_second_projector(
+    kernel: Served, fresh_database: str
+) -> None:
+    table = FreshFoldTable(fresh_database, PARTITION, kernel.log.tracking)
+    fold = FreshFold(fold_id="f", views=("tasks",), swaps=False)
+    await table.ask(fold)
+    await table.note(replace(fold, phase=FoldPhase.DONE))
+    await table.note(replace(fold, phase=FoldPhase.BUILDING))
+    assert await table.open_fold() is None
 
 
 async def test_a_copy_does_not_take_the_place_of_a_view_that_went_on(

@@ -16,8 +16,11 @@ from stretto_core.ids import RunId
 from stretto_kernel.app.recovery import find_active_runs
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.artifacts import ARTIFACTS
+from stretto_kernel.projections.cohort import Cohort
+from stretto_kernel.projections.lead import Lead
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.registry import VIEWS
+from stretto_kernel.projections.run_folds import RunFolds
 from stretto_kernel.projections.run_index import RUN_INDEX
 from stretto_kernel.projections.store import Change, PositionMoved, Target
 from stretto_kernel.projections.tasks import TASKS
@@ -104,6 +107,33 @@ async def test_a_view_that_is_new_catches_up_beside_the_others() -> None:
         await worked(store, 2)
         await caught_up(store, views)
     assert views.tables == (await rebuilt(store)).tables
+
+
+async def test_a_copy_waits_for_views_that_were_lost_beside_it() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 2)
+    log = MemoryLog(store, exclusive=False)
+
+    def cohort(target: Target) -> Cohort:
+        return Cohort(log, views, RunFolds(RUN_CODEC), [target], views.positions.get(target, 0))
+
+    copy, live = Target(TASKS, is_copy=True), Target(TASKS)
+    await views.prepare([copy, live])
+    ahead = cohort(copy)
+    await ahead.project((await log.read_all()).events)
+    await ahead.settle()
+    lead = Lead(log, cohort(live))
+    joining = asyncio.create_task(lead.join(cohort(copy)))
+    for _ in range(100):  # As far as it goes by itself.
+        await asyncio.sleep(0)
+    following = asyncio.create_task(lead.follow())
+    await joining
+    await worked(store, 2)
+    last = store.events[-1].position
+    await until(lambda: views.positions[live] == views.positions[copy] == last or following.done())
+    assert not following.done(), "nobody was in the way"
+    following.cancel()
+    assert views.tables[live] == views.tables[copy] == (await rebuilt(store)).tables[live]
 
 
 async def test_an_event_that_cannot_be_read_stops_the_views_that_read_it() -> None:

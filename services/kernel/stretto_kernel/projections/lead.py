@@ -35,6 +35,7 @@ class Lead:
         self._log = log
         self.cohort = cohort
         self.between = asyncio.Lock()
+        self._moved = asyncio.Event()
 
     async def follow(self) -> None:
         """Follow the log until cancelled. Raises Unavailable, PositionMoved."""
@@ -46,13 +47,18 @@ class Lead:
                     await self.cohort.project(batch)
                     if not DUTY.is_full(len(batch)):
                         await self.cohort.settle()
+                self._moved.set()
                 await asyncio.sleep(DUTY.rest_s(loop.time() - began_s, len(batch)))
 
     async def join(self, cohort: Cohort, told: Told | None = None) -> None:
         """Let a cohort that is behind catch up; returns when it is one with this, or stopped.
 
-        Raises Unavailable, PositionMoved.
+        One that is ahead, since these were lost or a crash kept its newest batch only, waits until
+        they have come up. Raises Unavailable, PositionMoved.
         """
+        while cohort.position > self.cohort.position:
+            self._moved.clear()
+            await self._moved.wait()
         reading = self._read_after(cohort)
         try:
             while cohort.targets:

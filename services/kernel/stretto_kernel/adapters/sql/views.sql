@@ -87,7 +87,9 @@ INSERT INTO {schema}.fresh_folds_v1 (fold_id, done, fold) VALUES (%(fold_id)s, f
 ON CONFLICT DO NOTHING;
 
 -- name: note_fold
-UPDATE {schema}.fresh_folds_v1 SET done = %(done)s, fold = %(fold)s WHERE fold_id = %(fold_id)s;
+-- What is done stays done, also when a second projector still was at work on it.
+UPDATE {schema}.fresh_folds_v1 SET done = %(done)s, fold = %(fold)s
+WHERE fold_id = %(fold_id)s AND NOT done;
 
 -- name: prune_folds
 DELETE FROM {schema}.fresh_folds_v1 WHERE done AND ask_number <
