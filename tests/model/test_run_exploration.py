@@ -36,8 +36,12 @@ def _commands(state: RunState, epoch_max: int, retries_max: int) -> Iterator[cmd
     for name, record in state.tasks.items():
         if record.epoch < epoch_max:
             for worker in WORKERS:
+                # Whatever it waits for after being given back is over.
                 yield cmd.Lease(
-                    now_ns=T0, task=name, worker_id=WorkerId(worker), session_id=SessionId(worker)
+                    now_ns=LATER,
+                    task=name,
+                    worker_id=WorkerId(worker),
+                    session_id=SessionId(worker),
                 )
         for epoch in range(1, record.epoch + 1):
             yield from _words_of_holder(name, epoch)

@@ -18,6 +18,7 @@ from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.queue.v1 import events_pb2 as queue_ev
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2
+from stretto_core.clock import NS_PER_S
 from stretto_core.eventlog.recorded import StoredEvent
 from stretto_core.eventlog.seals import SEALED_TYPE
 from stretto_core.testing.log_watch import InvariantBroken
@@ -65,6 +66,8 @@ class TaskFacts:
     outcomes: dict[int, Message] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
     not_before_ns: int = 0
+    leased_ns: int = 0
+    returns: int = 0
 
     @property
     def result(self) -> Payload | None:
@@ -212,7 +215,8 @@ class Laws:
         run.end, run.stopping = None, False
         run.retry_count += 1
         for task in run.tasks.values():
-            task.not_before_ns = 0  # Who retries a run does not ask what its failures asked for.
+            # Who retries a run does not ask what its failures asked for.
+            task.not_before_ns = task.returns = 0
 
     def _task_event(self, run: RunFacts, event: Message) -> None:
         name = getattr(event, "task", None)
@@ -240,7 +244,10 @@ class Laws:
     def _leased(self, run: RunFacts, task: TaskFacts, event: ev.AttemptLeased) -> None:
         self._hold(event.epoch == task.epoch + 1, f"3: epoch {event.epoch} follows {task.epoch}")
         self._hold(not task.open_epoch, "3: a leased task is not leased again")
-        self._hold(self._time_ns >= task.not_before_ns, "a retry_after is waited for")
+        self._hold(
+            self._time_ns >= task.not_before_ns,
+            "a retry_after, or what is given back, is waited for",
+        )
         self._hold(event.activation not in task.succeeded_in, "3: it has its result already")
         again = bool(task.succeeded_in) and not task.clean_up
         self._hold(not again, "3: what succeeded is not run again")
@@ -257,6 +264,7 @@ class Laws:
         self._dependencies_met(run, task)
         task.epoch = task.open_epoch = event.epoch
         task.activation = event.activation
+        task.leased_ns = self._time_ns
         self._count(task, +1)
 
     def _closed(self, run: RunFacts, task: TaskFacts, event: Message) -> None:
@@ -270,12 +278,23 @@ class Laws:
             self._hold(before is None, "3: an attempt ends once")
         task.outcomes[epoch] = event
         self._revoke([task])
+        if isinstance(event, ev.AttemptReleased):
+            self._given_back(task)
+        elif not isinstance(event, ev.AttemptSucceeded):
+            task.returns = 0
         if isinstance(event, ev.AttemptFailed):
             task.not_before_ns = self._time_ns + event.failure.retry_after.ToNanoseconds()
         if isinstance(event, ev.AttemptSucceeded):
             self._hold(task.activation not in task.succeeded_in, "3: one result per activation")
             task.succeeded_in.add(task.activation)
             self._add_tasks(run, event.spawned, spawner=event.task)
+
+    def _given_back(self, task: TaskFacts) -> None:
+        """Again and again, and never worked on for long: each time it waits twice as long."""
+        worked_on = self._time_ns - task.leased_ns > 30 * NS_PER_S
+        task.returns = 1 if worked_on else task.returns + 1
+        wait_s = 0.0 if task.returns == 1 else min(0.1 * 2.0 ** (task.returns - 2), 30.0)
+        task.not_before_ns = self._time_ns + round(wait_s * NS_PER_S)
 
     def _current(self, task: TaskFacts, epoch: int) -> None:
         self._hold(

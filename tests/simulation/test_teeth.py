@@ -154,7 +154,12 @@ def test_leases_that_never_expire(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failure_whose_retry_after_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "duration_ns", lambda _: 0)
-    assert "a retry_after is waited for" in found()
+    assert "is waited for" in found()
+
+
+def test_work_given_back_again_and_again_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "return_wait_ns", lambda _: 0)
+    assert "is waited for" in found(Scale(log_fault_share=0.1))
 
 
 def test_a_kernel_that_loses_its_timers(monkeypatch: pytest.MonkeyPatch) -> None:

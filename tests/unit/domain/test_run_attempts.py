@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import BlobRef, ComposedValue, Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
+from stretto.run.v1 import run_pb2 as pb
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RunId, TaskName
 from stretto_kernel.domain.run import commands as cmd
@@ -18,7 +22,7 @@ from stretto_kernel.domain.run.refusals import (
     ResultConflict,
     TaskNotFound,
 )
-from stretto_kernel.domain.run.retry import attempt_seed, backoff_ns
+from stretto_kernel.domain.run.retry import attempt_seed, backoff_ns, return_wait_ns
 
 from tests.model.runs import SECOND, Story, kinds, started, task
 
@@ -151,6 +155,45 @@ def test_losses_failures_and_timeouts_consume_tries_and_releases_none() -> None:
     (_, failed) = story.lose("a")
     assert isinstance(failed, ev.RunFailed)
     assert (failed.failure.reason, failed.failure.task) == ("LEASE_EXPIRED", "a")
+
+
+def test_what_is_given_back_in_a_row_waits_ever_longer_up_to_a_bound() -> None:
+    story = started(task("a"))
+    waits = []
+    for _ in range(12):
+        story.lease("a")
+        story.release("a")
+        offer = queries.offer(story.state, A)
+        assert offer is not None
+        waits.append((offer.not_before_ns - story.now_ns) / SECOND)
+        if waits[-1]:
+            assert queries.task_state(story.state, A, story.now_ns) == pb.TASK_STATE_WAITING
+            with pytest.raises(NotLeasable):
+                story.lease("a")
+        story.now_ns = offer.not_before_ns
+    assert waits == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30]
+    assert return_wait_ns(10**9) == 30 * SECOND
+
+
+@pytest.mark.parametrize("cause", [ev.RELEASE_CAUSE_RETURNED, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED])
+@pytest.mark.parametrize("between", [Story.fail, Story.lose, Story.wait])
+def test_a_row_of_returns_ends_with_work(
+    between: Callable[[Story, Any], object], cause: ev.ReleaseCause.ValueType
+) -> None:
+    story = _leased(retry=plan.RetryPolicy(max_attempts=9))
+    story.release("a", cause=cause)
+    story.lease("a")
+    story.release("a", cause=cause)
+    story.wait(1)
+    story.lease("a")
+    if between is Story.wait:
+        story.wait(31)  # Held for long: whoever gives it back now has worked on it.
+    else:
+        between(story, "a")
+        story.wait(100)
+        story.lease("a")
+    story.release("a", cause=cause)
+    assert kinds(story.lease("a")) == ["AttemptLeased"]
 
 
 def test_a_lost_attempt_is_offered_at_once_and_a_failed_one_after_its_backoff() -> None:

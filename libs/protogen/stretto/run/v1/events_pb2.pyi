@@ -431,7 +431,10 @@ Global___AttemptLost: _TypeAlias = AttemptLost  # noqa: Y015
 
 @_typing.final
 class AttemptReleased(_message.Message):
-    """An attempt was given back; it consumed no try."""
+    """An attempt was given back; it consumed no try. The second in a row without a failure, a loss or more
+    than 30 s of work between is offered again after 0.1 s, each further one after twice that, 30 s at
+    most.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

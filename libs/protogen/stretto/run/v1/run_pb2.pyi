@@ -137,7 +137,7 @@ class _WaitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitReason
     WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
     """Nothing in particular."""
     WAIT_REASON_BACKOFF: _WaitReason.ValueType  # 1
-    """The interval before its next try."""
+    """The interval before its next try, or before what was given back again and again is offered."""
     WAIT_REASON_INPUT_REQUEST: _WaitReason.ValueType  # 2
     """A person's answer."""
     WAIT_REASON_ENVIRONMENT: _WaitReason.ValueType  # 3
@@ -167,7 +167,7 @@ class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
 WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
 """Nothing in particular."""
 WAIT_REASON_BACKOFF: WaitReason.ValueType  # 1
-"""The interval before its next try."""
+"""The interval before its next try, or before what was given back again and again is offered."""
 WAIT_REASON_INPUT_REQUEST: WaitReason.ValueType  # 2
 """A person's answer."""
 WAIT_REASON_ENVIRONMENT: WaitReason.ValueType  # 3

@@ -470,7 +470,10 @@ Global___OutcomeSucceeded: _TypeAlias = OutcomeSucceeded  # noqa: Y015
 
 @_typing.final
 class OutcomeReleased(_message.Message):
-    """An attempt is given back."""
+    """An attempt is given back; it consumes no try. The work item is offered again at once; when it comes
+    back again and again without being worked on (no failure, no loss, never held for more than 30 s)
+    it is offered after 0.1 s, 0.2 s and so on, 30 s at most.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,6 +1,8 @@
 """What the end of an attempt means for its task: tried again, failed for good, or cancelled.
 
-Called by `evolve` only. A try is consumed by a failure, a loss and a timeout; not by a release.
+Called by `evolve` only. A try is consumed by a failure, a loss and a timeout; not by a release,
+which only waits longer the more of them come in a row: whoever gives back what it is given, process
+after process, must not fill the log.
 """
 
 from __future__ import annotations
@@ -11,7 +13,13 @@ from stretto_core.clock import NS_PER_S
 
 from stretto_kernel.domain.run.joins import Settling
 from stretto_kernel.domain.run.plan import duration_ns
-from stretto_kernel.domain.run.retry import attempt_seed, backoff_ns, may_retry
+from stretto_kernel.domain.run.retry import (
+    RETURN_WAIT_NS_MAX,
+    attempt_seed,
+    backoff_ns,
+    may_retry,
+    return_wait_ns,
+)
 from stretto_kernel.domain.run.stopping import begin_failing, stop_deadline_ns
 from stretto_kernel.domain.run.task import Cancelled, Failed, Leased, Open, TaskRecord
 
@@ -61,14 +69,17 @@ def end_attempt(
     """Offer the task again, fail it, or cancel it.
 
     failure: what consumed a try; None = released, nothing was.
-    silent: the holder did not say so: offered at once, and its late result is welcome until passed
-    on.
+    silent: the holder did not say so: no backoff, and its late result is welcome until passed on.
     """
     state = settling.state
     was_asked_to_stop = stop_deadline_ns(state, record) is not None
     not_before_ns = settling.time_ns
-    if failure is not None:
+    if failure is None:
+        record.returns = 1 if _was_worked_on(record, settling.time_ns) else record.returns + 1
+        not_before_ns += return_wait_ns(record.returns)
+    else:
         record.tries += 1
+        record.returns = 0
         record.failure = _with_task(failure, record)
     if was_asked_to_stop:
         settling.end(record, cancelled(record, settling.time_ns))
@@ -84,6 +95,13 @@ def end_attempt(
     state.move(
         record, Open(settling.time_ns, not_before_ns, late_epoch=record.epoch if silent else 0)
     )
+
+
+def _was_worked_on(record: TaskRecord, time_ns: int) -> bool:
+    """Whether the lease that ends now was held for longer than a release ever waits."""
+    lease = record.phase
+    assert isinstance(lease, Leased)
+    return time_ns - lease.leased_ns > RETURN_WAIT_NS_MAX
 
 
 def cancelled(record: TaskRecord, time_ns: int) -> Cancelled:

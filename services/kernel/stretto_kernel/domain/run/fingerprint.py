@@ -108,7 +108,7 @@ def _record(record: TaskRecord) -> tuple[object, ...]:
         record.epoch,
         record.activation,
         record.retry,
-        record.tries,
+        (record.tries, record.returns),
         record.ready_ns,
         record.failure,
         record.details,

@@ -130,7 +130,7 @@ class _Resetting:
         before = record.phase
         record.retry = state.retry_count
         record.activation += 1
-        record.tries = record.ready_ns = 0
+        record.tries = record.returns = record.ready_ns = 0
         record.failure = record.details = record.last_lease = None
         state.move(record, BLOCKED)
         steps = 1 + count_again(state, record)

@@ -8,9 +8,13 @@ import hashlib
 import math
 
 from stretto.common.v1.failure_pb2 import Failure
+from stretto_core.clock import NS_PER_MS, NS_PER_S
 from stretto_core.ids import RunId, TaskName
 
 from stretto_kernel.domain.run.plan import Retry
+
+RETURN_WAIT_NS_MIN = 100 * NS_PER_MS
+RETURN_WAIT_NS_MAX = 30 * NS_PER_S
 
 
 def may_retry(policy: Retry, failure: Failure, tries: int) -> bool:
@@ -39,6 +43,18 @@ def backoff_ns(policy: Retry, tries: int, seed: bytes) -> int:
     share = int.from_bytes(hashlib.sha256(seed).digest()[:8], "big") / 2**64
     varied_ns = int(interval_ns * (1.0 + policy.jitter * (2.0 * share - 1.0)))
     return min(varied_ns, policy.max_interval_ns)
+
+
+def return_wait_ns(returns: int) -> int:
+    """Return the wait after an attempt was given back, `returns` (>= 1) times in a row.
+
+    None after the first, which a planned end of a worker makes; then 0.1 s, doubled each time up to
+    30 s.
+    """
+    if returns < 2:
+        return 0
+    doublings = min(returns - 2, RETURN_WAIT_NS_MAX.bit_length())
+    return min(RETURN_WAIT_NS_MIN << doublings, RETURN_WAIT_NS_MAX)
 
 
 def attempt_seed(run_id: RunId, task: TaskName, activation: int, attempt: int) -> bytes:

@@ -112,6 +112,7 @@ class TaskRecord:
     epoch: the newest fencing token, 0 before the first lease; rises for ever.
     retry: which retry of the run opened this activation, 0 = none.
     tries: attempts of this activation that were consumed (released ones are not).
+    returns: how often in a row it was given back, without a failure, a loss or long work between.
     ready_ns: when it first became ready in this activation, 0 before.
     outcomes: digest of the accepted word of each epoch's holder: tells a repeat from a conflict.
     refused_epochs: granted epochs with a recorded refused write.
@@ -129,6 +130,7 @@ class TaskRecord:
     activation: int = 1
     retry: int = 0
     tries: int = 0
+    returns: int = 0
     ready_ns: int = 0
     failure: Failure | None = None
     details: Payload | None = None
@@ -173,6 +175,7 @@ class TaskRecord:
             activation=self.activation,
             retry=self.retry,
             tries=self.tries,
+            returns=self.returns,
             ready_ns=self.ready_ns,
             failure=self.failure,
             details=self.details,
