@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -86,6 +87,23 @@ async def test_one_start_too_many_is_told_when_to_come_again(
     assert (await kill).run.state == run_pb2.RUN_STATE_KILLED
     assert kernel.kernel.admission.weight == 0
     await kernel.start()
+
+
+async def test_who_starts_too_much_keeps_no_other_namespace_out(
+    kernel: Served, fresh_database: str
+) -> None:
+    async with held_writer(fresh_database):
+        starts = await filled(kernel)
+        for number in range(WEIGHT_MAX // 2):
+            starts.append(asyncio.create_task(kernel.start(parent="namespaces/meek")))
+            await until(partial(_weighs, kernel, WEIGHT_MAX + number + 1))
+        assert await reason_of(kernel.start(parent="namespaces/meek")) == "OVERLOADED"
+        assert await reason_of(kernel.start(parent="namespaces/default")) == "OVERLOADED"
+    await asyncio.gather(*starts)
+
+
+def _weighs(kernel: Served, weight: int) -> bool:
+    return kernel.kernel.admission.weight == weight
 
 
 def _is_decided_to_end(kernel: Served, name: str) -> bool:

@@ -14,6 +14,7 @@ from stretto.run.v1.run_service_pb2_grpc import RunServiceServicer
 from stretto_core.clock import NS_PER_S
 from stretto_core.rpc.call import current_call
 
+from stretto_kernel.app.admission import Admitted
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.run_ends import RunEnds
 from stretto_kernel.app.start_batch import TASKS_PER_STRETCH, start_runs
@@ -26,7 +27,7 @@ from stretto_kernel.servicers import run_requests as parse
 from stretto_kernel.servicers.as_of import parse_as_of
 from stretto_kernel.servicers.asked import Asked, asked_now
 from stretto_kernel.servicers.change_listing import ChangeListing
-from stretto_kernel.servicers.fields import Fields
+from stretto_kernel.servicers.fields import DEFAULT_NAMESPACE, Fields
 from stretto_kernel.servicers.run_listing import RunListing
 from stretto_kernel.servicers.task_listing import TaskListing
 
@@ -37,6 +38,7 @@ RETRY_STEP_COUNT = 500
 """Some milliseconds: see `domain.run.reopening`."""
 ANSWER_S = 0.25
 """A wait ends so long before its caller's deadline."""
+_DEFAULT_PARENT = f"namespaces/{DEFAULT_NAMESPACE}"
 
 
 class RunServicer(RunServiceServicer):
@@ -67,7 +69,7 @@ class RunServicer(RunServiceServicer):
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """See the contract."""
-        with self._kernel.admission.admit(request.ByteSize()):
+        with self._admit(request.parent, request):
             start = parse.parse_start(request, self._asked())
             if len(request.task_graph.tasks) > TASKS_PER_STRETCH:
                 await asyncio.sleep(0)  # As in AddTasks.
@@ -87,7 +89,7 @@ class RunServicer(RunServiceServicer):
     async def StartRuns(self, request: pb.StartRunsRequest, context: Any) -> pb.StartRunsResponse:
         """See the contract."""
         starts = batches.parse_starts(request, self._asked())
-        with self._kernel.admission.admit(request.ByteSize()):
+        with self._admit(_first_parent(request), request):
             outcomes = await start_runs(self._kernel.partition.calls, starts)
         return batches.to_results(outcomes, self._partition_name)
 
@@ -196,7 +198,7 @@ class RunServicer(RunServiceServicer):
 
     async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
         """See the contract."""
-        with self._kernel.admission.admit(request.ByteSize()):
+        with self._admit(request.name, request):
             slice_ = parse.parse_add_tasks(request, self._asked())
             # A large slice is parsed in one stretch, and decided in another.
             await asyncio.sleep(0)
@@ -204,9 +206,14 @@ class RunServicer(RunServiceServicer):
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
         """See the contract."""
-        with self._kernel.admission.admit(request.ByteSize()):
+        with self._admit(request.name, request):
             steer = parse.parse_retry(request, self._asked(), step_count=self._retry_step_count)
             return await self._steer(steer, pb.RetryRunResponse)
+
+    def _admit(self, name: str, request: Message) -> Admitted:
+        """Count the call for its namespace, which its run or parent begins with."""
+        namespace = name.partition("/runs/")[0] or _DEFAULT_PARENT
+        return self._kernel.admission.admit(namespace, request.ByteSize())
 
     async def _revealed(self, response: Read) -> Read:
         """What views tell is as the log has it: decrypt it for the caller."""
@@ -224,6 +231,11 @@ class RunServicer(RunServiceServicer):
 
     def _position(self, number: int) -> Position:
         return parse.position_of(self._partition_name, number)
+
+
+def _first_parent(request: pb.StartRunsRequest) -> str:
+    """Return the parent that a batch counts for: that of its first start."""
+    return request.requests[0].parent if request.requests else ""
 
 
 def _within_deadline(wait_ns: int) -> int:
