@@ -67,7 +67,7 @@ class Kernel:
 
     async def start(self) -> None:
         """Own the partition; calls can be taken afterwards. Raises PartitionHeld, StoreDown."""
-        self._partition = await OwnedPartition.acquire(self.ports, self._limits)
+        self._own(await OwnedPartition.acquire(self.ports, self._limits))
         self._keeper = asyncio.create_task(self._keep(), name="partition-keeper")
 
     @property
@@ -126,6 +126,10 @@ class Kernel:
         if partition is not None:
             partition.abandon(Unavailable("the kernel has stopped"))
 
+    def _own(self, partition: OwnedPartition) -> None:
+        self._partition = partition
+        self.ports.keys.keep(partition.facts.writer.barrier)
+
     async def _keep(self) -> None:
         """When the ownership is over forget all of it, then try to own the partition again."""
         while True:
@@ -140,8 +144,7 @@ class Kernel:
             except Exception:
                 # What is left of it ends with its connection; the partition is wanted all the same.
                 self._log.error("partition.give_up_failed", exc_info=True)
-            self._partition = await self._acquire_again()
-            self.ports.keys.keep()
+            self._own(await self._acquire_again())
 
     async def _acquire_again(self) -> OwnedPartition:
         while True:

@@ -9,15 +9,18 @@ from contextlib import suppress
 
 import pytest
 from stretto.common.v1.payload_pb2 import BlobRef, Payload
+from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
+from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2
 from stretto.tasklog.v1 import task_log_pb2
 from stretto_core.errors import InvalidArgument, Refusal
-from stretto_core.eventlog.port import StoreDown
-from stretto_core.ids import RequestId, RunId, TaskName
+from stretto_core.eventlog.port import PartitionMoved, StoreDown
+from stretto_core.ids import RequestId, RunId, StreamId, TaskName
 from stretto_kernel.adapters.memory_blobs import MemoryBlobs
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.blob_calls import BlobShredded
 from stretto_kernel.app.blob_store import BlobMissing
+from stretto_kernel.app.confidential import key_ids_in
 from stretto_kernel.app.fact_bytes import FactTooLarge
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.namespace import UpdateNamespace
@@ -233,6 +236,59 @@ async def test_a_kernel_that_lost_its_partition_reads_nothing_that_the_next_owne
     await following.stop()
     await until(lambda: kernel.is_owner)
     assert await kernel.ports.keys.find(1) is None
+
+
+async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_no_shredded_past(
+    suite: Suite,
+) -> None:
+    """It answers from views and the log; nothing was committed, probed or asked for since."""
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    run_id = await ended(kernel, graph(task("a", arguments_json='{"secret": 1}')))
+    (stored, *_) = (await kernel.ports.log.read_stream(StreamId(run_id))).events
+
+    async def started() -> ev.RunStarted:
+        event = ev.RunStarted.FromString(RecordedEvent.FromString(stored.stored_bytes).body)
+        await kernel.ports.keys.reveal([event])
+        return event
+
+    clear = await started()
+    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    await shred(following, run_id)
+    assert kernel.is_owner, "as far as it knows"
+    gone = await started()
+    assert gone != clear
+    assert not list(key_ids_in([gone])), "marked as shredded, not left as it lies"
+    await following.stop()
+
+
+async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_no_shredded_lines(
+    suite: Suite,
+) -> None:
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    run_id = await ended(kernel, graph(task("a")))
+    logs = TaskLogs(MemoryTaskLogs(), kernel.ports.clock)
+    run = kernel.partition.host.find(run_id)
+    assert run is not None and run.key is not None
+    chunk = Chunk(1, task_log_pb2.LOG_STREAM_STDOUT, 1, b"a secret\n")
+    await logs.append([Written(LeaseId(run_id, TaskName("a"), 1), 1, 1, [chunk], run.key)])
+    partition = kernel.partition
+
+    async def read() -> bytes:
+        lines = logs.read(partition, Reading(namespace=NAMESPACE, selection=Selection(run_id)))
+        return (await anext(lines)).entries[0].content
+
+    assert await read() == b"a secret\n"
+    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    await shred(following, run_id)
+    assert kernel.is_owner, "as far as it knows"
+    with pytest.raises(PartitionMoved):
+        await read()
+    await following.stop()
+    await logs.close()
 
 
 async def test_a_clear_start_that_comes_again_is_answered_though_keys_are_asked_for_now(

@@ -1,6 +1,8 @@
 """The data keys in use: made for new runs, found for old ones, forgotten when they are destroyed.
 
-Keeps the newest few thousand in memory; what is destroyed leaves it first. Knows no table.
+Keeps the newest few thousand in memory; what is destroyed leaves it first. Another process destroys
+keys only once it owns the partition, and the one before may not know yet: it decrypts an answer by
+what it remembers only after a commit or probe that began after it was asked. Knows no table.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ import asyncio
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from google.protobuf.message import Message
-from stretto_core.errors import FailedPrecondition
+from stretto_core.errors import FailedPrecondition, Refusal
 from stretto_core.ids import Namespace, RunId
 
 from stretto_kernel.app.confidential import in_slices, key_ids_in, revealing
@@ -21,6 +23,9 @@ from stretto_kernel.app.run_key_store import KeyOfRun, RunKeyStore, StoredKey
 
 KEYS_MAX = 4_096
 MADE_AT_ONCE_MAX = 500
+
+ProveOwnership = Callable[[], Awaitable[None]]
+"""Returns once the partition was owned at a moment after the call; raises when it is not."""
 
 
 class RunKeyMissing(FailedPrecondition):
@@ -48,6 +53,7 @@ class RunKeys:
         self._keys: OrderedDict[int, DataKey] = OrderedDict()
         self._keeping: object | None = object()
         """Another one whenever keys are kept again; None = they are not."""
+        self._prove: ProveOwnership | None = None
         self._destroyed: dict[int, float] = {}
         self._reads: dict[int, None] = {}
         self._reads_begun = 0
@@ -56,13 +62,14 @@ class RunKeys:
         self.made_count = 0
         self.destroyed_count = 0
 
-    def keep(self) -> None:
-        """Keep keys in memory from now on: nobody else destroys any of them."""
+    def keep(self, prove: ProveOwnership) -> None:
+        """Keep keys in memory from now on: while the partition is owned, only this destroys any."""
         self._keeping = object()
+        self._prove = prove
 
     def let_go(self) -> None:
         """Keep no key: another process may destroy it, and this one would go on decrypting."""
-        self._keeping = None
+        self._keeping = self._prove = None
         self._keys.clear()
 
     async def make(self, run_id: RunId) -> DataKey:
@@ -84,11 +91,24 @@ class RunKeys:
     async def reveal(self, messages: Sequence[Message]) -> None:
         """Decrypt, in place, what the messages hold encrypted; mark what was shredded.
 
-        Raises Unavailable.
+        What anybody shredded before this call is not decrypted. Raises Unavailable.
         """
-        keys = await self._load(key_ids_in(messages))
+        key_ids = key_ids_in(messages)
+        if not key_ids.isdisjoint(self._keys):
+            await self._prove_or_let_go()
+        keys = await self._load(key_ids)
         for message in messages:
             await in_slices(revealing(message, keys.get))
+
+    async def _prove_or_let_go(self) -> None:
+        prove = self._prove
+        if prove is None:
+            return
+        try:
+            await prove()
+        except Refusal:
+            if prove is self._prove:  # Else it is owned again, or known already that it is not.
+                self.let_go()
 
     async def mark(self, key_id: int) -> None:
         """Note that the key is about to be destroyed, in case this process dies before."""

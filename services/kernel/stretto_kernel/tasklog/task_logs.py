@@ -107,6 +107,8 @@ class TaskLogs:
             over = True
             if reading.follow:
                 run, over = await self._look(partition, run, selection, tail)
+            if run.state.key_id:
+                await partition.facts.writer.barrier()  # Another owner may have shredded it since.
             page = await self._next(selection, tail, position, run)
             if page.entries:
                 missing_count = 0 if selection.task else page.entries[0].position - position - 1
