@@ -198,6 +198,34 @@ async def test_a_rebuild_of_the_view_makes_the_mirror_anew(
         await bus.close()
 
 
+async def test_a_death_between_a_rebuild_and_the_mirrors_turn_leaves_nothing_of_the_old(
+    kernel: Served, fresh_database: str, fresh_nats: str
+) -> None:
+    board = await a_board(kernel)
+    async with mirrored(kernel, fresh_database, fresh_nats) as made:
+        await board.put(a="1", b="2")
+        await made.until_mirrored(board)
+        before = await made.entries()
+    bus = await nats.connect(fresh_nats)
+    stray = Entry(key="context/stray", revision=1).SerializeToString()
+    await (await bus.jetstream().key_value(BUCKET)).put(f"{PARTITION}.stray", stray)
+    await bus.close()
+    dead = Mirrored(kernel, fresh_database, fresh_nats)  # Of it only the projector ever ran.
+    projecting = asyncio.create_task(dead.projector.run())
+    async with Client(kernel.address) as client:
+        async for _ in client.rebuild_views("blackboard"):
+            pass
+    projecting.cancel()
+    await asyncio.wait([projecting])
+    assert "context/stray" in await dead.entries()
+    async with mirrored(kernel, fresh_database, fresh_nats) as made:
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + 20
+        while await made.entries() != before:
+            assert loop.time() < give_up_s, f"{await made.entries()} is not {before}"
+    await dead.bus.close()
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 async def test_a_bucket_that_another_made_again_is_filled(
     kernel: Served, fresh_database: str, fresh_nats: str, goes_on: bool

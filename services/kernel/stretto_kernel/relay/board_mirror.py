@@ -2,9 +2,10 @@
 
 It is eventual and never the record: at least once, an older revision never over a newer one. A
 bucket that is missing (its server lost it, or there never was one) is made and filled from the view
-`blackboard`, and with what the log has after it. A deletion is an entry without a value, so that
-nothing that comes again brings it back. Values are `stretto.blackboard.v1.Entry`, serialised, with
-the value as it is stored.
+`blackboard`, and with what the log has after it. So is one that says it was filled before the view
+was rebuilt, emptied first: whoever dies between the two, the next one goes on. A deletion is an
+entry without a value, so that nothing that comes again brings it back. Values are
+`stretto.blackboard.v1.Entry`, serialised, with the value as it is stored.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PAGE_ENTRIES = 500
 VIEW = "blackboard"
 FILLED = "=filled"
 """The last word of a key that says at its revision 2 that a partition's part of a bucket is whole;
-at 1 it is being filled."""
+at 1 it is being filled. Its value is the rebuild of the view that it was filled from, if any."""
 BODIES: dict[str, type[ev.BoardEntriesWritten] | type[ev.BoardEntriesDeleted]] = {
     kind.DESCRIPTOR.full_name: kind for kind in (ev.BoardEntriesWritten, ev.BoardEntriesDeleted)
 }
@@ -47,10 +48,14 @@ Values = dict[Namespace, dict[str, BucketValue]]
 
 
 class BoardNamespaces(NamedTuple):
-    """The namespaces that have entries, or had. position: of the view, at least."""
+    """The namespaces that have entries, or had. position: of the view, at least.
+
+    fold_id: the rebuild that made the view; empty = it was never rebuilt, or that is long ago.
+    """
 
     position: int
     names: Sequence[Namespace] = ()
+    fold_id: str = ""
 
 
 class RunEntry(NamedTuple):
@@ -72,7 +77,7 @@ class BoardSource(Protocol):
     """The view `blackboard`. Every method raises Unavailable."""
 
     async def namespaces(self) -> BoardNamespaces:
-        """Return the namespaces that have entries, or had."""
+        """Return the namespaces that have entries, or had, and which rebuild the view is of."""
         ...
 
     async def newest(
@@ -103,7 +108,7 @@ class BoardMirror:
         # Two revisions of a key: a bucket that was lost and made again between them refuses the
         # second, which would call it whole.
         self._filling = BucketValue(f"{log.partition}.{FILLED}", 1, b"")
-        self._filled = self._filling._replace(revision=2)
+        self._fold_id = b""
         self._namespaces: set[Namespace] = set()
         self._position = 0
         self._taking = asyncio.Lock()
@@ -111,7 +116,7 @@ class BoardMirror:
         self._logger = structlog.get_logger("stretto.kernel.mirror")
 
     def views_rebuilt(self, names: Collection[str]) -> None:
-        """A fresh fold has replaced these views: the buckets are soon made anew with theirs."""
+        """A fresh fold has replaced these views: look soon whether the buckets are of theirs."""
         if VIEW in names:
             self._asked.set()
 
@@ -125,27 +130,27 @@ class BoardMirror:
                 self._position = max(self._position, batch[-1].position)
 
     async def keep(self) -> None:
-        """Make lost buckets again, and all of them when asked to, until cancelled."""
+        """Make buckets again that are lost, or of a view rebuilt since, until cancelled."""
         knows_all = False
         while True:
-            rebuilding = self._asked.is_set()
+            asked = self._asked.is_set()
             self._asked.clear()
             try:
                 if not self._position:  # What the relay had taken before is taken.
                     self._position = await self._log.tracking_position(RELAY)
-                if rebuilding or not knows_all:
+                if asked or not knows_all:
                     began, found = self._position, await self._source.namespaces()
+                    self._fold_id = found.fold_id.encode()
                     self._namespaces.update(found.names)
                     knows_all = found.position >= began  # What came since was taken here.
                 for namespace in sorted(self._namespaces):
-                    if rebuilding:
+                    if not await self._is_filled(namespace):
                         await self._clear(namespace)
-                    if rebuilding or not await self._is_filled(namespace):
                         async with self._taking:  # What is put meanwhile went to another bucket.
                             await self._make(namespace)
                         await self._fill(namespace)
             except (Unavailable, BucketMissing) as cause:
-                if rebuilding:
+                if asked:
                     self._asked.set()
                 self._logger.info("mirror.postponed", message=cause.message)
                 await asyncio.sleep(AGAIN_S)
@@ -190,6 +195,7 @@ class BoardMirror:
     async def _fill(self, namespace: Namespace) -> None:
         """Put what the view has, then what the log has after it, and say that it is whole."""
         bucket = bucket_of(namespace)
+        filled = self._filling._replace(revision=2, value=self._fold_id)
         after: RunEntry | None = None
         position, more, count = -1, True, 0
         while more:
@@ -207,16 +213,21 @@ class BoardMirror:
             fresh = self._values(log_page.events).get(namespace, {})
             await self._buckets.put_newer(bucket, list(fresh.values()))
             position = log_page.events[-1].position
-        await self._buckets.put_newer(bucket, [self._filled])
+        await self._buckets.put_newer(bucket, [filled])
         self._logger.info("mirror.filled", namespace=namespace, entry_count=count)
 
     async def _is_filled(self, namespace: Namespace) -> bool:
-        """Whether the bucket was filled to the end: a crash leaves one that is not."""
+        """Whether the bucket was filled to the end, and from the view as it is now.
+
+        A crash leaves one that was not, and so does a death between a rebuild and this.
+        """
         try:
-            held = await self._buckets.get(bucket_of(namespace), self._filled.key)
+            held = await self._buckets.get(bucket_of(namespace), self._filling.key)
         except BucketMissing:
             return False
-        return held is not None and held.revision >= self._filled.revision
+        if held is None or held.revision <= self._filling.revision:
+            return False
+        return not self._fold_id or held.value == self._fold_id
 
     def _values(self, events: Iterable[StoredEvent]) -> Values:
         """Return the newest that events say of each key. Costs nothing but a look for others."""

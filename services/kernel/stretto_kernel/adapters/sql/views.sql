@@ -91,6 +91,13 @@ ON CONFLICT DO NOTHING;
 UPDATE {schema}.fresh_folds_v1 SET done = %(done)s, fold = %(fold)s
 WHERE fold_id = %(fold_id)s AND NOT done;
 
+-- name: rebuilt_by
+-- The newest fold whose copies took the place of a view, which is written down with the exchange.
+SELECT fold ->> 'fold_id' AS fold_id FROM {schema}.fresh_folds_v1
+WHERE done AND (fold ->> 'swaps')::boolean AND fold ->> 'failure_reason' = ''
+  AND fold -> 'views' @> to_jsonb(%(view)s::text)
+ORDER BY ask_number DESC LIMIT 1;
+
 -- name: prune_folds
 DELETE FROM {schema}.fresh_folds_v1 WHERE done AND ask_number <
     (SELECT max(ask_number) - 20 FROM {schema}.fresh_folds_v1);
