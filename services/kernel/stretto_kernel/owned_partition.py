@@ -19,7 +19,7 @@ from stretto_core.eventlog.codec import Codec
 from stretto_core.eventlog.port import EventLog, OwnedLog
 from stretto_core.eventlog.recorded import LeaseKeys
 from stretto_core.eventlog.writer import WriterLimits
-from stretto_core.ids import IdSource
+from stretto_core.ids import IdSource, RunId
 
 from stretto_kernel.app.background_folds import BackgroundFolds
 from stretto_kernel.app.blob_calls import BlobCalls
@@ -130,7 +130,7 @@ class OwnedPartition:
             voided=self._queues.void_settings,
         )
         self.namespaces = NamespaceCalls(ports, self.facts)
-        self.folds = BackgroundFolds(self.host, self._queues.gates.unblock)
+        self.folds = BackgroundFolds(self.host, self._run_counted)
         self._own = OwnCommands(self.host, clock)
         self._leases = LeaseTable()
         shared = Shared(self.host, clock, keys, self._own, self._queues, self._leases)
@@ -274,6 +274,11 @@ class OwnedPartition:
         self._processes.close()
         self._writes.close()
         self._own.close()
+
+    def _run_counted(self, run_id: RunId) -> None:
+        """What the run holds of queues is known now, or is nobody's."""
+        self._queues.gates.unblock(run_id)
+        self.dispatcher.pump()
 
     def _heed_settings(self, state: QueuesState) -> None:
         """Follow the settings of queues as decided; all of them after they were folded."""

@@ -1,4 +1,4 @@
-"""A run that cannot be read: its refusal is remembered for a while, and not for ever."""
+"""A run that cannot be read: what it may hold, and its refusal, for a while and not for ever."""
 
 from __future__ import annotations
 
@@ -8,9 +8,43 @@ import pytest
 from stretto_core.eventlog.chain import UnreadableEvent
 from stretto_core.eventlog.recorded import Page
 from stretto_core.ids import StreamId
-from stretto_kernel.app import stream_host
+from stretto_kernel.app import background_folds, stream_host
 
-from tests.unit.kernel.harness import get, new_store, start, start_kernel
+from tests.unit.kernel.harness import (
+    FrameWorker,
+    get,
+    graph,
+    new_store,
+    start,
+    start_kernel,
+    task,
+)
+from tests.unit.kernel.test_kernel import leased
+from tests.waiting import until
+
+
+@pytest.mark.parametrize("held_s", [0.0, 3_600.0])
+async def test_a_limited_queue_waits_until_nobody_can_hold_a_damaged_runs_lease(
+    monkeypatch: pytest.MonkeyPatch, held_s: float
+) -> None:
+    monkeypatch.setattr(background_folds, "DAMAGED_HELD_S", held_s)
+    store, narrow = new_store(), {"narrow": 1}
+    older = await start_kernel(store, queue_limits=narrow)
+    run_id = (await start(older, graph(task("a", queue="narrow")))).answer.run_id
+    await leased(FrameWorker(older, queues=["narrow"]))
+    await start(older, graph(task("waits", queue="narrow")))
+    older.abandon()
+    events = store.stream_events(StreamId(run_id))
+    events[-1] = events[-1]._replace(stored_bytes=b"\xff damaged")
+    kernel = await start_kernel(store, queue_limits=narrow, exclusive=False)
+    worker = FrameWorker(kernel, worker_id="other", queues=["narrow", "wide"])
+    await until(lambda: kernel.partition.folds.damaged_count == 1)
+    await until(lambda: kernel.partition.folds.recovery_streams_left == 1)  # The damaged one.
+    if held_s:
+        await start(kernel, graph(task("b", queue="wide")))
+    await leased(worker)
+    assert [one.task for one in worker.assignments] == ["b" if held_s else "waits"]
+    await kernel.stop()
 
 
 async def test_a_damaged_run_is_not_read_for_each_call_and_again_after_a_while(

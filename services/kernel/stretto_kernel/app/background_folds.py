@@ -20,12 +20,15 @@ from stretto_kernel.app.stream_host import StreamHost
 FOLDERS_MAX = 4
 RETRY_S = 0.1
 NO_DEADLINE_NS = 1 << 63
+DAMAGED_HELD_S = 15.0
+"""As long as leases have to be named after a start: then nobody who lives holds one any more."""
 
 
 class BackgroundFolds:
     """The active runs still to be folded.
 
-    folded: told of each run that is in memory now, or turned out not to exist.
+    folded: told of each run that is in memory now, or turned out not to exist; of one that is
+    damaged some time later, since nobody knows what it holds.
     """
 
     def __init__(self, host: StreamHost, folded: Callable[[RunId], None]) -> None:
@@ -34,6 +37,7 @@ class BackgroundFolds:
         self._queue: list[tuple[int, RunId]] = []
         self._waiting: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._damaged: set[asyncio.TimerHandle] = set()
         self._log = structlog.get_logger("stretto.kernel.folds")
         self.damaged_count = 0
         """Active runs that cannot be folded: damaged, or written by a newer version."""
@@ -58,6 +62,16 @@ class BackgroundFolds:
         """Stop folding."""
         for task in self._tasks:
             task.cancel()
+        for damaged in self._damaged:
+            damaged.cancel()
+
+    def _hold_damaged(self, run_id: RunId) -> None:
+        def let_go() -> None:
+            self._damaged.discard(timer)
+            self._folded(run_id)
+
+        timer = asyncio.get_running_loop().call_later(DAMAGED_HELD_S, let_go)
+        self._damaged.add(timer)
 
     async def _work(self) -> None:
         while self._queue:
@@ -77,13 +91,13 @@ class BackgroundFolds:
                 self._log.info("fold.postponed", run_id=run_id, reason=refusal.reason_word)
                 await asyncio.sleep(RETRY_S)
             except UnreadableEvent as damage:
-                # Nothing of it is leased any more, and its holders hear so with their next renewal:
-                # queues with a limit do not wait for it.
+                # Nothing of it is leased any more, and its holders hear so with their next renewal.
+                # So long queues with a limit wait for it, and no longer.
                 self._log.error(
                     "fold.damaged", run_id=run_id, message=damage.message, **damage.metadata
                 )
                 self.damaged_count += 1
-                self._folded(run_id)
+                self._hold_damaged(run_id)
                 return False
             except Exception:
                 # Others are not kept waiting by it; what it may hold stays counted as held.
