@@ -110,8 +110,8 @@ def status(suite: Suite, as_json: AsJson = False) -> None:
     --json: address, data_directory, supervisor_pid, ready, version, postgres, processes [{name,
     state, pid, restart_count, exit_status_last, since_ns, backoff_ms, log_path}], open_runs {state:
     count, at most 1,000 each}, view_position {partition, number}, stopped_views {name: why},
-    relay {position, behind, stopped}. Of a
-    suite elsewhere, only what its kernel says: the rest is null.
+    failing_chores {name: why}, relay {position, behind, stopped}. Of a suite elsewhere, only what
+    its kernel says: the rest is null.
 
     Exit status: 0 all of it is ready, 1 some of it is not, 3 no suite runs or answers.
     """

@@ -43,7 +43,9 @@ class Status:
     """A suite as it is. None: not known from here. trouble: why the kernel did not answer.
 
     stopped_views: views that stand still, or were not given all events, with the reason.
-    relay: None = nothing was ever relayed. seal: the newest seal of the log.
+    failing_chores: what is done now and then and failed the last time, such as the sweep of blobs,
+    with the reason: nothing waits for it. relay: None = nothing was ever relayed. seal: the newest
+    seal of the log.
     """
 
     address: str
@@ -56,6 +58,7 @@ class Status:
     open_runs: Mapping[str, int] | None = None
     view_position: Position | None = None
     stopped_views: Mapping[str, str] | None = None
+    failing_chores: Mapping[str, str] | None = None
     relay: RelayStatus | None = None
     seal: Seal | None = None
     trouble: str = ""
@@ -97,6 +100,10 @@ def print_status(status: Status) -> None:
             *(
                 (f"view {name}", f"[red]stopped[/] {printing.escape(why)}")
                 for name, why in (status.stopped_views or {}).items()
+            ),
+            *(
+                (name, f"[yellow]fails[/] {printing.escape(why)}")
+                for name, why in (status.failing_chores or {}).items()
             ),
             *(_relay_pairs(status.relay) if status.relay else ()),
             *(_seal_pairs(status.seal) if status.seal else ()),
@@ -179,6 +186,7 @@ async def _with_work(client: Client, found: Status) -> Status:
         open_runs=counts,
         view_position=position,
         stopped_views=stopped,
+        failing_chores=views.failing_chores,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -64,6 +64,7 @@ class Views:
     """The views by name, and the newest position of the log.
 
     relay: None = none has ever run. snapshot_count, snapshot_bytes: of the folds of large runs.
+    failing_chores: what the projector does now and then and failed the last time, with the reason.
     """
 
     views: Sequence[View]
@@ -72,6 +73,7 @@ class Views:
     relay: Relay | None = None
     snapshot_count: int = 0
     snapshot_bytes: int = 0
+    failing_chores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +134,7 @@ class ViewCalls:
             _relay(answer.relay) if answer.HasField("relay") else None,
             answer.snapshot_count,
             answer.snapshot_bytes,
+            {chore.name: chore.message for chore in answer.failing_chores},
         )
 
     async def move_relay(self, after_position: int) -> Relay:

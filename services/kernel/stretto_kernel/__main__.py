@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -75,6 +76,8 @@ from stretto_kernel.tasklog.task_logs import TaskLogs
 if TYPE_CHECKING:  # Only the projector loads it.
     from stretto_core.bus.jetstream import JetStreamBus
 
+    from stretto_kernel.adapters.task_log_sweep import TaskLogSweep
+    from stretto_kernel.app.chores import Chore
     from stretto_kernel.relay.board_mirror import BoardMirror
     from stretto_kernel.relay.relay import Relay, RelayBoard
 
@@ -220,9 +223,11 @@ async def _run_projector(settings: Settings) -> int:
     """Keep the views and relay the log until a signal; servers that are down are waited for."""
     # What only this role needs is not loaded by the kernel, whose start is a budget.
     from stretto_kernel.adapters.blob_reference_table import BlobReferenceTables  # noqa: PLC0415
+    from stretto_kernel.adapters.chore_board import ChoreBoardTable  # noqa: PLC0415
     from stretto_kernel.adapters.relay_board import RelayBoardTable  # noqa: PLC0415
     from stretto_kernel.adapters.view_tables import ViewTables  # noqa: PLC0415
-    from stretto_kernel.app.blob_sweep import keep_sweeping  # noqa: PLC0415
+    from stretto_kernel.app import blob_sweep  # noqa: PLC0415
+    from stretto_kernel.app.chores import Chore, keep_doing  # noqa: PLC0415
     from stretto_kernel.app.run_key_sweep import RunKeySweep  # noqa: PLC0415
     from stretto_kernel.projections.projector import Projector  # noqa: PLC0415
     from stretto_kernel.projections.registry import VIEWS  # noqa: PLC0415
@@ -255,9 +260,11 @@ async def _run_projector(settings: Settings) -> int:
     tables = BlobReferenceTables(settings.postgres_dsn)
     key_table = RunKeyTable(settings.postgres_dsn)
     keys = RunKeySweep(key_table, event_log)
-    sweeping = keep_sweeping(blob_table, tables, keys, SystemClock())
-    followers.append(asyncio.create_task(sweeping, name="blob-sweep"))
-    followers.append(asyncio.create_task(_sweep_task_logs(settings), name="task-log-sweep"))
+    sweep = partial(blob_sweep.sweep_all, blob_table, tables, keys, SystemClock())
+    log_sweep, task_logs = _new_task_log_sweep(settings)
+    chores = ChoreBoardTable(store)
+    for chore in (Chore("blob-sweep", sweep, blob_sweep.INTERVAL_S), task_logs):
+        followers.append(asyncio.create_task(keep_doing(chore, chores), name=chore.name))
     if relaying is not None:
         followers.append(asyncio.create_task(relaying.relay.run(), name="relay"))
         followers.append(asyncio.create_task(relaying.mirror.keep(), name="mirror"))
@@ -276,20 +283,21 @@ async def _run_projector(settings: Settings) -> int:
     await blob_table.close()
     await key_table.close()
     await tables.close()
+    await log_sweep.close()
     await event_log.close()
     return 1 if failed else 0
 
 
-async def _sweep_task_logs(settings: Settings) -> None:
+def _new_task_log_sweep(settings: Settings) -> tuple[TaskLogSweep, Chore]:
     from stretto_kernel.adapters.task_log_sweep import TaskLogSweep  # noqa: PLC0415
-    from stretto_kernel.tasklog.retention import Kept, keep_sweeping  # noqa: PLC0415
+    from stretto_kernel.app.chores import Chore  # noqa: PLC0415
+    from stretto_kernel.tasklog import retention  # noqa: PLC0415
 
-    kept = Kept(days=settings.task_log_keep_days, ended_days=settings.task_log_ended_keep_days)
+    days, ended_days = settings.task_log_keep_days, settings.task_log_ended_keep_days
+    kept = retention.Kept(days=days, ended_days=ended_days)
     sweep = TaskLogSweep(settings.postgres_dsn, settings.partition)
-    try:
-        await keep_sweeping(sweep, SystemClock(), kept)
-    finally:
-        await sweep.close()
+    once = partial(retention.sweep_once, sweep, SystemClock(), kept)
+    return sweep, Chore("task-log-sweep", once, retention.INTERVAL_S)
 
 
 class _Relaying(NamedTuple):

@@ -151,6 +151,10 @@ _OF_VIEWS: Gauges[ViewWatch] = {
         "1 while the relay stands still before a damaged event.",
         lambda watch: watch.is_relay_stopped,
     ),
+    "chores_failing": (
+        "Chores of the projector that failed the last time, such as the sweep of blobs.",
+        lambda watch: len(watch.standing.failing_chores),
+    ),
     "snapshots": (
         "Large runs with a snapshot of their fold, as of the last look at the views.",
         lambda watch: watch.standing.snapshot_count,

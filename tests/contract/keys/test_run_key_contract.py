@@ -12,7 +12,7 @@ from stretto_core.ids import Partition, RunId
 from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.adapters.run_key_table import RunKeyTable
 from stretto_kernel.app.run_key_store import RunKeyStore
-from stretto_kernel.app.run_key_sweep import RunKeySweep
+from stretto_kernel.app.run_key_sweep import SWEEPS_A_PASS, RunKeySweep
 from stretto_kernel.app.run_keys import RunKeys
 
 from tests.unit.kernel.harness import start, start_kernel
@@ -127,6 +127,18 @@ async def test_only_keys_of_runs_that_were_never_started_are_swept(fresh_databas
     left = await keys.find([key.key_id for key in made.values()])
     assert set(left) == {made[started].key_id, made[foreign].key_id}
     await kernel.stop()
+
+
+async def test_a_key_that_was_asked_for_again_has_its_turn_within_a_day() -> None:
+    keys = MemoryRunKeys()
+    again, never = RunId(f"p0-{6:032x}"), RunId(f"p0-{7:032x}")
+    made = await keys.make({again: ONE, never: ONE})
+    sweep = RunKeySweep(keys, MemoryLog(MemoryStore(Partition("p0"))))
+    keys.old_key_ids.add(made[never].key_id)
+    assert await sweep.sweep() == 1
+    keys.old_key_ids.add(made[again].key_id)  # It was too young when its turn came.
+    assert [await sweep.sweep() for _ in range(SWEEPS_A_PASS)].count(1) == 1
+    assert not await keys.find([made[again].key_id])
 
 
 async def test_what_was_destroyed_is_not_remembered_for_ever() -> None:

@@ -21,6 +21,7 @@ from stretto_core.eventlog.postgres.schema import PartitionSchema
 from stretto_core.eventlog.postgres.tracking import TrackingRecorder
 from stretto_core.ids import Partition
 
+from stretto_kernel.adapters.chore_board import failing_chores
 from stretto_kernel.adapters.snapshot_table import SnapshotTable
 from stretto_kernel.adapters.view_tables import REPLACED, ViewTables, common_statements
 from stretto_kernel.projections.fresh_folds import FreshFold, Proof, fold_form, fold_of
@@ -111,7 +112,13 @@ class FreshFoldTable:
             self._count_log(cursor, known)
             standings = tuple(known.standing(view, self._log_counts) for view in views)
             snapshots = self._snapshots.size(cursor)
-            return Standing(row["position"], standings, known.relay(), *snapshots)
+            return Standing(
+                row["position"],
+                standings,
+                known.relay(),
+                *snapshots,
+                failing_chores=failing_chores(known.stops),
+            )
 
         return await self._views.transact(read, commit=False)
 

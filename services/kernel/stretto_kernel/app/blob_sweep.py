@@ -15,7 +15,6 @@ from typing import NamedTuple, Protocol
 
 import structlog
 from stretto_core.clock import NS_PER_S, Clock
-from stretto_core.errors import Unavailable
 from stretto_core.ids import Namespace, Partition
 
 from stretto_kernel.app.blob_store import SweptBlobs, Untouched
@@ -97,20 +96,12 @@ async def _read_up_to(
         await asyncio.sleep(min(ASK_AGAIN_S, patience_s))
 
 
-async def keep_sweeping(
+async def sweep_all(
     blobs: SweptBlobs, references: BlobReferences, keys: RunKeySweep, clock: Clock
 ) -> None:
-    """Sweep blobs, and data keys of runs that never were, once an hour until cancelled.
-
-    A store that is down is tried again the next time.
-    """
-    log = structlog.get_logger("stretto.kernel.blobs")
-    while True:
-        try:
-            deleted_count = await sweep(blobs, references, now_ns=clock.now_ns())
-            if deleted_count:
-                log.info("blobs.swept", deleted_count=deleted_count)
-            await keys.sweep()
-        except Unavailable as refusal:
-            log.info("blobs.not_swept", reason=refusal.reason_word)
-        await asyncio.sleep(INTERVAL_S)
+    """Sweep blobs, and data keys of runs that never were. Raises Unavailable."""
+    deleted_count = await sweep(blobs, references, now_ns=clock.now_ns())
+    if deleted_count:
+        log = structlog.get_logger("stretto.kernel.blobs")
+        log.info("blobs.swept", deleted_count=deleted_count)
+    await keys.sweep()

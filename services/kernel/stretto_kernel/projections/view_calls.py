@@ -15,6 +15,7 @@ from typing import Protocol
 from stretto_core.errors import Exhausted, FailedPrecondition, NotFound, Unavailable
 from stretto_core.ids import IdSource
 
+from stretto_kernel.app.chores import FailingChore
 from stretto_kernel.app.moments import refuse_beyond
 from stretto_kernel.projections.fresh_folds import FreshFold
 from stretto_kernel.projections.registry import BY_NAME, VIEWS
@@ -82,6 +83,7 @@ class Standing:
     """How the views and the relay of a partition stand, and where its log ends.
 
     relay: None = none has ever run. snapshot_count, snapshot_bytes: of the folds of large runs.
+    failing_chores: of the projector.
     """
 
     log_position: int
@@ -89,6 +91,7 @@ class Standing:
     relay: RelayStanding | None = None
     snapshot_count: int = 0
     snapshot_bytes: int = 0
+    failing_chores: tuple[FailingChore, ...] = ()
 
     @property
     def all_follow(self) -> bool:

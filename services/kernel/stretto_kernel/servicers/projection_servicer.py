@@ -37,6 +37,9 @@ class ProjectionServicer(ProjectionServiceServicer):
         )
         if standing.relay is not None:
             response.relay.CopyFrom(_relay(standing.relay))
+        for chore in standing.failing_chores:
+            shown = response.failing_chores.add(name=chore.name, message=chore.message)
+            shown.failing_time.FromNanoseconds(chore.failing_ns)
         return response
 
     async def MoveRelay(self, request: pb.MoveRelayRequest, context: Any) -> pb.MoveRelayResponse:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from stretto_core.clock import NS_PER_S, Clock
-from stretto_core.errors import Unavailable
 
 INTERVAL_S = 600.0
 _DAY_NS = 86_400 * NS_PER_S
@@ -33,19 +31,12 @@ class Kept:
     ended_days: float
 
 
-async def keep_sweeping(sweep: Sweep, clock: Clock, kept: Kept) -> None:
-    """Sweep now and every INTERVAL_S. Never returns; a store that is down is tried again."""
-    log = structlog.get_logger("stretto.kernel.tasklog")
-    while True:
-        now_ns = clock.now_ns()
-        try:
-            count = await sweep.sweep(
-                before_ns=now_ns - int(kept.days * _DAY_NS),
-                ended_before_ns=now_ns - int(kept.ended_days * _DAY_NS),
-            )
-        except Unavailable as refusal:
-            log.warning("task_log.not_swept", reason=refusal.reason_word, detail=refusal.message)
-        else:
-            if count:
-                log.info("task_log.swept", entry_count=count)
-        await asyncio.sleep(INTERVAL_S)
+async def sweep_once(sweep: Sweep, clock: Clock, kept: Kept) -> None:
+    """Delete what need not be kept any more. Raises Unavailable."""
+    now_ns = clock.now_ns()
+    count = await sweep.sweep(
+        before_ns=now_ns - int(kept.days * _DAY_NS),
+        ended_before_ns=now_ns - int(kept.ended_days * _DAY_NS),
+    )
+    if count:
+        structlog.get_logger("stretto.kernel.tasklog").info("task_log.swept", entry_count=count)

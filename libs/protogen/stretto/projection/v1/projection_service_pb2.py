@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from stretto.common.v1 import permission_pb2 as stretto_dot_common_dot_v1_dot_permission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.stretto/projection/v1/projection_service.proto\x12\x15stretto.projection.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stretto/common/v1/permission.proto\"\xd8\x01\n\x04View\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .stretto.projection.v1.ViewState\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x11\n\trow_count\x18\x05 \x01(\x03\x12-\n\x04stop\x18\x06 \x01(\x0b\x32\x1f.stretto.projection.v1.ViewStop\x12\x13\n\x0b\x65vent_count\x18\x07 \x01(\x03\x12\x17\n\x0flog_event_count\x18\x08 \x01(\x03\"g\n\x08ViewStop\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10ListViewsRequest\"\xcd\x01\n\x11ListViewsResponse\x12*\n\x05views\x18\x01 \x03(\x0b\x32\x1b.stretto.projection.v1.View\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x14\n\x0clog_position\x18\x03 \x01(\x03\x12\x33\n\x05relay\x18\x04 \x01(\x0b\x32$.stretto.projection.v1.RelayStanding\x12\x16\n\x0esnapshot_count\x18\x05 \x01(\x03\x12\x16\n\x0esnapshot_bytes\x18\x06 \x01(\x03\"P\n\rRelayStanding\x12\x10\n\x08position\x18\x01 \x01(\x03\x12-\n\x04stop\x18\x02 \x01(\x0b\x32\x1f.stretto.projection.v1.ViewStop\"*\n\x10MoveRelayRequest\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\"H\n\x11MoveRelayResponse\x12\x33\n\x05relay\x18\x01 \x01(\x0b\x32$.stretto.projection.v1.RelayStanding\"$\n\x13RebuildViewsRequest\x12\r\n\x05views\x18\x01 \x03(\t\"J\n\x14RebuildViewsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .stretto.projection.v1.FreshFold\"$\n\x13\x43ompareViewsRequest\x12\r\n\x05views\x18\x01 \x03(\t\"J\n\x14\x43ompareViewsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .stretto.projection.v1.FreshFold\"\xda\x02\n\tFreshFold\x12\x0f\n\x07\x66old_id\x18\x01 \x01(\t\x12\r\n\x05views\x18\x02 \x03(\t\x12/\n\x05phase\x18\x03 \x01(\x0e\x32 .stretto.projection.v1.FoldPhase\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x14\n\x0clog_position\x18\x05 \x01(\x03\x12\x14\n\x0c\x65vents_per_s\x18\x06 \x01(\x01\x12,\n\tremaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64one\x18\x08 \x01(\x08\x12\x30\n\x06proofs\x18\t \x03(\x0b\x32 .stretto.projection.v1.ViewProof\x12\'\n\x04swap\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x66\x61ilure\x18\x0b \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\x0c \x01(\t\"\x96\x01\n\tViewProof\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\x12\x16\n\x0elive_row_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x66resh_row_count\x18\x05 \x01(\x03\x12\x13\n\x0blive_digest\x18\x06 \x01(\x0c\x12\x14\n\x0c\x66resh_digest\x18\x07 \x01(\x0c*p\n\tViewState\x12\x1a\n\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14VIEW_STATE_FOLLOWING\x10\x01\x12\x16\n\x12VIEW_STATE_STOPPED\x10\x02\x12\x15\n\x11VIEW_STATE_ABSENT\x10\x03*\x83\x01\n\tFoldPhase\x12\x1a\n\x16\x46OLD_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46OLD_PHASE_ASKED\x10\x01\x12\x17\n\x13\x46OLD_PHASE_BUILDING\x10\x02\x12\x16\n\x12\x46OLD_PHASE_PROVING\x10\x03\x12\x13\n\x0f\x46OLD_PHASE_DONE\x10\x04\x32\xc1\x03\n\x11ProjectionService\x12\x64\n\tListViews\x12\'.stretto.projection.v1.ListViewsRequest\x1a(.stretto.projection.v1.ListViewsResponse\"\x04\xa8\xbb\x18\x01\x12o\n\x0cRebuildViews\x12*.stretto.projection.v1.RebuildViewsRequest\x1a+.stretto.projection.v1.RebuildViewsResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12o\n\x0c\x43ompareViews\x12*.stretto.projection.v1.CompareViewsRequest\x1a+.stretto.projection.v1.CompareViewsResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12\x64\n\tMoveRelay\x12\'.stretto.projection.v1.MoveRelayRequest\x1a(.stretto.projection.v1.MoveRelayResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.stretto/projection/v1/projection_service.proto\x12\x15stretto.projection.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"stretto/common/v1/permission.proto\"\xd8\x01\n\x04View\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .stretto.projection.v1.ViewState\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x11\n\trow_count\x18\x05 \x01(\x03\x12-\n\x04stop\x18\x06 \x01(\x0b\x32\x1f.stretto.projection.v1.ViewStop\x12\x13\n\x0b\x65vent_count\x18\x07 \x01(\x03\x12\x17\n\x0flog_event_count\x18\x08 \x01(\x03\"g\n\x08ViewStop\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10ListViewsRequest\"\x8a\x02\n\x11ListViewsResponse\x12*\n\x05views\x18\x01 \x03(\x0b\x32\x1b.stretto.projection.v1.View\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x14\n\x0clog_position\x18\x03 \x01(\x03\x12\x33\n\x05relay\x18\x04 \x01(\x0b\x32$.stretto.projection.v1.RelayStanding\x12\x16\n\x0esnapshot_count\x18\x05 \x01(\x03\x12\x16\n\x0esnapshot_bytes\x18\x06 \x01(\x03\x12;\n\x0e\x66\x61iling_chores\x18\x07 \x03(\x0b\x32#.stretto.projection.v1.FailingChore\"P\n\rRelayStanding\x12\x10\n\x08position\x18\x01 \x01(\x03\x12-\n\x04stop\x18\x02 \x01(\x0b\x32\x1f.stretto.projection.v1.ViewStop\"_\n\x0c\x46\x61ilingChore\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x30\n\x0c\x66\x61iling_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x10MoveRelayRequest\x12\x16\n\x0e\x61\x66ter_position\x18\x01 \x01(\x03\"H\n\x11MoveRelayResponse\x12\x33\n\x05relay\x18\x01 \x01(\x0b\x32$.stretto.projection.v1.RelayStanding\"$\n\x13RebuildViewsRequest\x12\r\n\x05views\x18\x01 \x03(\t\"J\n\x14RebuildViewsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .stretto.projection.v1.FreshFold\"$\n\x13\x43ompareViewsRequest\x12\r\n\x05views\x18\x01 \x03(\t\"J\n\x14\x43ompareViewsResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32 .stretto.projection.v1.FreshFold\"\xda\x02\n\tFreshFold\x12\x0f\n\x07\x66old_id\x18\x01 \x01(\t\x12\r\n\x05views\x18\x02 \x03(\t\x12/\n\x05phase\x18\x03 \x01(\x0e\x32 .stretto.projection.v1.FoldPhase\x12\x10\n\x08position\x18\x04 \x01(\x03\x12\x14\n\x0clog_position\x18\x05 \x01(\x03\x12\x14\n\x0c\x65vents_per_s\x18\x06 \x01(\x01\x12,\n\tremaining\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x64one\x18\x08 \x01(\x08\x12\x30\n\x06proofs\x18\t \x03(\x0b\x32 .stretto.projection.v1.ViewProof\x12\'\n\x04swap\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x66\x61ilure\x18\x0b \x01(\t\x12\x16\n\x0e\x66\x61ilure_reason\x18\x0c \x01(\t\"\x96\x01\n\tViewProof\x12\x0c\n\x04view\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\r\n\x05\x65qual\x18\x03 \x01(\x08\x12\x16\n\x0elive_row_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x66resh_row_count\x18\x05 \x01(\x03\x12\x13\n\x0blive_digest\x18\x06 \x01(\x0c\x12\x14\n\x0c\x66resh_digest\x18\x07 \x01(\x0c*p\n\tViewState\x12\x1a\n\x16VIEW_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14VIEW_STATE_FOLLOWING\x10\x01\x12\x16\n\x12VIEW_STATE_STOPPED\x10\x02\x12\x15\n\x11VIEW_STATE_ABSENT\x10\x03*\x83\x01\n\tFoldPhase\x12\x1a\n\x16\x46OLD_PHASE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46OLD_PHASE_ASKED\x10\x01\x12\x17\n\x13\x46OLD_PHASE_BUILDING\x10\x02\x12\x16\n\x12\x46OLD_PHASE_PROVING\x10\x03\x12\x13\n\x0f\x46OLD_PHASE_DONE\x10\x04\x32\xc1\x03\n\x11ProjectionService\x12\x64\n\tListViews\x12\'.stretto.projection.v1.ListViewsRequest\x1a(.stretto.projection.v1.ListViewsResponse\"\x04\xa8\xbb\x18\x01\x12o\n\x0cRebuildViews\x12*.stretto.projection.v1.RebuildViewsRequest\x1a+.stretto.projection.v1.RebuildViewsResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12o\n\x0c\x43ompareViews\x12*.stretto.projection.v1.CompareViewsRequest\x1a+.stretto.projection.v1.CompareViewsResponse\"\x04\xa8\xbb\x18\x03\x30\x01\x12\x64\n\tMoveRelay\x12\'.stretto.projection.v1.MoveRelayRequest\x1a(.stretto.projection.v1.MoveRelayResponse\"\x04\xa8\xbb\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTIONSERVICE'].methods_by_name['CompareViews']._serialized_options = b'\250\273\030\003'
   _globals['_PROJECTIONSERVICE'].methods_by_name['MoveRelay']._loaded_options = None
   _globals['_PROJECTIONSERVICE'].methods_by_name['MoveRelay']._serialized_options = b'\250\273\030\003'
-  _globals['_VIEWSTATE']._serialized_start=1656
-  _globals['_VIEWSTATE']._serialized_end=1768
-  _globals['_FOLDPHASE']._serialized_start=1771
-  _globals['_FOLDPHASE']._serialized_end=1902
+  _globals['_VIEWSTATE']._serialized_start=1814
+  _globals['_VIEWSTATE']._serialized_end=1926
+  _globals['_FOLDPHASE']._serialized_start=1929
+  _globals['_FOLDPHASE']._serialized_end=2060
   _globals['_VIEW']._serialized_start=175
   _globals['_VIEW']._serialized_end=391
   _globals['_VIEWSTOP']._serialized_start=393
@@ -53,25 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVIEWSREQUEST']._serialized_start=498
   _globals['_LISTVIEWSREQUEST']._serialized_end=516
   _globals['_LISTVIEWSRESPONSE']._serialized_start=519
-  _globals['_LISTVIEWSRESPONSE']._serialized_end=724
-  _globals['_RELAYSTANDING']._serialized_start=726
-  _globals['_RELAYSTANDING']._serialized_end=806
-  _globals['_MOVERELAYREQUEST']._serialized_start=808
-  _globals['_MOVERELAYREQUEST']._serialized_end=850
-  _globals['_MOVERELAYRESPONSE']._serialized_start=852
-  _globals['_MOVERELAYRESPONSE']._serialized_end=924
-  _globals['_REBUILDVIEWSREQUEST']._serialized_start=926
-  _globals['_REBUILDVIEWSREQUEST']._serialized_end=962
-  _globals['_REBUILDVIEWSRESPONSE']._serialized_start=964
-  _globals['_REBUILDVIEWSRESPONSE']._serialized_end=1038
-  _globals['_COMPAREVIEWSREQUEST']._serialized_start=1040
-  _globals['_COMPAREVIEWSREQUEST']._serialized_end=1076
-  _globals['_COMPAREVIEWSRESPONSE']._serialized_start=1078
-  _globals['_COMPAREVIEWSRESPONSE']._serialized_end=1152
-  _globals['_FRESHFOLD']._serialized_start=1155
-  _globals['_FRESHFOLD']._serialized_end=1501
-  _globals['_VIEWPROOF']._serialized_start=1504
-  _globals['_VIEWPROOF']._serialized_end=1654
-  _globals['_PROJECTIONSERVICE']._serialized_start=1905
-  _globals['_PROJECTIONSERVICE']._serialized_end=2354
+  _globals['_LISTVIEWSRESPONSE']._serialized_end=785
+  _globals['_RELAYSTANDING']._serialized_start=787
+  _globals['_RELAYSTANDING']._serialized_end=867
+  _globals['_FAILINGCHORE']._serialized_start=869
+  _globals['_FAILINGCHORE']._serialized_end=964
+  _globals['_MOVERELAYREQUEST']._serialized_start=966
+  _globals['_MOVERELAYREQUEST']._serialized_end=1008
+  _globals['_MOVERELAYRESPONSE']._serialized_start=1010
+  _globals['_MOVERELAYRESPONSE']._serialized_end=1082
+  _globals['_REBUILDVIEWSREQUEST']._serialized_start=1084
+  _globals['_REBUILDVIEWSREQUEST']._serialized_end=1120
+  _globals['_REBUILDVIEWSRESPONSE']._serialized_start=1122
+  _globals['_REBUILDVIEWSRESPONSE']._serialized_end=1196
+  _globals['_COMPAREVIEWSREQUEST']._serialized_start=1198
+  _globals['_COMPAREVIEWSREQUEST']._serialized_end=1234
+  _globals['_COMPAREVIEWSRESPONSE']._serialized_start=1236
+  _globals['_COMPAREVIEWSRESPONSE']._serialized_end=1310
+  _globals['_FRESHFOLD']._serialized_start=1313
+  _globals['_FRESHFOLD']._serialized_end=1659
+  _globals['_VIEWPROOF']._serialized_start=1662
+  _globals['_VIEWPROOF']._serialized_end=1812
+  _globals['_PROJECTIONSERVICE']._serialized_start=2063
+  _globals['_PROJECTIONSERVICE']._serialized_end=2512
 # @@protoc_insertion_point(module_scope)

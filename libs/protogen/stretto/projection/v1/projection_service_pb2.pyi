@@ -200,6 +200,7 @@ class ListViewsResponse(_message.Message):
     RELAY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_COUNT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    FAILING_CHORES_FIELD_NUMBER: _builtins.int
     partition: _builtins.str
     """The partition that they are of."""
     log_position: _builtins.int
@@ -216,6 +217,10 @@ class ListViewsResponse(_message.Message):
     def relay(self) -> Global___RelayStanding:
         """The relay; unset = none has ever run here."""
 
+    @_builtins.property
+    def failing_chores(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailingChore]:
+        """What the projector does now and then and failed the last time; it tries again."""
+
     def __init__(
         self,
         *,
@@ -225,10 +230,11 @@ class ListViewsResponse(_message.Message):
         relay: Global___RelayStanding | None = ...,
         snapshot_count: _builtins.int = ...,
         snapshot_bytes: _builtins.int = ...,
+        failing_chores: _abc.Iterable[Global___FailingChore] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["relay", b"relay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_position", b"log_position", "partition", b"partition", "relay", b"relay", "snapshot_bytes", b"snapshot_bytes", "snapshot_count", b"snapshot_count", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_chores", b"failing_chores", "log_position", b"log_position", "partition", b"partition", "relay", b"relay", "snapshot_bytes", b"snapshot_bytes", "snapshot_count", b"snapshot_count", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,6 +267,38 @@ class RelayStanding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelayStanding: _TypeAlias = RelayStanding  # noqa: Y015
+
+@_typing.final
+class FailingChore(_message.Message):
+    """Something that is done now and then, and that nothing waits for, failed by a bug of ours."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FAILING_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: "blob-sweep", "task-log-sweep"."""
+    message: _builtins.str
+    """For people."""
+    @_builtins.property
+    def failing_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        message: _builtins.str = ...,
+        failing_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failing_time", b"failing_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_time", b"failing_time", "message", b"message", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailingChore: _TypeAlias = FailingChore  # noqa: Y015
 
 @_typing.final
 class MoveRelayRequest(_message.Message):
