@@ -12,7 +12,7 @@ from stretto.run.v1 import plan_pb2 as plan
 from stretto.run.v1 import run_pb2 as pb
 from stretto_core.ids import TaskName
 from stretto_kernel.domain.run import RunEvent, RunState, queries
-from stretto_kernel.domain.run.ending import conclusion
+from stretto_kernel.domain.run.ending import conclude
 from stretto_kernel.domain.run.fingerprint import fingerprint
 from stretto_kernel.domain.run.plan import TaskSpec
 from stretto_kernel.domain.run.task import Blocked, Failed, Leased, Open, Succeeded, TaskRecord
@@ -76,7 +76,7 @@ def check_fold(story: Story) -> None:
 def check_state(story: Story) -> None:
     """Judge the state as it stands: invariant 5, counts, joins, and that nothing is left undone."""
     state = story.state
-    assert conclusion(state) == (), "the end comes with the fact that ended the last task"
+    assert conclude(state) == (), "the end comes with the fact that ended the last task"
     assert (queries.wake_up(state) is None) == (state.end is not None), "a named wake-up"
     _check_counts(state, story.now_ns)
     stopped = state.stopping is not None or state.end is not None

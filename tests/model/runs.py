@@ -13,7 +13,7 @@ from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.clock import NS_PER_S
 from stretto_core.eventlog.recorded import Recorded
 from stretto_core.ids import Namespace, RequestId, RunId, SessionId, TaskName, WorkerId
-from stretto_kernel.domain.run import RunEvent, RunState, decide, evolve, new_run
+from stretto_kernel.domain.run import RunEvent, RunState, conclude, decide, evolve, new_run
 from stretto_kernel.domain.run import commands as cmd
 
 RUN_ID = RunId("p0-000000000000" + "0" * 20)
@@ -44,7 +44,11 @@ class Story:
         digest = command.request_digest if isinstance(command, cmd.Requested) else b""
         for event in events:
             self.record(event, request_id, digest)
-        return events
+        if not events:
+            return ()
+        for end in (ends := conclude(self.state)):
+            self.record(end, request_id, digest)
+        return (*events, *ends)
 
     def record(self, event: RunEvent, request_id: str = "", digest: bytes = b"") -> None:
         """Apply one fact as recorded now."""

@@ -18,9 +18,8 @@ from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.errors import Refusal
 from stretto_core.eventlog.recorded import Recorded
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
-from stretto_kernel.domain.run import RunState, decide, evolve, queries
+from stretto_kernel.domain.run import RunState, conclude, decide, evolve, queries
 from stretto_kernel.domain.run import commands as cmd
-from stretto_kernel.domain.run.ending import conclusion
 from stretto_kernel.domain.run.fingerprint import fingerprint
 from stretto_kernel.domain.run.refusals import LeaseLost
 from stretto_kernel.domain.run.task import Ended, Succeeded, TaskRecord
@@ -67,7 +66,7 @@ def _judge(before: RunState, command: cmd.Command, after: RunState) -> None:
     """Hold one step against the invariants."""
     retried = isinstance(command, cmd.Retry)
     assert (before.end is not None) == retried, "a fact after the end, or a retry before it"
-    assert conclusion(after) == ()
+    assert conclude(after) == ()
     assert (queries.wake_up(after) is None) == (after.end is not None)
     for name, record in before.tasks.items():
         if not retried and before.reopening is None:
@@ -104,6 +103,8 @@ def _explore(start: RunState, epoch_max: int, retries_max: int) -> int:
             after = state.clone()
             for event in events:
                 evolve(after, Recorded(event, after.version + 1, T0))
+            for end in conclude(after):
+                evolve(after, Recorded(end, after.version + 1, T0))
             _judge(state, command, after)
             mark = fingerprint(after, with_versions=False)
             if mark not in seen:

@@ -328,14 +328,14 @@ def test_a_large_value_is_a_blob_that_the_fact_names() -> None:
     assert list(in_event(event)) == [(bytes(32), 1 << 20)]
 
 
-def test_a_branch_and_a_clone_have_boards_of_their_own() -> None:
+def test_a_clone_has_a_board_of_its_own() -> None:
     story = leased()
     story.put(entry("context/a"))
     before = fingerprint(story.state)
-    for twin in (story.state.branch(), story.state.clone()):
-        twin.own_board().apply(())
-        twin.own_board().entries.clear()
-        assert fingerprint(story.state) == before
+    twin = story.state.clone()
+    twin.own_board().apply(())
+    twin.own_board().entries.clear()
+    assert fingerprint(story.state) == before
     story.put(entry("context/b"))
     assert set(_entries(story)) == {"context/a", "context/b"}
 
@@ -349,7 +349,7 @@ def test_the_fold_of_the_log_is_the_board() -> None:
 
 def test_a_run_without_a_board_has_none() -> None:
     story = leased()
-    assert story.state.board is None and story.state.branch().board is None
+    assert story.state.board is None and story.state.clone().board is None
 
 
 def _bound(key: str, pointer: str = "", *, may_be_missing: bool = False) -> plan.Binding:

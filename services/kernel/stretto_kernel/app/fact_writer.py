@@ -31,6 +31,7 @@ from stretto_core.eventlog.writer import Committed, WriterLimits
 from stretto_core.ids import EventId, IdSource
 
 from stretto_kernel.app.confidential import encrypted
+from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_stream import (
     DecidedAgain,
@@ -67,12 +68,15 @@ Command = TypeVar("Command")
 class Decider:
     """The rules of one kind of stream: pure functions on a state that `evolve` changes in place.
 
-    newest_says_all: a state is the newest event's alone, so that only that one is read.
+    conclude: what follows from the facts of a command once the state has them, in the same append;
+    asked again until nothing does. newest_says_all: a state is the newest event's alone, so that
+    only that one is read.
     """
 
     codec: Codec
     decide: Callable[[Any, Any], Sequence[Message]]
     evolve: Callable[[Any, Recorded[Any]], None]
+    conclude: Callable[[Any], Sequence[Message]] = lambda _: ()
     newest_says_all: bool = False
 
 
@@ -99,6 +103,10 @@ class StreamKeeper(Protocol):
 
 CommitFollower = Callable[[Sequence[int], Sequence[NewEvent]], None]
 """Told of every event committed under this ownership, with its position, in order, once."""
+
+
+_Fact = tuple[Message, Message]
+"""A fact as it was decided, and as it leaves the kernel."""
 
 
 class _Batch(NamedTuple):
@@ -159,11 +167,9 @@ class FactWriter:
         events = keeper.decider.decide(hosted.state, command)
         if not events:
             return False
-        key = hosted.key
+        facts = _leaving(events, hosted.key)
         # What is encrypted is larger: readers get it as it is stored.
-        leaving = events if key is None else [encrypted(event, key) for event in events]
-        check_fact_bytes(leaving)
-        facts = zip(events, leaving, strict=True)
+        check_fact_bytes(leaving for _, leaving in facts)
         try:
             recorded = self._record(keeper.decider, hosted, facts, cause)
         except BaseException:
@@ -262,12 +268,12 @@ class FactWriter:
         self,
         decider: Decider,
         hosted: HostedStream[Any],
-        facts: Iterable[tuple[Message, Message]],
+        facts: Sequence[_Fact],
         cause: Cause,
     ) -> tuple[NewEvent, ...]:
-        """Encode the facts as the next of the stream and evolve it by each.
+        """Encode the facts as the next of the stream and evolve it by each, and what they conclude.
 
-        facts: as they were decided, and as they leave the kernel.
+        What follows by itself is never as large as a fact may be.
         """
         time_ns = max(self._clock.now_ns(), hosted.head.time_ns)
         key = hosted.key
@@ -275,25 +281,33 @@ class FactWriter:
         if key is not None and cause.request_digest:
             cause = cause._replace(request_digest=key.keyed(cause.request_digest))
         encoded = []
-        for event, leaving in facts:
-            new = decider.codec.encode(
-                leaving,
-                stream=hosted.stream,
-                head=hosted.head,
-                event_id=EventId(self._ids.uuid7()),
-                time_ns=time_ns,
-                cause=cause,
-                key_id=key_id,
-            )
-            hosted.head = next_head(new, time_ns)
-            hosted.last_event_id = new.event_id
-            recorded = Recorded(
-                event, new.version, time_ns, cause.request_id, cause.request_digest, key_id
-            )
-            decider.evolve(hosted.state, recorded)
-            encoded.append(new)
+        while facts:
+            for event, leaving in facts:
+                new = decider.codec.encode(
+                    leaving,
+                    stream=hosted.stream,
+                    head=hosted.head,
+                    event_id=EventId(self._ids.uuid7()),
+                    time_ns=time_ns,
+                    cause=cause,
+                    key_id=key_id,
+                )
+                hosted.head = next_head(new, time_ns)
+                hosted.last_event_id = new.event_id
+                recorded = Recorded(
+                    event, new.version, time_ns, cause.request_id, cause.request_digest, key_id
+                )
+                decider.evolve(hosted.state, recorded)
+                encoded.append(new)
+            facts = _leaving(decider.conclude(hosted.state), key)
         hosted.correlation_id = cause.correlation_id
         return tuple(encoded)
+
+
+def _leaving(facts: Sequence[Message], key: DataKey | None) -> Sequence[_Fact]:
+    if key is None:
+        return [(fact, fact) for fact in facts]
+    return [(fact, encrypted(fact, key)) for fact in facts]
 
 
 def _nothing() -> None:

@@ -35,7 +35,7 @@ from stretto_kernel.app.hosted_run import (
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.app.run_keys import RunKeyMissing, RunKeys
 from stretto_kernel.app.snapshots import Snapshots
-from stretto_kernel.domain.run import Touched, decide, evolve, new_run
+from stretto_kernel.domain.run import Touched, conclude, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
 from stretto_kernel.domain.run.refusals import RunNotFound
 
@@ -114,7 +114,7 @@ class StreamHost:
         self._folding: dict[RunId, asyncio.Task[HostedRun]] = {}
         self._damaged: dict[RunId, tuple[float, UnreadableEvent]] = {}
         self._listener: HostListener = _Nobody()
-        self.decider = Decider(codec, decide, evolve)
+        self.decider = Decider(codec, decide, evolve, conclude)
         self.facts = facts
         facts.add_keeper(self)
 

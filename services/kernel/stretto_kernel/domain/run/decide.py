@@ -31,7 +31,6 @@ from stretto_kernel.domain.run.commands import (
     StartRun,
     TimerFired,
 )
-from stretto_kernel.domain.run.ending import with_end
 from stretto_kernel.domain.run.refusals import RunNotFound, RunShredded
 from stretto_kernel.domain.run.state import RunEvent, RunState
 from stretto_kernel.domain.run.timers import decide_timer
@@ -40,8 +39,8 @@ from stretto_kernel.domain.run.timers import decide_timer
 def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
     """Return the facts `command` makes true, in order; () when it repeats one or came too late.
 
-    Never changes the state. All facts of one command belong into one append. The end of the run
-    comes with the fact that ends its last task. Raises the refusals of `refusals`, and
+    Never changes the state. All facts of one command belong into one append, with what they
+    `conclude`. Raises the refusals of `refusals`, and
     InvalidArgument or Unimplemented for a plan or value that is wrong whatever the state.
     """
     if state.start is None and not isinstance(command, StartRun):
@@ -50,7 +49,7 @@ def decide(state: RunState, command: Command) -> tuple[RunEvent, ...]:
         return _decide_shredded(command)
     if isinstance(command, Requested) and _was_done(state, command):
         return ()
-    return with_end(state, _DECIDE[type(command)](state, command), command.now_ns)
+    return _DECIDE[type(command)](state, command)
 
 
 def _decide_shredded(command: Command) -> tuple[RunEvent, ...]:

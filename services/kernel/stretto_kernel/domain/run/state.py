@@ -1,15 +1,14 @@
 """The folded state of one run: one owned mutable value, changed in place by `evolve` alone.
 
 Every change of an event costs the tasks it reaches and nothing more: counts are kept per phase,
-joins count, and run-wide facts are one value here from which task states are derived. A `branch`
-looks ahead without touching this state, a `clone` goes its own way for exploration; both copy a
-task record when they first change it. Instants are UTC nanoseconds.
+joins count, and run-wide facts are one value here from which task states are derived. A `clone`
+goes its own way, for exploration; it copies a task record when it first changes it. Instants are
+UTC nanoseconds.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import NamedTuple
@@ -120,26 +119,6 @@ class Touched(NamedTuple):
     run_wide: bool
 
 
-class _Overlay(dict[TaskName, TaskRecord]):
-    """Records changed on a branch; the others are read through. Whole are look-up and iteration."""
-
-    __slots__ = ("_under",)
-
-    def __init__(self, under: dict[TaskName, TaskRecord]) -> None:
-        super().__init__()
-        self._under = under
-
-    def __missing__(self, name: TaskName) -> TaskRecord:
-        return self._under[name]
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self._under
-
-    def __iter__(self) -> Iterator[TaskName]:
-        yield from self._under
-        yield from [name for name in super().__iter__() if name not in self._under]
-
-
 @dataclass(slots=True, eq=False)
 class RunState:
     """One run. `version` 0: not started.
@@ -147,7 +126,7 @@ class RunState:
     tasks: by full name, in the order they came to be.
     counts, clean_up_counts: ordinary and clean-up tasks per phase number.
     open_tasks, leased_tasks, backing_off: names by phase (values unused), the last of tasks opened
-      with a wait; on a branch only what changed there.
+      with a wait.
     left_alone_count: ordinary tasks that failed or were cancelled as the plan allows.
     opened_ns: when it was started or last retried; retry_count: how often it was.
     failure: the first failure of an ordinary task, or of the run itself, that decides its end.
@@ -286,27 +265,14 @@ class RunState:
         self.touched_tasks[record.name] = None
         record.changed_version = self.version
 
-    def branch(self) -> RunState:
-        """Return a state to look ahead on, at a cost that does not depend on the run's size.
-
-        This state must not change while the branch is in use.
-        """
-        ahead = _shallow(self)
-        ahead.owner = object()
-        ahead.tasks = _Overlay(self.tasks)
-        ahead.counts = list(self.counts)
-        ahead.clean_up_counts = list(self.clean_up_counts)
-        ahead.clean_up_tasks = list(self.clean_up_tasks)
-        ahead.open_tasks = {}
-        ahead.leased_tasks = {}
-        ahead.backing_off = {}
-        ahead.touched_tasks = {}
-        return ahead
-
     def clone(self) -> RunState:
         """Return an equal state that shares task records until either changes one."""
-        twin = self.branch()
+        twin = _shallow(self)
+        twin.owner = object()
         twin.tasks = dict(self.tasks)
+        twin.counts = list(self.counts)
+        twin.clean_up_counts = list(self.clean_up_counts)
+        twin.clean_up_tasks = list(self.clean_up_tasks)
         twin.open_tasks = dict(self.open_tasks)
         twin.leased_tasks = dict(self.leased_tasks)
         twin.backing_off = dict(self.backing_off)
