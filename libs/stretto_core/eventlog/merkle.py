@@ -17,39 +17,8 @@ def leaf_hash(position: int, event_hash: bytes) -> bytes:
     return hashlib.sha256(b"\x00" + position.to_bytes(8, "big") + event_hash).digest()
 
 
-class Frontier:
-    """A tree that grows at its right edge: what is needed of it to add leaves and tell the root.
-
-    A leaf costs one or two hashes; 32 bytes are kept for each power of two in the count.
-    """
-
-    __slots__ = ("_peaks", "leaf_count")
-
-    def __init__(self) -> None:
-        self._peaks: list[bytes] = []  # Roots of whole subtrees, the largest first.
-        self.leaf_count = 0
-
-    def add(self, leaf: bytes) -> None:
-        """Add the next leaf, 32 bytes."""
-        peaks, count = self._peaks, self.leaf_count
-        while count & 1:
-            leaf = _node(peaks.pop(), leaf)
-            count >>= 1
-        peaks.append(leaf)
-        self.leaf_count += 1
-
-    def root(self) -> bytes:
-        """Return the root over the leaves so far, as `root_of` does."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        *larger, root = self._peaks
-        for peak in reversed(larger):
-            root = _node(peak, root)
-        return root
-
-
 class Prover:
-    """A tree that grows as `Frontier` does and keeps the way from one of its leaves to the root.
+    """A tree that grows at its right edge and keeps the way from one of its leaves to the root.
 
     A leaf costs one or two hashes, so that a large tree is made in as small stretches as one likes.
     """

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stretto_core.eventlog.merkle import (
     EMPTY_ROOT,
-    Frontier,
     Prover,
     leaf_hash,
     root_by_path,
@@ -30,15 +29,6 @@ def reference_root(leaves: list[bytes]) -> bytes:
 @given(LEAVES)
 def test_the_root_is_the_one_of_the_rfc(leaves: list[bytes]) -> None:
     assert root_of(leaves) == reference_root(leaves)
-
-
-@given(LEAVES)
-def test_a_tree_that_grows_has_the_root_of_the_whole_at_every_size(leaves: list[bytes]) -> None:
-    growing = Frontier()
-    assert growing.root() == EMPTY_ROOT
-    for count, leaf in enumerate(leaves, start=1):
-        growing.add(leaf)
-        assert (growing.leaf_count, growing.root()) == (count, reference_root(leaves[:count]))
 
 
 def test_the_root_of_nothing_is_the_hash_of_nothing() -> None:

@@ -102,11 +102,8 @@ class StreamKeeper(Protocol):
 
 
 CommitFollower = Callable[[Sequence[int], Sequence[NewEvent]], None]
-"""Told of every event committed under this ownership, with its position, in order, once."""
-
-
-_Fact = tuple[Message, Message]
-"""A fact as it was decided, and as it leaves the kernel."""
+"""Told of every event committed under this ownership, with its position, in order, once: of those
+that one append stored together."""
 
 
 class _Batch(NamedTuple):
@@ -167,11 +164,11 @@ class FactWriter:
         events = keeper.decider.decide(hosted.state, command)
         if not events:
             return False
-        facts = _leaving(events, hosted.key)
         # What is encrypted is larger: readers get it as it is stored.
-        check_fact_bytes(leaving for _, leaving in facts)
+        leaving = _leaving(events, hosted.key)
+        check_fact_bytes(leaving)
         try:
-            recorded = self._record(keeper.decider, hosted, facts, cause)
+            recorded = self._record(keeper.decider, hosted, events, leaving, cause)
         except BaseException:
             # A bug of ours: what was evolved is not stored, and going on would leave a gap.
             self._void({hosted: keeper}.items())
@@ -230,6 +227,8 @@ class FactWriter:
     def batches_committed(self, commits: Sequence[Committed]) -> None:
         """See `WriterOwner`."""
         self.last_commit_mono_ns = self._clock.mono_ns()
+        positions: list[int] = []
+        events: list[NewEvent] = []
         for commit in commits:
             batch = self._batches.pop(commit.batch)
             hosted = batch.hosted
@@ -238,8 +237,10 @@ class FactWriter:
             while hosted.waiters and hosted.waiters[0].version <= hosted.committed:
                 hosted.waiters.popleft().committed()
             batch.keeper.stream_committed(hosted)
-            for follower in self._followers:
-                follower(commit.positions, batch.events)
+            positions += commit.positions
+            events += batch.events
+        for follower in self._followers:
+            follower(positions, events)
         self.commits_done()
 
     def batches_dropped(self, batches: Sequence[int], cause: Refusal) -> None:
@@ -268,12 +269,14 @@ class FactWriter:
         self,
         decider: Decider,
         hosted: HostedStream[Any],
-        facts: Sequence[_Fact],
+        facts: Sequence[Message],
+        leaving: Sequence[Message],
         cause: Cause,
     ) -> tuple[NewEvent, ...]:
         """Encode the facts as the next of the stream and evolve it by each, and what they conclude.
 
-        What follows by itself is never as large as a fact may be.
+        leaving: the facts as they leave the kernel. What follows by itself is never as large as a
+        fact may be.
         """
         time_ns = max(self._clock.now_ns(), hosted.head.time_ns)
         key = hosted.key
@@ -282,9 +285,9 @@ class FactWriter:
             cause = cause._replace(request_digest=key.keyed(cause.request_digest))
         encoded = []
         while facts:
-            for event, leaving in facts:
+            for fact, stored in zip(facts, leaving, strict=True):
                 new = decider.codec.encode(
-                    leaving,
+                    stored,
                     stream=hosted.stream,
                     head=hosted.head,
                     event_id=EventId(self._ids.uuid7()),
@@ -295,19 +298,18 @@ class FactWriter:
                 hosted.head = next_head(new, time_ns)
                 hosted.last_event_id = new.event_id
                 recorded = Recorded(
-                    event, new.version, time_ns, cause.request_id, cause.request_digest, key_id
+                    fact, new.version, time_ns, cause.request_id, cause.request_digest, key_id
                 )
                 decider.evolve(hosted.state, recorded)
                 encoded.append(new)
-            facts = _leaving(decider.conclude(hosted.state), key)
+            facts = decider.conclude(hosted.state)
+            leaving = _leaving(facts, key)
         hosted.correlation_id = cause.correlation_id
         return tuple(encoded)
 
 
-def _leaving(facts: Sequence[Message], key: DataKey | None) -> Sequence[_Fact]:
-    if key is None:
-        return [(fact, fact) for fact in facts]
-    return [(fact, encrypted(fact, key)) for fact in facts]
+def _leaving(facts: Sequence[Message], key: DataKey | None) -> Sequence[Message]:
+    return facts if key is None else [encrypted(fact, key) for fact in facts]
 
 
 def _nothing() -> None:

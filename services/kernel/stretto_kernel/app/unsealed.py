@@ -1,7 +1,7 @@
 """The committed events that no seal covers yet: their tree, cut where a seal is due.
 
-Pure. Costs a leaf's hash and a node's for each event, and 32 bytes of memory for each power of two
-in their count, however many there are.
+Pure. Costs a hash for each event and one more when it is cut off, and memory for the hash until
+then.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from stretto_core.eventlog.merkle import Frontier, leaf_hash
+from stretto_core.eventlog.merkle import leaf_hash, root_of
 from stretto_core.eventlog.seals import Covered
 from stretto_core.ids import EventId, StreamId
 
@@ -41,19 +41,19 @@ class Unsealed:
         self._seals = seals
         self._after_position = after_position
         self._events_max = events_max
-        self._tree = Frontier()
+        self._leaves: list[bytes] = []
         self._event_id = EventId("")
 
     def add(self, position: int, stream: StreamId, event_hash: bytes, event_id: EventId) -> None:
         """Add the next event; `event_hash` is the hash its stream's chain has after it."""
         assert position > self.position, "events are covered in order, and once"
-        self._tree.add(leaf_hash(position, event_hash))
+        self._leaves.append(leaf_hash(position, event_hash))
         self.position = position
         self.event_count += 1
         self._event_id = event_id
         if stream != self._seals:
             self.has_news = True
-        if self.has_news and self._tree.leaf_count >= self._events_max:
+        if self.has_news and len(self._leaves) >= self._events_max:
             self.cut()
 
     def cut(self) -> None:
@@ -61,7 +61,7 @@ class Unsealed:
         if not self.has_news:
             return
         covered = Covered(
-            self._after_position, self.position, self._tree.leaf_count, self._tree.root()
+            self._after_position, self.position, len(self._leaves), root_of(self._leaves)
         )
         self.cuts.append(Cut(covered, self._event_id))
-        self._after_position, self._tree, self.has_news = self.position, Frontier(), False
+        self._after_position, self._leaves, self.has_news = self.position, [], False
