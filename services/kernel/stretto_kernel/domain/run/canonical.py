@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from stretto.common.v1.failure_pb2 import Failure
@@ -32,7 +32,7 @@ from stretto_kernel.domain.run.plan import (
 
 def digest_of(*values: object) -> bytes:
     """Return the SHA-256 of scalars, messages and dataclasses, and sequences and maps of them."""
-    return hashlib.sha256(b"".join(map(_encode, values))).digest()
+    return hashlib.sha256(_encode_all(values)).digest()
 
 
 class Encoded(bytes):
@@ -47,7 +47,7 @@ def graph_encoding(graph: plan_pb2.TaskGraph) -> Encoded:
 
 def _encode_graph(graph: plan_pb2.TaskGraph) -> Encoded:
     policies, tasks = read_graph(graph)
-    return Encoded(_encode(policies) + _encode(list(tasks)))
+    return Encoded(_encode_all((policies, list(tasks))))
 
 
 @lru_cache(maxsize=PLANS_REMEMBERED_MAX)
@@ -68,9 +68,9 @@ def failure_digest(failure: Failure) -> bytes:
     return digest_of("failed", failure)
 
 
-def _encode(value: object) -> bytes:
-    encoder = _ENCODERS.get(type(value))
-    return _encode_dataclass(value) if encoder is None else encoder(value)
+def _encode_all(values: Iterable[object]) -> bytes:
+    encoder_of = _ENCODERS.get
+    return b"".join([encoder_of(type(value), _encode_dataclass)(value) for value in values])
 
 
 def _text(value: str) -> bytes:
@@ -134,7 +134,7 @@ _encode_repeated = lru_cache(maxsize=1_024)(_encode_dataclass)
 
 
 def _sequence(tag: bytes, values: Iterable[object]) -> bytes:
-    return _tagged(tag, b"".join([_encode(value) for value in values]))
+    return _tagged(tag, _encode_all(values))
 
 
 def _tagged(tag: bytes, content: bytes) -> bytes:
@@ -151,7 +151,7 @@ _FIELD_NAMES: dict[type, tuple[str, ...]] = {}
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     Encoded: bytes,
     str: _text,
-    bytes: lambda value: _tagged(b"b", value),
+    bytes: partial(_tagged, b"b"),
     type(None): lambda value: b"n",
     bool: _scalar,
     int: _scalar,
@@ -160,8 +160,8 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     BlobRef: _blob,
     Artifact: _artifact,
     Failure: _failure,
-    tuple: lambda value: _sequence(b"t", value),
-    list: lambda value: _sequence(b"t", value),
+    tuple: partial(_sequence, b"t"),
+    list: partial(_sequence, b"t"),
     dict: lambda value: _sequence(b"m", sorted(value.items())),
     Dependency: _encode_repeated,
     Join: _encode_repeated,

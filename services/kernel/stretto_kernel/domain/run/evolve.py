@@ -58,8 +58,9 @@ def evolve(state: RunState, recorded: Recorded[RunEvent]) -> None:
         if recorded.request_id:
             state.requests.remember(recorded)
     settling.run()
-    if state.end is None and state.cleaning_up is None and ordinary_over(state):
-        _begin_clean_up(settling)
+    # Without anything to clean up the end comes at once: see `conclude`.
+    if state.clean_up_tasks and state.end is None and state.cleaning_up is None:
+        _begin_clean_up_when_over(settling)
 
 
 def _run_started(settling: Settling, event: ev.RunStarted, recorded: Recorded[RunEvent]) -> None:
@@ -254,10 +255,10 @@ def _run_shredded(settling: Settling, event: ev.RunShredded) -> None:
     settling.state.run_touched = True
 
 
-def _begin_clean_up(settling: Settling) -> None:
+def _begin_clean_up_when_over(settling: Settling) -> None:
     state = settling.state
-    if not state.clean_up_tasks:
-        return  # Nothing to run: the end comes in the same append.
+    if not ordinary_over(state):
+        return
     state.cleaning_up = CleaningUp(settling.time_ns)
     state.touch_all()
     settling.open_clean_up()

@@ -75,3 +75,7 @@ class Holds:
                 break
             deadline_ns += max(0, span_end_ns - max(span_start_ns, start_ns))
         return deadline_ns
+
+
+NO_HOLDS = Holds()
+"""Of a run that was never held."""

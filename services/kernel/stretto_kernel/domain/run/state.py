@@ -20,7 +20,7 @@ from stretto_core.ids import Namespace, RequestId, RunId, TaskName
 
 from stretto_kernel.domain.requests import Requests
 from stretto_kernel.domain.run.blackboard_state import Board
-from stretto_kernel.domain.run.holds import Holds
+from stretto_kernel.domain.run.holds import NO_HOLDS, Holds
 from stretto_kernel.domain.run.plan import Policies
 from stretto_kernel.domain.run.task import PHASE_COUNT, Leased, Open, Phase, TaskRecord
 
@@ -157,7 +157,7 @@ class RunState:
     slice_count: int = 0
     slice_ns: int = 0
     sealed: bool = False
-    holds: Holds = field(default_factory=Holds)
+    holds: Holds = NO_HOLDS
     stopping: Stopping | None = None
     cleaning_up: CleaningUp | None = None
     end: RunEnd | None = None
