@@ -112,6 +112,9 @@ class RunCalls:
         wrong.
         """
         start = RunStart(namespace, command, caller)
+        asked = self.put_start(start)
+        if asked is not None:
+            return await self.started(start, asked)
         if blobs_in_start(command):
             await self._require_blobs(start)
         return await ask(self._host, self._start_finder(start), partial(self._start, start))
