@@ -31,7 +31,7 @@ from stretto_kernel.dispatch.assignments import (
 from stretto_kernel.dispatch.later_looks import LaterLooks
 from stretto_kernel.dispatch.lease_table import RECLAIM_NS_MAX, Lease, LeaseKey
 from stretto_kernel.dispatch.queue_gates import Shut
-from stretto_kernel.dispatch.ready_bucket import ReadyItem
+from stretto_kernel.dispatch.ready_bucket import ready_item
 from stretto_kernel.dispatch.ready_queues import Grant
 from stretto_kernel.dispatch.shared import Shared
 from stretto_kernel.dispatch.takers import Taker
@@ -183,7 +183,7 @@ class Dispatcher:
         item = queries.offer(run.state, task)
         if item is None or item.not_before_ns > run.instant_ns(self._clock.now_ns()):
             return run_pb2.WAIT_REASON_UNSPECIFIED
-        if self._queues.waits_for_worker(_ready_item(run.run_id, item)):
+        if self._queues.waits_for_worker(ready_item(run.run_id, item)):
             return run_pb2.WAIT_REASON_NO_WORKER
         return _WAIT_REASONS[self._queues.gates.shut(item.queue, self._clock.mono_ns())]
 
@@ -261,6 +261,10 @@ class Dispatcher:
 
     def _look_at_tasks(self, run: HostedRun, tasks: tuple[TaskName, ...]) -> None:
         """Look at what a fact touched: at leases at once, at the rest of a large fact in parts."""
+        if len(tasks) <= LARGE_FACT_TASKS:
+            for task in tasks:
+                self._look_at_task(run, task, folded=False)
+            return
         leased = run.state.leased_tasks
         ready = []
         for task in tasks:
@@ -290,7 +294,7 @@ class Dispatcher:
             self._queues.withdraw_item(run.run_id, task)
             self._not_before.arm((run.run_id, task), item.not_before_ns, None)
         else:
-            self._queues.offer_item(_ready_item(run.run_id, item))
+            self._queues.offer_item(ready_item(run.run_id, item))
 
     def _look_at_lease(self, run: HostedRun, lease: queries.OpenLease, *, folded: bool) -> None:
         self._queues.note_leased(run.run_id, lease.task, lease.queue)
@@ -383,17 +387,3 @@ class Dispatcher:
         else:
             # Its holder is stuck and has likely not begun: waiting for a worker consumes no try.
             self._own.release(lease, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED)
-
-
-def _ready_item(run_id: RunId, item: queries.Offer) -> ReadyItem:
-    return ReadyItem(
-        run_id=run_id,
-        task=item.task,
-        queue=item.queue,
-        executor=item.executor,
-        priority=item.priority,
-        fairness_key=item.fairness_key,
-        ready_ns=item.ready_ns,
-        required=frozenset(item.required_labels),
-        preferred=frozenset(item.preferred_labels),
-    )

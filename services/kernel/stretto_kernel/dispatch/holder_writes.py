@@ -39,9 +39,13 @@ RequireBlobs = Callable[[Namespace, frozenset[BlobName], int], Awaitable[None]]
 """Of a namespace, for a run with that data key; 0 = without."""
 
 
+_CommandOf = Callable[[TaskName, Lease | None], commands.Command]
+
+
 class _Write(NamedTuple):
     """One write on its way to its receipt.
 
+    command: what it asks for, of its task and what is known of the lease; or raises a refusal.
     again: what to do when what it was decided on is dropped; None = decide the command again.
     """
 
@@ -50,7 +54,7 @@ class _Write(NamedTuple):
     kind: work_pb2.ReceiptKind.ValueType
     run_id: RunId
     task: TaskName
-    command: Callable[[Lease | None], commands.Command]
+    command: _CommandOf
     request_id: str = ""
     again: Callable[[], None] | None = None
 
@@ -86,7 +90,7 @@ class HolderWriter:
             holder,
             outcome.token,
             work_pb2.RECEIPT_KIND_OUTCOME,
-            lambda task: lambda lease: outcome_command(outcome, task, lease, self._clock.now_ns()),
+            lambda task, lease: outcome_command(outcome, task, lease, self._clock.now_ns()),
             blobs=blobs_in_outcome(outcome),
         )
 
@@ -96,7 +100,7 @@ class HolderWriter:
             holder,
             spawn.token,
             work_pb2.RECEIPT_KIND_SPAWN,
-            lambda task: lambda _: spawn_command(spawn, task, self._clock.now_ns()),
+            lambda task, _: spawn_command(spawn, task, self._clock.now_ns()),
             request_id=spawn.request_id,
             blobs=frozenset(in_tasks(spawn.tasks)),
         )
@@ -128,7 +132,7 @@ class HolderWriter:
         holder: Holder,
         token: lease_pb2.LeaseToken,
         kind: work_pb2.ReceiptKind.ValueType,
-        command: Callable[[TaskName], Callable[[Lease | None], commands.Command]],
+        command: _CommandOf,
         *,
         request_id: str = "",
         again: Callable[[], None] | None = None,
@@ -139,9 +143,7 @@ class HolderWriter:
             refusal = InvalidArgument("the token's work item is no task", field="token.work_item")
             self._answer(holder, token, kind, request_id, refusal)
             return
-        write = _Write(
-            holder, token, kind, named[1], named[2], command(named[2]), request_id, again
-        )
+        write = _Write(holder, token, kind, named[1], named[2], command, request_id, again)
         run = self._host.find(write.run_id)
         if blobs and is_genuine(self._keys, token):  # Else it is refused, and learns no more.
             self._later(self._require_and_take(write, named[0], blobs))
@@ -159,7 +161,7 @@ class HolderWriter:
             if lease is not None:
                 lease.acknowledged = lease.reclaimed = True
                 lease.reported = write.kind == work_pb2.RECEIPT_KIND_OUTCOME
-            if self._host.take(run, write.command(lease), self._cause(write, run)):
+            if self._host.take(run, write.command(write.task, lease), self._cause(write, run)):
                 self._host.facts.when_settled(
                     run,
                     partial(self._answered, write, None),
@@ -298,7 +300,7 @@ class HolderWriter:
             holder,
             renewal.token,
             kind,
-            lambda task: partial(command, task),
+            command,
             again=lambda: self.renew(holder, renewal),
         )
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from stretto_core.ids import RunId, TaskName
 
 from stretto_kernel.dispatch.fair_share import FairShare, Flow
+from stretto_kernel.domain.run.queries import Offer
 
 Labels = frozenset[tuple[str, str]]
 BucketKey = tuple[str, str, Labels]
@@ -45,6 +46,21 @@ class ReadyItem(NamedTuple):
     def flow(self) -> Flow:
         """Whose share it takes."""
         return (self.queue, self.fairness_key)
+
+
+def ready_item(run_id: RunId, item: Offer) -> ReadyItem:
+    """Return what a run offers as an item."""
+    return ReadyItem(
+        run_id=run_id,
+        task=item.task,
+        queue=item.queue,
+        executor=item.executor,
+        priority=item.priority,
+        fairness_key=item.fairness_key,
+        ready_ns=item.ready_ns,
+        required=frozenset(item.required_labels),
+        preferred=frozenset(item.preferred_labels),
+    )
 
 
 class Bucket:
