@@ -229,6 +229,30 @@ async def test_a_follower_that_is_gone_leaves_nothing_behind(kernel: Kernel) -> 
     await kill(kernel, run_id)
 
 
+async def test_who_waits_for_an_end_costs_the_same_however_many_do(kernel: Kernel) -> None:
+    run = kernel.partition.host.find(RunId((await start(kernel)).answer.run_id))
+    assert run is not None
+    looks = 0
+
+    class Watcher(asyncio.Future[None]):
+        def done(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().done()
+
+    live = [Watcher() for _ in range(1_000)]
+    for watcher in live:
+        run.watch_end(watcher)
+    assert looks <= 2 * len(live)
+    for watcher in live:
+        watcher.cancel()
+    for _ in range(4_000):
+        gone = Watcher()
+        gone.cancel()
+        run.watch_end(gone)
+    assert len(run.end_watchers) <= 2 * len(live), "who is gone is let go of"
+
+
 async def test_a_kernel_that_ends_ends_the_wait(store: MemoryStore) -> None:
     kernel = await start_kernel(store)
     ends = followed(kernel, (await start(kernel)).answer.run_id)

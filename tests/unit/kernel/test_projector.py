@@ -136,6 +136,29 @@ async def test_a_copy_waits_for_views_that_were_lost_beside_it() -> None:
     assert views.tables[live] == views.tables[copy] == (await rebuilt(store)).tables[live]
 
 
+async def test_a_view_that_is_resumed_while_it_catches_up_is_followed_once() -> None:
+    store, views = new_store(), MemoryViews()
+    await worked(store, 2)
+    log = MemoryLog(store, exclusive=False)
+
+    def cohort(target: Target) -> Cohort:
+        return Cohort(log, views, RunFolds(RUN_CODEC), [target], 0)
+
+    copy, live = Target(TASKS, is_copy=True), Target(TASKS)
+    await views.prepare([copy, live])
+    first = cohort(copy)
+    await first.project((await log.read_all()).events)
+    await first.settle()
+    lead = Lead(log, first)
+    async with lead.between:  # As the exchange does that ends a rebuild.
+        joining = asyncio.create_task(lead.join(cohort(live)))
+        await until(lambda: views.positions[live] == views.positions[copy])
+        lead.leave([copy])
+        lead.resume([live])
+    await joining
+    assert lead.cohort.targets == [live]
+
+
 async def test_an_event_that_cannot_be_read_stops_the_views_that_read_it() -> None:
     store, views = new_store(), MemoryViews()
     await worked(store, 3)

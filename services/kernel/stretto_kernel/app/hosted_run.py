@@ -20,6 +20,8 @@ from stretto_kernel.domain.run.blackboard_state import BoardEntry
 WAITING_WRITES_MAX = 1_000
 WAITING_BYTES_MAX = 16 * 1024 * 1024
 """So many writes, or bytes in them, wait for one who follows a blackboard; then it is cut off."""
+WATCHERS_MIN = 32
+"""Fewer are not worth looking through."""
 
 
 class RunWatch:
@@ -96,6 +98,7 @@ class HostedRun(HostedStream[RunState]):
     creator: Principal | None = None
     watches: list[RunWatch] = field(default_factory=list)
     end_watchers: list[asyncio.Future[None]] = field(default_factory=list)
+    end_watchers_kept: int = WATCHERS_MIN
     board_watches: tuple[BoardWatch, ...] = ()
     run_id: RunId = field(init=False)
     _board_keys: tuple[int, Sequence[str]] = (0, ())
@@ -108,6 +111,17 @@ class HostedRun(HostedStream[RunState]):
     def has_ended(self) -> bool:
         """Whether a terminal fact was decided."""
         return self.state.end is not None
+
+    def watch_end(self, watcher: asyncio.Future[None]) -> None:
+        """Let `watcher` be told of the run's end; costs the same for any number of watchers.
+
+        Those that are done are let go of when there are twice as many as were left the last time.
+        """
+        watchers = self.end_watchers
+        if len(watchers) >= 2 * self.end_watchers_kept:
+            watchers[:] = [each for each in watchers if not each.done()]
+            self.end_watchers_kept = max(len(watchers), WATCHERS_MIN)
+        watchers.append(watcher)
 
     @property
     def is_shredded(self) -> bool:

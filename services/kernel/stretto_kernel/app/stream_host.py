@@ -44,7 +44,6 @@ FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
 FOLD_EVENT_BYTES = 500
 """A larger event counts as so many more, and one that adds tasks as these."""
-WATCHERS_COMPACT = 64
 DAMAGED_S = 5.0
 """So long the refusal of a run that cannot be read is the answer, before it is read again."""
 DAMAGED_MAX = 1_000
@@ -212,9 +211,7 @@ class StreamHost:
         if run.has_ended or run.dropped or self.facts.closed_by is not None:
             future.set_result(None)  # Nobody would tell of an end any more: look again.
             return future
-        if len(run.end_watchers) > WATCHERS_COMPACT:
-            run.end_watchers[:] = [watcher for watcher in run.end_watchers if not watcher.done()]
-        run.end_watchers.append(future)
+        run.watch_end(future)
         return future
 
     def stream_committed(self, run: HostedRun) -> None:

@@ -101,4 +101,7 @@ class Lead:
                     [each for each in page.events if each.position <= self.cohort.position]
                 )
             await cohort.settle()
-            self.cohort.targets += cohort.targets
+            # One may be here by now: its copy took its place while it waited to come in.
+            self.cohort.targets += [
+                each for each in cohort.targets if each not in self.cohort.targets
+            ]
