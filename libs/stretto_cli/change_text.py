@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from stretto_sdk.runs import Event, Failure, Task, TaskCounts
 
 from stretto_cli import printing
 from stretto_cli.event_line import print_fact
-from stretto_cli.progress import wait_text
+from stretto_cli.progress import why_text
 
 if TYPE_CHECKING:
     from stretto_sdk.blackboard import BoardEntry
@@ -70,7 +71,7 @@ def _changed(step: ReplayStep) -> list[str]:
 
 def _task_line(task: Task) -> str:
     held = f" attempt {task.attempt} on {task.worker_id}" if task.state == "RUNNING" else ""
-    why = wait_text(task) or printing.failure_text(task.failure)
+    why = why_text(task)
     rest = printing.escape(held + (f" {' '.join(why.split())}" if why else ""))
     return f"{printing.escape(task.name)} {printing.state(task.state)}{rest}"
 
@@ -173,4 +174,7 @@ def _value_text(value: object) -> str:
         return printing.instant(value)
     if isinstance(value, Failure):
         value = printing.failure_text(value)
-    return printing.escape(" ".join(str(value).split())[:80])
+    if isinstance(value, Mapping | list | tuple):
+        value = json.dumps(printing.plain(value), ensure_ascii=False)
+    text = " ".join(str(value).split())
+    return printing.escape(text if len(text) <= 80 else f"{text[:79]}…")

@@ -13,7 +13,7 @@ from stretto_cli.command_form import add_commands
 from stretto_cli.connection import Suite
 from stretto_cli.moments import AsOf, moment_of
 from stretto_cli.options import All, AsJson, Limit, PageToken, RunArgument
-from stretto_cli.progress import wait_text
+from stretto_cli.progress import why_text
 from stretto_cli.run_filter import (
     Labels,
     Name,
@@ -144,7 +144,6 @@ def _run_row(run: Run) -> tuple[str, ...]:
 
 
 def _task_row(task: Task) -> tuple[str, ...]:
-    why = wait_text(task) or printing.failure_text(task.failure)
     return (
         printing.escape(task.name),
         printing.state(task.state),
@@ -152,5 +151,5 @@ def _task_row(task: Task) -> tuple[str, ...]:
         str(task.epoch) if task.epoch else "",
         printing.escape(task.worker_id),
         printing.span(task.lease_time, task.end_time),
-        printing.escape(why),
+        printing.escape(why_text(task)),
     )

@@ -11,7 +11,7 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from stretto_sdk.client import Client
 from stretto_sdk.errors import Refusal
-from stretto_sdk.runs import Run, RunChange, Task
+from stretto_sdk.runs import Run, RunChange, Task, TaskState
 
 from stretto_cli import printing
 
@@ -24,6 +24,18 @@ def wait_text(task: Task) -> str:
     if task.wait_reason != "NO_WORKER":
         return task.wait_reason
     return f'NO_WORKER: none serves executor "{task.executor}" in queue "{task.queue}"'
+
+
+def why_text(task: Task) -> str:
+    """Return why a task stands where it does, "" when there is nothing to say.
+
+    What it waits for, or why it failed; of any other, after which failure it was tried again.
+    """
+    waits = wait_text(task)
+    if waits or task.failure is None:
+        return waits
+    told = f"{task.failure.reason}: {task.failure.message}"
+    return told if task.state is TaskState.FAILED else f"after {told}"
 
 
 class RunProgress:
@@ -43,7 +55,7 @@ class RunProgress:
         self._run = run
         self._told: set[str] = set()
         self._bar = self._progress.add_task(
-            printing.escape(run.name) or run.run_id,
+            printing.escape(run.name) or (run.run_id if printing.err.width >= 80 else "run"),
             total=run.tasks.total or None,
             state=str(run.state),
         )

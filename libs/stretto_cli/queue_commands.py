@@ -51,7 +51,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     add_commands(app, queues)
     group = typer.Typer(
-        name="queue", no_args_is_help=True, help="Set how much of a queue goes to workers."
+        name="queue",
+        no_args_is_help=True,
+        help="Set how much of a queue goes to workers.\n\n`stretto queues` lists them.",
     )
     add_command(group, set_queue, name="set")
     app.add_typer(group)

@@ -19,7 +19,7 @@ from stretto_cli.exits import ExitStatus
 from stretto_cli.moments import AsOf, moment_of
 from stretto_cli.options import AsJson, RunArgument, span_option
 from stretto_cli.plan_argument import PlanFile, Root, Settings, plan_of
-from stretto_cli.progress import RunProgress
+from stretto_cli.progress import RunProgress, why_text
 from stretto_cli.run_input import input_given, labels_given
 from stretto_cli.run_reference import find_run
 from stretto_cli.run_view import ending, print_output, print_run, print_task, run_json
@@ -217,6 +217,10 @@ def get(
         printing.print_json(run_json(found))
     else:
         print_run(found)
+        if found.tasks.ready and not found.tasks.running and not found.holds and moment is None:
+            printing.note(
+                f"nothing of it runs: `stretto tasks {run}` says what each task waits for"
+            )
 
 
 def _get_task(
@@ -232,7 +236,7 @@ def _get_task(
 
     run_id, task = suite.ask(read)
     if output and task.state is not TaskState.SUCCEEDED:
-        why = printing.failure_text(task.failure)
+        why = why_text(task)
         printing.complain(f"no output: {task.name} {task.state}" + (f": {why}" if why else ""))
         raise typer.Exit(ExitStatus.FAILED)
     if output:

@@ -13,7 +13,7 @@ from rich.text import Text
 from stretto_sdk.runs import Run, Task, TaskState
 
 from stretto_cli import printing
-from stretto_cli.progress import wait_text
+from stretto_cli.progress import why_text
 from stretto_cli.run_board import ENDED, URGENCY, RunBoard
 
 _GLYPHS = {
@@ -152,11 +152,8 @@ def _detail(board: RunBoard, task: Task, now: datetime) -> str:
     if task.wait_reason == "BACKOFF" and task.not_before_time is not None:
         again = f"again in {printing.span_text(now, task.not_before_time)}"
         return f"{again}, {_because(task)}" if task.failure else again
-    waits = wait_text(task)
-    if waits:
-        return waits
-    if task.failure is not None:
-        return _because(task)
+    if why := why_text(task):
+        return " ".join(why.split())
     if task.state is TaskState.PENDING:
         names, more = board.awaited(task, 3)
         return f"after {', '.join(names)}{' and more' if more else ''}" if names else ""

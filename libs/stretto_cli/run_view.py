@@ -12,7 +12,7 @@ from stretto_sdk.runs import Failure, Run, RunState, Task, TaskState
 from stretto_sdk.shredded import SHREDDED
 
 from stretto_cli import printing
-from stretto_cli.progress import wait_text
+from stretto_cli.progress import why_text
 
 
 def run_json(run: Run) -> dict[str, object]:
@@ -25,13 +25,13 @@ def run_json(run: Run) -> dict[str, object]:
 
 
 def print_output(output: object) -> None:
-    """Write a run's output: text and bytes as they are, anything else as JSON."""
+    """Write a run's output: bytes as they are, text with an end of its line, the rest as JSON."""
     if isinstance(output, bytes):
         sys.stdout.flush()
         sys.stdout.buffer.write(output)
         sys.stdout.buffer.flush()
     elif isinstance(output, str):
-        printing.print_line(output)
+        printing.print_line(output.removesuffix("\n"))
     elif output is SHREDDED:
         printing.print_line(str(output))
     else:
@@ -83,7 +83,7 @@ def print_task(run_id: str, task: Task) -> None:
             ("task", printing.escape(task.name)),
             ("run", run_id),
             ("state", printing.state(task.state)),
-            ("why", printing.escape(wait_text(task) or printing.failure_text(task.failure))),
+            ("why", printing.escape(why_text(task))),
             ("executor", printing.escape(task.executor)),
             ("queue", printing.escape(task.queue)),
             ("after", printing.escape(", ".join(after))),
@@ -99,8 +99,9 @@ def print_task(run_id: str, task: Task) -> None:
             ("artifacts", printing.escape(", ".join(each.name for each in task.artifacts))),
         )
     )
-    _print_details(task.failure)
-    if task.state is TaskState.SUCCEEDED and task.result is not None:
+    if task.state is not TaskState.SUCCEEDED:
+        _print_details(task.failure)
+    elif task.result is not None:
         printing.out.print("[dim]result[/]")
         print_output(task.result)
 

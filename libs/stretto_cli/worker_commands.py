@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     add_commands(app, workers)
     group = typer.Typer(
-        name="worker", no_args_is_help=True, help="Start a worker here, or ask one to end."
+        name="worker",
+        no_args_is_help=True,
+        help="Start a worker here, or ask one to end.\n\n`stretto workers` lists them.",
     )
     add_command(group, start)
     add_command(group, drain)

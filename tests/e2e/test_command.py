@@ -108,7 +108,7 @@ def test_a_run_that_fails_says_why_and_exits_1(suite: Suite) -> None:
     assert result.stdout == ""
     run_id = result.stderr.split()[1]
     told = suite.stretto("get", run_id, "bad").stdout
-    assert "EXIT_STATUS in bad: sh: exit status 7" in told
+    assert "EXIT_STATUS: sh: exit status 7" in told
     assert suite.stretto("get", run_id, "bad", "--output").returncode == ExitStatus.FAILED
     assert json_of(suite.stretto("get", run_id, "good", "--output")) == [8, 9]
     assert json_of(suite.stretto("get", run_id, "good", "--json"))["result"] == [8, 9]

@@ -78,6 +78,7 @@ class Child:
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0  # Where in its log this process began to write.
 
     @property
     def pid(self) -> int | None:
@@ -93,6 +94,7 @@ class Child:
         _rotate(spec.log_path)
         account = spec.account
         with spec.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(  # noqa: ASYNC220 - own argv; a fork is short
                 spec.argv,
                 stdin=subprocess.DEVNULL,
@@ -169,10 +171,13 @@ class Child:
         return f"{self.spec.name} {what}; {where}"
 
     def log_tail(self) -> str:
-        """Return the last 2,000 bytes of the child's log, "" when there is none."""
+        """Return the last of what the newest process logged, 2,000 bytes at most; "" for nothing.
+
+        What an earlier one said is in the log too, and was about something else.
+        """
         try:
             with self.spec.log_path.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
                 return log.read().decode(errors="replace").strip()
         except OSError:
             return ""

@@ -146,6 +146,20 @@ async def test_a_first_start_that_fails_shows_the_log_and_stops_the_others(tmp_p
     assert supervisor.status.child("good").pid is None
 
 
+async def test_a_child_that_failed_is_told_without_what_an_earlier_one_said(tmp_path: Path) -> None:
+    told = []
+    for why in ("no such port", "no such host"):
+        code = f"import sys; sys.exit('{why}')"
+        supervisor = Supervisor(
+            [sleeper(tmp_path, "bad", code, ready=file_exists(tmp_path / "never"))],
+            status_path=tmp_path / "status.json",
+        )
+        with pytest.raises(ChildFailed) as failed:
+            await supervisor.run()
+        told.append(str(failed.value))
+    assert "no such host" in told[1] and "no such port" not in told[1]
+
+
 async def test_a_child_that_ignores_its_signal_is_killed(tmp_path: Path) -> None:
     ready = tmp_path / "deaf.ready"
     code = (

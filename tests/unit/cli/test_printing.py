@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 from stretto_cli import printing
-from stretto_cli.progress import RunProgress, wait_text
+from stretto_cli.progress import RunProgress, wait_text, why_text
 from stretto_cli.run_filter import TASK_STATES, filter_of
-from stretto_cli.run_view import print_task
+from stretto_cli.run_view import print_output, print_task
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import RunId
 from stretto_sdk.runs import Failure, Run, RunState, Task, TaskState
@@ -93,6 +93,20 @@ def test_json_says_every_character_where_the_output_lacks_some(
     monkeypatch.setattr(sys, "stdout", narrow)
     printing.print_json_line({"a": "ü…"})
     assert narrow.buffer.getvalue() == b'{"a": "\\u00fc\\u2026"}\n'
+
+
+def test_a_text_is_written_as_it_is_and_ends_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for output, written in (("a\n", "a\n"), ("a", "a\n"), ("a\n\n", "a\n\n"), ("", "\n")):
+        print_output(output)
+        assert capsys.readouterr().out == written
+
+
+def test_the_failure_of_an_earlier_try_is_not_taken_for_the_tasks() -> None:
+    failure = Failure("EXIT_STATUS", "status 1", task="a")
+    task = Task(name="a", state=TaskState.FAILED, executor="process", failure=failure)
+    assert why_text(task) == "EXIT_STATUS: status 1"
+    for state in (TaskState.SUCCEEDED, TaskState.RUNNING, TaskState.CANCELLED):
+        assert why_text(replace(task, state=state)) == "after EXIT_STATUS: status 1"
 
 
 def test_a_run_may_be_called_what_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:

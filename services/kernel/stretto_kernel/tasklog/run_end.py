@@ -25,7 +25,7 @@ async def find_selected(
     """The run in memory. Raises RunNotFound, TaskNotFound."""
     run = await partition.calls.find(namespace, selection.run_id)
     if selection.task and selection.task not in run.state.tasks:
-        raise TaskNotFound("the run has no such task", task=selection.task)
+        raise TaskNotFound(f"the run has no task {selection.task!r}", task=selection.task)
     return run
 
 

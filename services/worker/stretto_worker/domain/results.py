@@ -58,7 +58,10 @@ def _result(command: Command, output: bytes) -> Ending:
         return failed("INVALID_OUTPUT", f"the output is not UTF-8: byte {error.start}")
     except Refusal as refusal:
         large = refusal.reason_word == "PAYLOAD_TOO_LARGE"
-        return failed("RESULT_TOO_LARGE" if large else "INVALID_OUTPUT", refusal.message)
+        if large:
+            return failed("RESULT_TOO_LARGE", refusal.message)
+        hint = "" if command.spawns else '; with "output": "text" any text is a result'
+        return failed("INVALID_OUTPUT", f"{refusal.message}{hint}")
 
 
 def _spawning(value: object) -> Ending:
