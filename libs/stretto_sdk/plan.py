@@ -146,6 +146,8 @@ class Plan:
         `arguments`.
         """
         _refuse_misspelt(name, more_arguments)
+        if isinstance(after, str | Task | Subtree):  # A text is iterable, too: by its letters.
+            raise TypeError(f"task {name!r}: after is a list, also of one: after=[{after!r}]")
         form = {
             "name": name,
             "executor": executor,

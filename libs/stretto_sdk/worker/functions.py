@@ -103,10 +103,14 @@ def _imported(name: str) -> TaskFunction:
 
 def _checked(name: str, function: Function, *, cooperative: bool) -> TaskFunction:
     signature = inspect.signature(function)
-    if inspect.iscoroutinefunction(function):
-        return TaskFunction(function, signature, cooperative=cooperative)
+    blocking = not inspect.iscoroutinefunction(function)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{name} yields: a task returns its result, and reports with ctx.heartbeat")
-    if not inspect.isfunction(function) and not inspect.ismethod(function):
+    if blocking and not inspect.isfunction(function) and not inspect.ismethod(function):
         raise TypeError(f"{name} is no function: wrap it in a `def` or an `async def`")
-    return TaskFunction(function, signature, blocking=True)
+    try:
+        signature.bind_partial(None)
+    except TypeError:
+        wanted = "a task gets its context first, then its inputs"
+        raise TypeError(f"{name}{signature} takes no context: {wanted}") from None
+    return TaskFunction(function, signature, cooperative and not blocking, blocking)

@@ -53,6 +53,8 @@ class Worker:
     ) -> None:
         if slots < 1:
             raise ValueError("a worker needs at least one slot")
+        if isinstance(queues, str):  # A text is a sequence of texts, too: it would serve letters.
+            raise TypeError(f"queues is a list of names: queues=[{queues!r}]")
         self._address = address
         self._queues = tuple(queues)
         self._name = name

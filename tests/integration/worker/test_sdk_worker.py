@@ -396,10 +396,18 @@ async def test_credits_follow_the_slots(kernel: KernelDouble) -> None:
     assert all(outcome.HasField("succeeded") for outcome in kernel.outcomes)
 
 
+def test_a_queue_is_not_taken_for_its_letters() -> None:
+    with pytest.raises(TypeError, match=r"queues=\['mine'\]"):
+        Worker("localhost:1", queues="mine")
+
+
 def test_a_function_that_cannot_be_a_task_is_refused_when_registered() -> None:
     worker = Worker("localhost:1")
     with pytest.raises(TypeError, match="no function"):
         worker.task(name="f")(print)
+    for contextless in (lambda: 1, lambda *, ctx: ctx):
+        with pytest.raises(TypeError, match="takes no context"):
+            worker.task(name="f")(contextless)
     worker.task(name="f")(_breaks)
     with pytest.raises(ValueError, match="two task functions"):
         worker.task(name="f")(_breaks)

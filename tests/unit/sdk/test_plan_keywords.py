@@ -50,3 +50,12 @@ def test_arguments_of_executors_pass_and_any_name_does_inside_arguments() -> Non
     plan.task("c", executor="python", function="f:g")
     plan.task("d", executor="my.queue", arguments={"queues": ["q"]})
     assert plan.to_run().graph.tasks[3].name == "d"
+
+
+def test_what_a_task_comes_after_is_a_list_also_of_one() -> None:
+    plan = Plan()
+    first = plan.task("first", executor="process", argv=["true"])
+    one: Any
+    for one in ("first", first, first.subtree):
+        with pytest.raises(TypeError, match=r"task 'b': after is a list"):
+            plan.task("b", executor="process", argv=["true"], after=one)
