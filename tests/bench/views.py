@@ -66,7 +66,11 @@ def _drop_views(stack: Stack) -> None:
         ).fetchall()
         for (name,) in tables:
             connection.execute(f'DROP TABLE stretto_p0."{name}"'.encode())
-        connection.execute("DELETE FROM stretto_p0.tracking WHERE application_name LIKE '%\\_v_'")
+        connection.execute(
+            "DELETE FROM stretto_p0.tracking"
+            " WHERE application_name LIKE '%%\\_v_' AND application_name <> %s",
+            [RELAY],
+        )
 
 
 def _forget_follower(stack: Stack, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 
 import psycopg
 import pytest
@@ -15,7 +15,11 @@ from stretto_core.eventlog.port import (
     SettledAs,
     StoreDown,
 )
-from stretto_core.eventlog.postgres.connections import PostgresOptions, open_session
+from stretto_core.eventlog.postgres.connections import (
+    PostgresOptions,
+    open_datastore,
+    open_session,
+)
 from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.eventlog.postgres.ownership import PostgresOwnedLog
 from stretto_core.eventlog.postgres.schema import PartitionSchema
@@ -226,6 +230,30 @@ def _end_all_backends_except(dsn: str, kept: int) -> None:
             " WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), %s)",
             (kept,),
         )
+
+
+async def test_a_reader_outwaits_a_moment_in_which_every_connection_is_taken(
+    log_database: str, fresh_partition: Partition
+) -> None:
+    await (await PostgresLog.open(log_database, fresh_partition)).close()
+    names = PartitionSchema(fresh_partition)
+    datastore = open_datastore(log_database, names, PostgresOptions())
+    with datastore.get_connection():
+        pass
+    pool = datastore.pool
+    with ExitStack() as held:
+        for _ in range(pool.max_size):
+            held.enter_context(datastore.get_connection())
+
+        def read() -> int:
+            with datastore.get_connection() as connection:
+                return connection.info.backend_pid
+
+        reading = asyncio.create_task(asyncio.to_thread(read))
+        await until(lambda: pool.get_stats().get("requests_errors", 0) > 0 or reading.done())
+        assert not reading.done(), "it asks again"
+    assert await reading
+    await asyncio.to_thread(datastore.close)
 
 
 async def test_a_follower_finds_what_no_notification_told_of(

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import psycopg
 import pytest
+from stretto.common.v1.lease_pb2 import LeaseToken
 from stretto.eventlog.v1 import event_log_service_pb2 as log_pb
 from stretto.eventlog.v1.recorded_event_pb2 import RecordedEvent
 from stretto.run.v1 import run_service_pb2 as pb
@@ -47,12 +48,22 @@ async def run_many(kernel: Served, worker: StreamWorker, count: int) -> None:
 
 
 async def finish(worker: StreamWorker, count: int) -> None:
-    """See so many tasks that were offered to their end."""
-    done = len(worker.receipts)
-    await until(lambda: len(worker.assignments) == done + count)
-    for assignment in worker.assignments[done:]:
-        worker.succeed(assignment.token)
-    await until(lambda: len(worker.receipts) == done + count)
+    """See so many tasks that were offered to their end; one offered twice is one."""
+    await until(lambda: len(unfinished(worker)) >= count)
+    offered = unfinished(worker)
+    for token in offered.values():
+        worker.succeed(token)
+    await until(lambda: not offered.keys() & unfinished(worker).keys())
+
+
+def unfinished(worker: StreamWorker) -> dict[tuple[str, int], LeaseToken]:
+    """Return the leases that the worker has no receipt for."""
+    given = ((each.token.work_item, each.token.epoch) for each in worker.receipts)
+    tokens = [assignment.token for assignment in worker.assignments]
+    held = {(token.work_item, token.epoch): token for token in tokens}
+    for key in given:
+        held.pop(key, None)
+    return held
 
 
 async def recorded(kernel: Served) -> list[tuple[str, int]]:

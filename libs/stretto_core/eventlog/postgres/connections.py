@@ -6,6 +6,8 @@ half a minute; timeouts bound what a statement may wait for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +16,14 @@ from eventsourcing.postgres import PostgresDatastore
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from stretto_core.eventlog.postgres.arrays import ADAPTERS
 from stretto_core.eventlog.postgres.schema import THIS_BACKEND, PartitionSchema
 
 _POOL_WAIT_S = 0.5
+_POOL_WAITS_MAX = 4
+"""Two seconds in all: on a busy machine all connections may be taken, or one be slow to make."""
 _POOL_RECONNECT_S = 0.05
 
 WriterSession = psycopg.Connection[TupleRow]
@@ -106,4 +111,22 @@ def open_datastore(dsn: str, names: PartitionSchema, options: PostgresOptions) -
     # A lost connection is not re-made on a back-off of seconds: the next read that needs one asks
     # for it, so that readers are back as soon as the server is.
     datastore.pool.reconnect_timeout = _POOL_RECONNECT_S
+    _ask_again(datastore.pool)
     return datastore
+
+
+def _ask_again(pool: ConnectionPool[Any]) -> None:
+    """Let who waits for a connection of `pool` ask several times before it is refused.
+
+    One long wait would not do: the pool tries to connect when it is asked, and who asked while the
+    server was away would not see it come back.
+    """
+    ask: Callable[[float | None], psycopg.Connection[Any]] = pool.getconn
+
+    def ask_patiently(timeout: float | None = None) -> psycopg.Connection[Any]:
+        for _ in range(_POOL_WAITS_MAX - 1):
+            with suppress(PoolTimeout):
+                return ask(timeout)
+        return ask(timeout)
+
+    pool.getconn = ask_patiently  # type: ignore[method-assign]
