@@ -48,14 +48,17 @@ class Mistakes:
 
     def raise_if_any(self, source: str) -> None:
         """Raise InvalidArgument with all of them when there is one."""
-        if not self._violations:
-            return
+        if self._violations:
+            raise self.refusal(source)
+
+    def refusal(self, source: str) -> InvalidArgument:
+        """Return them all as one refusal, for people a line each."""
         count = len(self._violations)
         lines = [f"{path}: {description}" for path, description in self._violations.items()]
         if count > SHOWN_MISTAKES_MAX:
             lines[SHOWN_MISTAKES_MAX:] = [f"... and {count - SHOWN_MISTAKES_MAX} more"]
         noun = "mistake" if count == 1 else "mistakes"
-        raise InvalidArgument(
+        return InvalidArgument(
             "\n  ".join([f"{source} has {count} {noun}:", *lines]),
             violations=[FieldViolation(*each) for each in self._violations.items()],
         )

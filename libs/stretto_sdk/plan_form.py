@@ -13,9 +13,10 @@ from typing import Any
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import plan_pb2 as pb
-from stretto_core.errors import Refusal
+from stretto_core.errors import InvalidArgument, Refusal
 
 from stretto_sdk.fields import Mistakes, name_of
+from stretto_sdk.form_paths import form_path
 from stretto_sdk.plan_files.mistakes import Located, located_refusal
 from stretto_sdk.plan_files.parameters import (
     Unfolding,
@@ -44,8 +45,17 @@ class RunForm:
     located: Located | None = field(default=None, compare=False, repr=False)
 
     def told(self, refusal: Refusal) -> Refusal:
-        """Return the kernel's refusal of this run; of a file's, with lines and columns."""
-        return located_refusal(refusal, self.source, self.located) if self.located else refusal
+        """Return the kernel's refusal of this run by its form's fields; of a file's, with lines."""
+        if self.located is not None:
+            return located_refusal(refusal, self.source, self.located)
+        if not isinstance(refusal, InvalidArgument) or not refusal.violations:
+            return refusal
+        mistakes = Mistakes()
+        for each in refusal.violations:
+            mistakes.add(form_path(each.field), each.description)
+        told = mistakes.refusal(self.source)
+        told.reason_word = refusal.reason_word
+        return told
 
 
 def _run(

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from stretto.run.v1 import plan_pb2 as pb
-from stretto_core.errors import InvalidArgument
+from stretto_core.errors import FieldViolation, InvalidArgument
 from stretto_sdk.form_paths import form_path
 from stretto_sdk.plan import Plan
 from stretto_sdk.plan_form import parse_run, parse_tasks
@@ -212,3 +212,23 @@ def test_a_path_of_the_contract_is_told_in_the_words_of_the_form(
     contract_path: str, path: str
 ) -> None:
     assert form_path(contract_path) == path
+
+
+def test_what_the_kernel_refuses_is_told_whole_by_the_fields_of_the_form() -> None:
+    form = parse_run({"tasks": [{"name": "a", "executor": "acme.do"}]})
+    refused = InvalidArgument(
+        "the run is not valid: task_graph.tasks[1].name: 'a' is there twice, and 1 more",
+        violations=[
+            FieldViolation("task_graph.tasks[1].name", "'a' is there twice"),
+            FieldViolation("task_graph.tasks[1].dependencies[0].task", "no task is named 'zz'"),
+        ],
+    )
+    told = form.told(refused)
+    assert isinstance(told, InvalidArgument)
+    assert str(told) == (
+        "the plan has 2 mistakes:\n"
+        "  tasks[1].name: 'a' is there twice\n"
+        "  tasks[1].after[0]: no task is named 'zz'"
+    )
+    plain = InvalidArgument("the request is not valid")
+    assert form.told(plain) is plain
