@@ -22,8 +22,8 @@ import argparse
 import hashlib
 import json
 import re
+import struct
 import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -42,6 +42,7 @@ GENESIS = bytes(HASH_BYTES)
 SEAL_PURPOSE = b"stretto.seal.v1\x00"
 EXPORT_PURPOSE = b"stretto.export.v1\x00"
 SEAL_TYPE = "stretto.eventlog.v1.LogSealed"
+_UNSEALED = struct.Struct(">Q32s")  # Position and leaf: no larger than in the file, about.
 
 # The few messages this reads, by number: whatever a file says of itself cannot change them.
 _MESSAGES = {
@@ -232,7 +233,7 @@ class _Check:
         # A seal that does not hold says where to look; a stream may yet say which event it is.
         self._broken: NotWhole | None = None
         self._broken_until = 0
-        self._pending: deque[tuple[int, bytes]] = deque()
+        self._unsealed = bytearray()
         self._event_count = self._omitted_count = self._seal_count = 0
         self._last_position = self._sealed_position = 0
         self._last_seal_hash = GENESIS
@@ -260,7 +261,7 @@ class _Check:
             event_hash = exported.event_hash
         else:
             raise NotWhole(f"the event at position {position} is missing", position)
-        self._pending.append((position, _leaf(position, event_hash)))
+        self._unsealed += _UNSEALED.pack(position, _leaf(position, event_hash))
 
     def first_fault(self, fault: NotWhole) -> NotWhole:
         """Return the fault of the earliest place: the one given, or a seal that did not hold."""
@@ -278,8 +279,8 @@ class _Check:
                 self._seal(seal, f"the seal at position {seal.position}")
         if self._broken is not None:
             raise self._broken
-        if self._pending:
-            raise NotWhole(f"the event at position {self._pending[0][0]} is under no seal")
+        for position, _ in _UNSEALED.iter_unpack(self._unsealed):
+            raise NotWhole(f"the event at position {position} is under no seal")
         if not self._seal_seen:
             raise NotWhole(
                 f"the seal you named is not in the file, which ends at position {end.position}"
@@ -309,16 +310,13 @@ class _Check:
             recorded = _RECORDED.FromString(stored_bytes)
         except DecodeError:
             raise NotWhole(f"the event at position {position} does not decode", position) from None
-        stream, version = recorded.stream, recorded.version
-        previous_hash = recorded.previous_hash
+        stream, version, previous_hash = recorded.stream, recorded.version, recorded.previous_hash
         time_ns = recorded.time.seconds * 1_000_000_000 + recorded.time.nanos
         head = self._heads.get(stream)
         if head is None:
             # In mid-life where the file does not begin with the log; the seal vouches for its hash.
             begins = self._start_position and version > 1
-            head = (
-                (version - 1, previous_hash, 0, position) if begins else (0, GENESIS, 0, position)
-            )
+            head = (*((version - 1, previous_hash) if begins else (0, GENESIS)), 0, position)
         if version != head[0] + 1:
             place = _place(position, stream, version)
             raise NotWhole(f"{place}: follows version {head[0]}", position)
@@ -350,11 +348,13 @@ class _Check:
             raise NotWhole(f"{place}: it does not follow the seal before it")
         if seal.after_position != self._sealed_position:
             raise NotWhole(f"{place}: it begins after another position than the last one ended")
-        covered: list[bytes] = []
-        last = -1
-        while self._pending and self._pending[0][0] <= seal.position:
-            last, leaf = self._pending.popleft()
+        covered, last = list[bytes](), -1
+        for position, leaf in _UNSEALED.iter_unpack(self._unsealed):
+            if position > seal.position:
+                break
+            last = position
             covered.append(leaf)
+        del self._unsealed[: len(covered) * _UNSEALED.size]
         sealed = last == seal.position and len(covered) == seal.event_count
         if not sealed or _root(covered) != seal.root:
             self._broken_until = self._broken_until or seal.position

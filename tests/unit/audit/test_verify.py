@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import stretto_verify.verify as verifier
@@ -40,6 +41,26 @@ def test_a_whole_file_says_what_it_holds(log: SealedLog) -> None:
     assert report.seal_count == len(log.seals)
     assert report.seal_hash == seal_hash(log.seals[-1]).hex()
     assert report.key_pinned and not report.seal_pinned
+
+
+def test_events_without_a_seal_take_no_more_memory_than_they_take_in_the_file(
+    log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal may come late, or in a made-up file never: nothing else bounds what waits for it."""
+    held: list[int] = []
+    add = verifier._Check.event
+
+    def noted(check: Any, exported: Any) -> None:
+        add(check, exported)
+        held.append(sys.getsizeof(check._unsealed))
+
+    monkeypatch.setattr(verifier._Check, "event", noted)
+    monkeypatch.setattr(verifier._Check, "_sealed_by", lambda *_: None)
+    data = log.export()
+    with pytest.raises(NotWhole):
+        check(data)
+    assert max(held) <= len(data)
+    assert len(held) * 40 <= max(held), "all of them waited"
 
 
 @pytest.mark.parametrize("start", [0, 2, 4])
