@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.localstack.data_directory import default_data_directory
-from stretto_core.rpc.tokens import TokenRefused, read_token
+from stretto_core.rpc.tokens import TokenRefused, can_be_token, read_token
 from stretto_core.telemetry.secret import Secret
 
 ENDPOINT_FILE = "endpoint.json"
@@ -48,11 +48,13 @@ def find_endpoint(
 
     Each part by itself: as given, else STRETTO_ADDRESS / STRETTO_TOKEN, else what the data
     directory holds. A token from the data directory is only used with the address from there.
-    Raises NoEndpoint, InvalidArgument (that is no address).
+    Raises NoEndpoint, InvalidArgument (no address, or no token).
     """
     environ = os.environ if environ is None else environ
     address = address or environ.get("STRETTO_ADDRESS")
     told = token or environ.get("STRETTO_TOKEN")
+    if told and not can_be_token(told):
+        raise InvalidArgument("that is no token (an argument, or STRETTO_TOKEN): it is one word")
     secret = Secret(told) if told else None
     if address:
         return Endpoint(_checked(address), secret)

@@ -170,11 +170,19 @@ def read_token(directory: Path, name: str) -> Secret:
 
 
 def read_token_file(path: Path) -> Secret:
-    """Return the token in a holder's own file. Raises TokenRefused when it cannot be read."""
+    """Return the token in a holder's own file. Raises TokenRefused when it holds none."""
     try:
-        return Secret(path.read_text().strip())
+        text = path.read_bytes().decode(errors="replace").strip()
     except OSError as error:
         raise TokenRefused(f"{path}: {error.strerror}") from error
+    if not can_be_token(text):
+        raise TokenRefused(f"{path} holds no token: that is one word on a line of its own")
+    return Secret(text)
+
+
+def can_be_token(text: str) -> bool:
+    """Tell whether a text can be presented as a token: one word that a header can carry."""
+    return text.isascii() and text.isprintable() and text.split() == [text]
 
 
 def read_table(directory: Path) -> TokenTable:

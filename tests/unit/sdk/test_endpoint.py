@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from stretto_core.errors import InvalidArgument
-from stretto_core.rpc.tokens import ensure_tokens, read_token
+from stretto_core.rpc.tokens import TokenRefused, ensure_tokens, read_token, read_token_file
 from stretto_sdk.endpoint import NoEndpoint, find_endpoint
 
 
@@ -53,3 +53,14 @@ def test_what_is_no_address_is_refused_before_anything_is_dialled(
 ) -> None:
     with pytest.raises(InvalidArgument, match="HOST:PORT"):
         find_endpoint(address, data_directory=tmp_path, environ={})
+
+
+@pytest.mark.parametrize("token", ["two words", "two\nlines", "tök", " ", "\x07"])
+def test_what_no_header_can_carry_is_no_token(token: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no token"):
+        find_endpoint("arg:1", token, environ={})
+    file = tmp_path / "a.token"
+    for content in (token.encode(), b"", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(TokenRefused, match="a.token holds no token"):
+            read_token_file(file)
