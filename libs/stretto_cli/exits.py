@@ -83,6 +83,8 @@ def reported(command: Callable[Parameters, Returned]) -> Callable[Parameters, Re
 def _sentence(refusal: Refusal) -> str:
     if isinstance(refusal, NotFound):
         place = refusal.metadata
+        if worker := place.get("worker_id"):
+            return f"no such worker: {worker}; `stretto workers` shows them"
         missing = place.get("run_id") or place.get("stream")
         if missing and "version" in place:
             return f"{missing} has no version {place['version']}"

@@ -170,3 +170,13 @@ def test_the_relay_race_is_won(suite: Suite) -> None:
     turns = [line.split()[-1] for line in told.stdout.splitlines() if "progress/turn" in line]
     assert turns == [str(turn) for turn in range(1, 8)]
     assert told.stdout.splitlines()[-1] == "won at 7"
+
+
+def test_a_program_writes_with_the_command_as_the_page_says(suite: Suite, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "blackboard.md").read_text()
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    run = json_of(suite.stretto("run", plan, "--json"))
+    (entry,) = json_of(suite.stretto("board", "list", run["run_id"], "--json"))["entries"]
+    assert (entry["key"], entry["value"]) == ("build:progress/percent", 50)
+    assert entry["writer"] == "operator", "and not the worker under its lease"

@@ -42,7 +42,9 @@ async def test_the_suites_own_are_listed(suite: Suite) -> None:
     await until_true(both)
     table = suite.stretto("workers").stdout
     assert "worker-1" in table and "process, python" in table
-    assert suite.stretto("worker", "drain", "nobody").returncode == 2
+    unknown = suite.stretto("worker", "drain", "nobody")
+    assert unknown.returncode == 2
+    assert "no such worker: nobody; `stretto workers` shows them" in unknown.stderr
 
 
 async def test_one_from_the_command_line_works_and_drains(suite: Suite, tmp_path: Path) -> None:

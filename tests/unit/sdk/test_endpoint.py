@@ -62,5 +62,5 @@ def test_what_no_header_can_carry_is_no_token(token: str, tmp_path: Path) -> Non
     file = tmp_path / "a.token"
     for content in (token.encode(), b"", b"\xff\xfe"):
         file.write_bytes(content)
-        with pytest.raises(TokenRefused, match="a.token holds no token"):
+        with pytest.raises(TokenRefused, match=r"a\.token holds no token"):
             read_token_file(file)
