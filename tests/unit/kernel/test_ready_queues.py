@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from stretto_core.ids import RunId, TaskName
+from stretto_kernel.dispatch import ready_bucket
 from stretto_kernel.dispatch.fair_share import FairShare
 from stretto_kernel.dispatch.queue_gates import Shut
-from stretto_kernel.dispatch.ready_bucket import ReadyItem
+from stretto_kernel.dispatch.ready_bucket import Bucket, ReadyItem
 from stretto_kernel.dispatch.ready_queues import OfferKey, ReadyQueues
 from stretto_kernel.domain.queue import QueueSettings
 
@@ -246,6 +247,57 @@ def test_nothing_is_lost_or_granted_twice_whatever_comes() -> None:
         queues.set_credits(-1, 100)
         while (grant := queues.next_grant(0)) is not None:
             leased[grant.item.task] = ready.pop(grant.item.task)
+
+
+def test_what_was_taken_away_is_skipped_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_bucket, "SKIPPED_MAX", 10)
+    queues = limited({})
+    for number in range(35):
+        queues.offer_item(item(f"gone {number}", run="gone"))
+    queues.offer_item(item("there", ready_ns=1))
+    queues.forget_run(RunId("gone"))
+    session(queues, 1, 5)
+    looks = 0
+    while (grant := queues.next_grant(0)) is None and queues.looks_on:
+        looks += 1
+    assert grant is not None and grant.item.task == "there"
+    assert looks in (2, 3), "the session's coming was a look as well"
+    assert queues.next_grant(0) is None and not queues.looks_on
+
+
+def test_what_a_hold_keeps_back_is_set_aside_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready_bucket, "SKIPPED_MAX", 10)
+    queues = limited({})
+    tasks = [f"held {number}" for number in range(35)]
+    for task in tasks:
+        queues.offer_item(item(task))
+    queues.hold_run(RunId("r"), held=True)
+    session(queues, 1, 100)
+    while queues.next_grant(0) is None and queues.looks_on:
+        pass
+    queues.hold_run(RunId("r"), held=False)
+    while queues.offer_again(RunId("r"), 10):
+        pass
+    assert [task for task, _ in granted(queues)] == tasks
+
+
+@pytest.mark.parametrize("kept_every", [0, 10])
+def test_a_line_that_nobody_takes_from_does_not_grow_by_what_is_gone(kept_every: int) -> None:
+    there: set[ReadyItem] = set()
+    bucket = Bucket(
+        ("default", "test", frozenset()),
+        FairShare(),
+        is_offered=there.__contains__,
+        is_there=there.__contains__,
+    )
+    for number in range(2_000):
+        coming = item(str(number), ready_ns=number)
+        there.add(coming)
+        bucket.push(coming, number)
+        if not kept_every or number % kept_every:
+            there.discard(coming)
+    assert sum(map(len, bucket._lines.values())) <= 2 * len(there) + 2
+    assert len(bucket._firsts) <= 2
 
 
 def test_a_line_that_ran_empty_elsewhere_is_seen_when_it_fills_again() -> None:

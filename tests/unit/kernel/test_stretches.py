@@ -6,15 +6,18 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import pytest
 from stretto.eventlog.v1 import event_log_service_pb2 as log_pb
 from stretto_core.eventlog.memory import MemoryStore
+from stretto_kernel.app import stream_host
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.log_feed import LogFeed
-from stretto_kernel.app.stream_host import StreamHost
+from stretto_kernel.app.stream_host import FOLD_REOPENING_STEPS, StreamHost
+from stretto_kernel.dispatch import ready_bucket
 from stretto_kernel.dispatch.dispatcher import GRANTS_PER_STRETCH_MAX, Dispatcher
 from stretto_kernel.dispatch.later_looks import TASKS_PER_STRETCH, LaterLooks
 from stretto_kernel.dispatch.own_commands import DECIDED_PER_STRETCH_MAX
@@ -34,6 +37,7 @@ from tests.unit.kernel.harness import (
     task,
 )
 from tests.unit.kernel.test_kernel import steer, steering
+from tests.unit.kernel.test_sealer import NEVER
 from tests.waiting import until
 
 TASKS = 2 * TASKS_PER_STRETCH + 50
@@ -111,6 +115,44 @@ async def test_a_fold_and_a_lifted_hold_offer_in_parts(
     # A lease is looked at by itself, as it is granted.
     assert max(looks.values()) <= TASKS_PER_STRETCH + GRANTS_PER_STRETCH_MAX
     assert len({each.token.work_item for each in worker.assignments}) == TASKS
+    await kernel.stop()
+
+
+async def test_a_fold_counts_what_was_opened_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start_kernel(store)
+    run_id = (await start(first, large())).answer.run_id
+    await steer(first, run_id, steering(first, commands.Kill))
+    await steer(first, run_id, steering(first, commands.Retry, step_count=100))
+    await until(lambda: first.partition.ready_count == TASKS)
+    await first.stop()
+    steps = sum(each.type.endswith("TasksReopened") for each in store.events)
+    monkeypatch.setattr(stream_host, "FOLD_SLICE_EVENTS", 100 // FOLD_REOPENING_STEPS + 1)
+    evolve = import_module("stretto_kernel.domain.run.evolve")
+    with calls_per_turn(monkeypatch, evolve, "go_on_reopening") as opened:
+        kernel = await start_kernel(store)
+        await until(lambda: kernel.partition.ready_count == TASKS)
+    assert sum(opened.values()) == steps > 5
+    assert max(opened.values()) == 1
+    await kernel.stop()
+
+
+async def test_what_an_ended_run_left_in_the_queues_is_skipped_in_parts(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ready_bucket, "SKIPPED_MAX", 50)
+    kernel = await start_kernel(store, seals=NEVER)  # Nothing else makes anybody look again.
+    run_id = (await start(kernel, large())).answer.run_id
+    await until(lambda: kernel.partition.ready_count == TASKS)
+    await steer(kernel, run_id, steering(kernel, commands.Kill))
+    await start(kernel, graph(task("next")))
+    with calls_per_turn(monkeypatch, ready_bucket.Bucket, "_pop") as skipped:
+        worker = FrameWorker(kernel)
+        await until(lambda: len(worker.assignments) == 1)
+    assert worker.assignments[0].token.work_item.endswith("/next")
+    assert sum(skipped.values()) > TASKS // 2
+    assert max(skipped.values()) <= 3 * 50, "for the hello, for the pump, for the next head"
     await kernel.stop()
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from stretto_core.clock.system import SystemClock
 from stretto_core.ids import RunId, TaskName
 from stretto_kernel.domain.run.commands import AttemptTimeout, QueueTimeout, RunTimeout
 from stretto_kernel.domain.run.queries import Due
+from stretto_kernel.timers import durable
 from stretto_kernel.timers.alarm import Alarm
 from stretto_kernel.timers.durable import RUN_ITSELF, DurableTimers
 from stretto_kernel.timers.heap import TimerHeap
 
 from tests.waiting import until
 
-RUN = RunId("p0-run")
+RUN, OTHER = RunId("p0-run"), RunId("p0-other")
 A, B = TaskName("a"), TaskName("b")
 
 
@@ -96,6 +98,23 @@ def test_a_forgotten_run_has_no_timer() -> None:
     assert timers.next_due_ns() is None and len(timers) == 0
     timers.arm(RUN, A, [])
     assert timers.take_due(100, 10) == []
+
+
+def test_a_large_run_is_forgotten_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing costs its number of timers at once: not the forgetting, and not what comes after."""
+    monkeypatch.setattr(durable, "FREED_PER_LOOK", 10)
+    timers, count = DurableTimers(), 95
+    for number in range(count):
+        name = TaskName(f"t{number}")
+        timers.arm(RUN, name, [Due(at_ns=number, timer=QueueTimeout(name, 0))])
+    timers.arm(OTHER, A, [Due(at_ns=200, timer=QueueTimeout(A, 0))])
+    [(_, run)] = [each for each in timers._runs.items() if each[0] == RUN]
+    timers.forget_run(RUN)
+    assert len(timers) == 1 and len(run.by_task) == count
+    for looks in range(1, 10):
+        assert timers.next_due_ns() == 200
+        assert (len(run.by_task), len(run.heap)) == (count - 10 * looks, count - 10 * looks)
+    assert timers.next_due_ns() == 200 and not timers._forgotten
 
 
 async def test_an_alarm_rings_again_after_a_ring_that_failed() -> None:

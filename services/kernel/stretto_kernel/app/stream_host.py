@@ -44,6 +44,8 @@ FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
 FOLD_EVENT_BYTES = 500
 """A larger event counts as so many more, and one that adds tasks as these."""
+FOLD_REOPENING_STEPS = 5
+"""One that re-opens tasks counts as so many of its steps."""
 DAMAGED_S = 5.0
 """So long the refusal of a run that cannot be read is the answer, before it is read again."""
 DAMAGED_MAX = 1_000
@@ -289,10 +291,13 @@ class StreamHost:
                         give_key(run, await self._keys.find(key_id))
                 if run.key is not None:
                     await in_slices(decrypting(decoded.recorded.event, run.key))
-                known_count = len(run.state.tasks)
+                known_count, before = len(run.state.tasks), run.state.reopening
                 advance(run, stored, decoded, evolve)
                 added_count = len(run.state.tasks) - known_count
                 weight += 1 + max(added_count, len(stored.stored_bytes) // FOLD_EVENT_BYTES)
+                after = run.state.reopening
+                if after is not before and (reopening := after or before) is not None:
+                    weight += reopening.step_count // FOLD_REOPENING_STEPS
                 if weight >= FOLD_SLICE_EVENTS:
                     weight = 0
                     await asyncio.sleep(0)

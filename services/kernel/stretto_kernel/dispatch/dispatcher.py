@@ -157,6 +157,8 @@ class Dispatcher:
             for _ in range(GRANTS_PER_STRETCH_MAX):
                 grant = self._queues.next_grant(now_mono_ns)
                 if grant is None:
+                    if self._queues.looks_on:
+                        self._post_pump()
                     return
                 self._lease(grant)
             self._post_pump()

@@ -7,8 +7,8 @@ Knows no I/O, no clock, and no stream; instants only order items.
 Items stand in *buckets*: one per (queue, executor, required labels), by priority, fair share, age.
 Sessions that offer the same stand in one *offer*. An offer keeps a heap over the heads of the
 buckets it can serve, so that one grant costs O(log n) whatever the number of items, queues and
-sessions. What is taken away (a held run, an ended task) is skipped when it surfaces: a fact about
-a whole run costs the same for any number of its tasks.
+sessions. What is taken away (a held run, an ended task) is skipped when it surfaces, a bounded part
+a look: a fact about a whole run costs the same for any number of its tasks.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class ReadyQueues:
         self._runs: dict[RunId, _Run] = {}
         self._arrivals = 0
         self._dirty: OrderedDict[OfferKey, _Offer] = OrderedDict()
+        self.looks_on = False
+        """Whether nothing was found only because too much that was taken away lay before it."""
 
     def offer_item(self, item: ReadyItem) -> None:
         """Make `item` available, in place of one of the same task. Idempotent."""
@@ -217,8 +219,10 @@ class ReadyQueues:
     def next_grant(self, now_ns: int) -> Grant | None:
         """Take the next match, or None when nothing matches; the caller leases the task at once.
 
-        now_ns: monotonic; it never goes back from call to call.
+        After None with `looks_on` let others run, then ask again. now_ns: monotonic; it never goes
+        back from call to call.
         """
+        self.looks_on = False
         if not self.gates.are_known:
             return None
         self.gates.ring(now_ns)
@@ -227,6 +231,8 @@ class ReadyQueues:
             grant = self._match(offer, now_ns)
             if grant is not None:
                 return grant
+            if self.looks_on:
+                break
             del self._dirty[key]
         return None
 
@@ -270,12 +276,16 @@ class ReadyQueues:
             if head is None:
                 del self._buckets[key]
                 continue
-            if head[0] != order:
-                self._show_head(bucket, offer)
+            at, item = head
+            if item is None:
+                self._show_order(bucket, offer, at)
+                self.looks_on = True
+                return None
+            if at != order:
+                self._show_order(bucket, offer, at)
                 continue
             if not self.gates.pass_one(key, now_ns):
                 continue
-            item = head[1]
             bucket.items.take(item)
             chosen = self._preferred_offer(bucket, item, offer)
             session = self._take_credit(chosen)
@@ -307,7 +317,7 @@ class ReadyQueues:
         bucket = self._buckets.get(key)
         if bucket is None:
             offers = [offer for offer in self._offers.values() if offer.serves(key)]
-            items = Bucket(key, self._share, self._is_offered)
+            items = Bucket(key, self._share, is_offered=self._is_offered, is_there=self._is_there)
             bucket = self._buckets[key] = _Kind(key, items, offers)
         self._arrivals += 1
         if bucket.items.push(item, self._arrivals):
@@ -321,6 +331,10 @@ class ReadyQueues:
         if run.held:
             run.set_aside.append(item)
         return not run.held
+
+    def _is_there(self, item: ReadyItem) -> bool:
+        run = self._runs.get(item.run_id)
+        return run is not None and run.items.get(item.task) is item
 
     def _show_head(self, bucket: _Kind, offer: _Offer) -> None:
         if (head := bucket.items.head()) is not None:

@@ -44,6 +44,11 @@ class TimerHeap(Generic[Key, Stamp]):
         """Forget `key`; a no-op when it is not armed."""
         self._armed.pop(key, None)
 
+    def drop(self, count: int) -> None:
+        """Forget at most `count` keys, in no order; called again and again it forgets all."""
+        for _ in range(min(count, len(self._heap))):
+            self._armed.pop(self._heap.pop()[2], None)
+
     def due_of(self, key: Key) -> int | None:
         """The instant `key` is armed for, or None."""
         armed = self._armed.get(key)
