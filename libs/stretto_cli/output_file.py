@@ -26,9 +26,15 @@ Output = Annotated[
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a file in one step: it is there with all of the text, or as it was before."""
+    """Write a file in one step: it is there with all of the text, or as it was before.
+
+    What is no file, a device or a pipe, is written to and stays what it is.
+    """
     try:
-        write_atomically(path, text.encode(), mode=0o644, durable=False)
+        if _is_device(path):
+            path.write_text(text)
+        else:
+            write_atomically(path.resolve(), text.encode(), mode=0o644, durable=False)
     except OSError as error:
         raise InvalidArgument(f"{path}: {error.strerror}") from None
 
@@ -37,17 +43,28 @@ def write_file(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file that takes the path's place once all is in it, and is gone if not.
 
-    Raises InvalidArgument naming the path: no file can be made there.
+    What is no file, a device or a pipe, is given itself. Raises InvalidArgument naming the path: no
+    file can be made there.
     """
+    place = path.resolve()
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        if _is_device(path):
+            with path.open("wb") as device:
+                yield device
+            return
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
     except OSError as error:
         raise InvalidArgument(f"{path}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o644)
             yield file
-        Path(temporary).replace(path)
+        Path(temporary).replace(place)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something is there that must not be replaced: /dev/null, for one."""
+    return path.exists() and not path.is_file() and not path.is_dir()

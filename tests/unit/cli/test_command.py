@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from stretto_cli import connection
 from stretto_cli.app import app
 from stretto_cli.connection import Suite
 from stretto_cli.exits import ExitStatus
-from stretto_cli.output_file import replacing
+from stretto_cli.output_file import replacing, write_file
 from stretto_cli.settings import Flags, effective_settings
 from stretto_core.errors import InvalidArgument, Unavailable
 from stretto_core.ids import RunId
@@ -170,6 +172,34 @@ def test_a_wrong_option_is_named_with_what_would_be_right(
     result = stretto(*arguments)
     assert result.exit_code == ExitStatus.USAGE
     assert says in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("way", ["write_file", "replacing"])
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path, way: str) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for asked in (pipe, link):
+        with ThreadPoolExecutor(1) as reader:
+            read = reader.submit(pipe.read_text)
+            if way == "write_file":
+                write_file(asked, "all of it")
+            else:
+                with replacing(asked) as file:
+                    file.write(b"all of it")
+            assert read.result() == "all of it"
+    assert pipe.is_fifo() and link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, pipe], "nothing beside them"
+
+
+def test_a_link_to_a_file_stays_one(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to(file)
+    write_file(link, "one")
+    assert link.is_symlink() and file.read_text() == "one"
+    with replacing(link) as given:
+        given.write(b"two")
+    assert link.is_symlink() and file.read_text() == "two"
 
 
 def test_a_file_that_cannot_be_made_is_named_as_it_was_asked_for(tmp_path: Path) -> None:
