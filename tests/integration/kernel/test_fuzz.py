@@ -19,8 +19,12 @@ from tests.integration.kernel.serving import IDS, Served, StreamWorker
 from tests.waiting import until
 
 SERVICES = (
+    "stretto.blackboard.v1.BlackboardService",
     "stretto.blob.v1.BlobService",
     "stretto.eventlog.v1.EventLogService",
+    "stretto.namespace.v1.NamespaceService",
+    "stretto.projection.v1.ProjectionService",
+    "stretto.queue.v1.QueueService",
     "stretto.registry.v1.WorkerRegistryService",
     "stretto.run.v1.RunService",
     "stretto.tasklog.v1.TaskLogService",

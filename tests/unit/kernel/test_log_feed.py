@@ -219,18 +219,22 @@ def test_a_commit_asks_only_those_who_want_it() -> None:
     for number in range(1_000):
         index.add(number, Counting(stream=StreamId(f"run-{number}")))
     batch = [StoredEvent(1, StreamId("run-7"), 1, TYPES[0], b"")]
-    assert index.takers(batch) == {7: batch}
+    assert index.takers(batch) == [(batch, [7])]
     assert Counting.asked == 1
     for number in range(1_000):
         index.remove(number, Counting(stream=StreamId(f"run-{number}")))
-    assert index.takers(batch) == {} and index.everybody() == []
+    assert index.takers(batch) == [] and index.everybody() == []
+    for number in range(1_000):
+        index.add(number, Counting(types=frozenset({TYPES[0].lower()})))
+    assert index.takers(batch) == [(batch, list(range(1_000)))]
+    assert Counting.asked == 2, "of those who want the same one is asked"
 
 
 def test_an_event_whose_tenant_cannot_be_read_is_everybodys() -> None:
     index: FeedIndex[str] = FeedIndex()
     index.add("acme", Wanted(namespace=Namespace("acme")))
     damaged = StoredEvent(1, StreamId("s"), 1, TYPES[0], b"\xff")
-    assert index.takers([damaged]) == {"acme": [damaged]}
+    assert index.takers([damaged]) == [([damaged], ["acme"])]
 
 
 def test_who_left_leaves_nothing_behind() -> None:

@@ -14,9 +14,6 @@ from stretto_core.ids import Namespace, StreamId
 
 Subscriber = TypeVar("Subscriber")
 
-_Places = dict[str, dict[Subscriber, None]]
-"""Who wants what: subscribers by a word, each set in the order they came."""
-
 ANY_STREAM = StreamId("")
 ANY_NAMESPACE = Namespace("")
 
@@ -41,53 +38,67 @@ class Wanted:
         )
 
 
+EVERYTHING = Wanted()
+_Places = dict[str, dict[Wanted, None]]
+"""What is wanted, by a word of it, each set in the order it was first wanted."""
+
+
 class FeedIndex(Generic[Subscriber]):
-    """Subscribers by the narrowest of what they want: a stream, else types, else a namespace."""
+    """What is wanted, by the narrowest of it: a stream, else types, else a namespace; and by whom.
+
+    An event is judged once for all who want the same.
+    """
 
     def __init__(self) -> None:
-        self._everybody: dict[Subscriber, Wanted] = {}
+        self._subscribers: dict[Wanted, dict[Subscriber, None]] = {}
         # Only what somebody wants has a place: what nobody wants must cost nothing.
-        self._of_all: _Places[Subscriber] = {}
-        self._by_stream: _Places[Subscriber] = {}
-        self._by_type: _Places[Subscriber] = {}
-        self._by_namespace: _Places[Subscriber] = {}
+        self._by_stream: _Places = {}
+        self._by_type: _Places = {}
+        self._by_namespace: _Places = {}
 
     def add(self, subscriber: Subscriber, wanted: Wanted) -> None:
         """Give it what it wants from now on."""
-        self._everybody[subscriber] = wanted
-        places, words = self._places(wanted)
-        for word in words:
-            places.setdefault(word, {})[subscriber] = None
+        subscribers = self._subscribers.setdefault(wanted, {})
+        if not subscribers:
+            places, words = self._places(wanted)
+            for word in words:
+                places.setdefault(word, {})[wanted] = None
+        subscribers[subscriber] = None
 
     def remove(self, subscriber: Subscriber, wanted: Wanted) -> None:
         """Give it nothing more."""
-        if self._everybody.pop(subscriber, None) is None:
+        subscribers = self._subscribers.get(wanted, {})
+        if subscriber not in subscribers:
             return
+        del subscribers[subscriber]
+        if subscribers:
+            return
+        del self._subscribers[wanted]
         places, words = self._places(wanted)
         for word in words:
-            del places[word][subscriber]
+            del places[word][wanted]
             if not places[word]:
                 del places[word]
 
     def everybody(self) -> list[Subscriber]:
         """Return all subscribers."""
-        return list(self._everybody)
+        return [each for subscribers in self._subscribers.values() for each in subscribers]
 
-    def takers(self, batch: Sequence[StoredEvent]) -> dict[Subscriber, Sequence[StoredEvent]]:
-        """Return who gets which events of a batch; costs nothing for those who get none."""
-        found: dict[Subscriber, Sequence[StoredEvent]] = dict.fromkeys(
-            self._of_all.get("", ()), batch
-        )
-        if not (self._by_stream or self._by_type or self._by_namespace):
-            return found
-        some: dict[Subscriber, list[StoredEvent]] = {}
-        for event in batch:
-            for subscriber in self._near(event):
-                if self._everybody[subscriber].takes(event):
-                    some.setdefault(subscriber, []).append(event)
-        return {**found, **some}
+    def takers(
+        self, batch: Sequence[StoredEvent]
+    ) -> list[tuple[Sequence[StoredEvent], list[Subscriber]]]:
+        """Return events of a batch with all who get just these; what nobody gets costs nothing."""
+        found: dict[Wanted, list[StoredEvent]] = {}
+        if self._by_stream or self._by_type or self._by_namespace:
+            for event in batch:
+                for wanted in self._near(event):
+                    if wanted.takes(event):
+                        found.setdefault(wanted, []).append(event)
+        taken = [(events, list(self._subscribers[wanted])) for wanted, events in found.items()]
+        of_all = self._subscribers.get(EVERYTHING)
+        return [(batch, list(of_all)), *taken] if of_all else [*taken]
 
-    def _near(self, event: StoredEvent) -> Iterator[Subscriber]:
+    def _near(self, event: StoredEvent) -> Iterator[Wanted]:
         yield from self._by_stream.get(event.stream, ())
         if self._by_type:
             full, last = type_words(event.type)
@@ -101,14 +112,12 @@ class FeedIndex(Generic[Subscriber]):
             else:
                 yield from self._by_namespace.get(namespace, ())
 
-    def _places(self, wanted: Wanted) -> tuple[_Places[Subscriber], Collection[str]]:
+    def _places(self, wanted: Wanted) -> tuple[_Places, Collection[str]]:
         if wanted.stream:
             return self._by_stream, (wanted.stream,)
         if wanted.types:
             return self._by_type, wanted.types
-        if wanted.namespace:
-            return self._by_namespace, (wanted.namespace,)
-        return self._of_all, ("",)
+        return self._by_namespace, (wanted.namespace,) if wanted.namespace else ()
 
 
 @lru_cache(maxsize=1_024)

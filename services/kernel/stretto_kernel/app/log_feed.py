@@ -238,10 +238,10 @@ class LogFeed:
 
     def _route(self, batch: Sequence[StoredEvent]) -> None:
         reached = batch[-1].position
-        whole_bytes = _bytes_of(batch)  # Once, however many get all of it.
-        for subscriber, events in self._index.takers(batch).items():
-            bytes_count = whole_bytes if events is batch else _bytes_of(events)
-            self._put(subscriber, Part(events, reached), bytes_count)
+        for events, subscribers in self._index.takers(batch):
+            part, bytes_count = Part(events, reached), _bytes_of(events)
+            for subscriber in subscribers:
+                self._put(subscriber, part, bytes_count)
         if reached - self._swept >= CURSOR_MOVES_AFTER:
             self._swept = reached
             for subscriber in self._index.everybody():
