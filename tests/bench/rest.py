@@ -20,8 +20,8 @@ from stretto_core.ids import Partition, RunId, StreamId
 from stretto_kernel.app.hosted_run import HostedRun, unfolded
 from stretto_kernel.app.hosted_stream import advance
 from stretto_kernel.domain.run import evolve
+from stretto_kernel.garbage import rest_mostly
 from stretto_kernel.owned_partition import RUN_CODEC
-from stretto_kernel.settings import GC_THRESHOLDS
 
 from tests.bench.processes import rss_mb
 from tests.bench.scale import Scale
@@ -100,7 +100,7 @@ async def fold(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
     """A run's events from PostgreSQL into its state: read, decode, check the chain, evolve."""
     layout = Layout(worker=BARE_WORKER, slots=500, views=False)
     gc.freeze()  # As the kernel's process does, whose fold this is.
-    gc.set_threshold(*GC_THRESHOLDS)
+    rest_mostly()
     async with running(layout) as (stack, client):
         measured = await client.do("large", tasks=scale.fold_tasks)
         log = await PostgresLog.open(stack.postgres.dsn(), Partition("p0"))
@@ -134,7 +134,7 @@ async def loop(scale: Scale, wanted: list[str]) -> AsyncIterator[Measurement]:
                 await client.do("kill_all")
             stretches += _stretches(file)
             for took_ms, where in sorted(stretches, reverse=True)[:5]:
-                say(f"loop: {took_ms:.1f} ms in {where[:150]}")
+                say(f"loop: {took_ms:.1f} ms in {where}")
             yield wanted[0], {"stretch_ms": max(stretches)[0]}, {"tasks": scale.size_tasks[1]}
 
 

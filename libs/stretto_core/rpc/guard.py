@@ -158,7 +158,9 @@ class _GuardedMethod:
             if len(encoded) > self._guard.message_bytes_max:
                 raise MessageTooLarge("the answer is too large", size_bytes=str(len(encoded)))
         except BaseException as error:
-            await self._end(error, request, context)
+            ending = self._end(error, request, context)
+            del request, context
+            await ending
         self._count("OK")
         self._seconds.observe(loop.time() - started_s)
         return encoded
@@ -176,7 +178,9 @@ class _GuardedMethod:
                         async for answer in answers:
                             await context.write(answer)
         except BaseException as error:
-            await self._end(error, request, context)
+            ending = self._end(error, request, context)
+            del request, context
+            await ending
         self._count("OK")
 
     def _admit(self, request: Any, context: Any, now_s: float) -> Call:
@@ -195,7 +199,12 @@ class _GuardedMethod:
         return call
 
     async def _end(self, error: BaseException, request: Any, context: Any) -> NoReturn:
-        """End the call with what `error` means; raises whatever ends it in gRPC."""
+        """End the call with what `error` means; raises whatever ends it in gRPC.
+
+        gRPC's context keeps that, and its traceback has every frame on the way: none of them may
+        have the context still, or a refused call and all it read is garbage only a collection
+        finds.
+        """
         match error:
             case Refusal():
                 refusal = error
@@ -221,7 +230,10 @@ class _GuardedMethod:
             case _:
                 raise error
         self._count(code)
-        await context.abort(*trailing(refusal))
+        error.__traceback__ = None
+        aborting = context.abort(*trailing(refusal))
+        del context
+        await aborting
         raise AssertionError("abort raises")
 
     def _count(self, code: str) -> None:

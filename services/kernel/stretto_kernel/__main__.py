@@ -12,7 +12,6 @@ from stretto_core.lean_start import imports_done  # First: it makes the others c
 # isort: split
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -54,6 +53,7 @@ from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
 from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.followers import Followers
+from stretto_kernel.garbage import keep_collecting, rest_mostly
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.kernel_metrics import add_follower_metrics, add_metrics, add_task_log_metrics
 from stretto_kernel.owned_partition import RUN_CODEC, KernelLimits, KernelPorts
@@ -69,7 +69,7 @@ from stretto_kernel.serving import (
     add_servicers,
     add_views,
 )
-from stretto_kernel.settings import GC_THRESHOLDS, ROLES, Settings, SettingsError
+from stretto_kernel.settings import ROLES, Settings, SettingsError
 from stretto_kernel.tasklog.book import LeaseLimits
 from stretto_kernel.tasklog.task_logs import TaskLogs
 
@@ -99,7 +99,7 @@ def main() -> None:
         sys.exit(2)
     configure_logs(service=role, json=settings.log_format == "json")
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(*GC_THRESHOLDS)
+    rest_mostly()
     imports_done()
     run = _run_kernel if role == "kernel" else _run_projector
     sys.exit(uvloop.run(run(settings)))
@@ -160,12 +160,14 @@ async def _run_kernel(settings: Settings) -> int:
         PastQueues(QueueTable(settings.partition, event_log.tracking), reach),
     )
     beside = _Beside(listing, past, task_logs, ViewCalls(views, ports.ids))
+    collecting = asyncio.create_task(keep_collecting(), name="garbage")
     try:
         return await _serve(kernel, beside, settings, stopped)
     except Refusal as refusal:
         log.error("kernel.failed", reason=refusal.reason_word, message=str(refusal))
         return 1
     finally:
+        collecting.cancel()
         await kernel.stop()
         await task_logs.close()
         await log_table.close()

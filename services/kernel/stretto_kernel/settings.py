@@ -21,9 +21,6 @@ LOG_FORMATS: Final = ("json", "console")
 MIB: Final = 1024 * 1024
 COUNT_MAX: Final = 1_000_000
 DEFAULT_PARTITION: Final = Partition("p0")
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""Folded runs are many objects and few cycles: with the defaults a full collection walks all of
-them every few thousand tasks, and a slice of a large plan holds the loop three times as long."""
 
 
 class SettingsError(ValueError):

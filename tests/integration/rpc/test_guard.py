@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import grpc
@@ -28,6 +30,7 @@ from stretto_core.rpc.tokens import read_token
 from stretto_core.telemetry.secret import Secret
 
 from tests.integration.rpc.conftest import Served
+from tests.waiting import until
 
 SERVICE = "/stretto.eventlog.v1.EventLogService"
 
@@ -91,6 +94,34 @@ async def test_a_refusal_is_logged_once_at_info_and_a_success_not_at_all(
         with pytest.raises(Refusal), refusals():
             await stub.ReadStream(pb.ReadStreamRequest())
     assert [(line["log_level"], line["reason"]) for line in logs] == [("info", "HELD")]
+
+
+@pytest.mark.parametrize("method", ["ReadStream", "Subscribe"])
+async def test_a_refused_call_leaves_no_garbage_that_only_a_collection_finds(
+    served: Served, stub: Any, method: str
+) -> None:
+    kept: list[weakref.ref[Held]] = []
+
+    async def refuse(_request: object) -> Any:
+        refusal = Held("with all that was read for it")
+        kept.append(weakref.ref(refusal))
+        raise refusal
+
+    served.answer = refuse
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with pytest.raises(Refusal), refusals():
+                if method == "ReadStream":
+                    await stub.ReadStream(pb.ReadStreamRequest())
+                else:
+                    async for _response in stub.Subscribe(pb.SubscribeRequest()):
+                        pass
+        # The newest is held by gRPC until the next call.
+        await until(lambda: sum(ref() is not None for ref in kept) < 5)
+    finally:
+        gc.enable()
 
 
 async def test_a_stream_gives_what_came_before_the_refusal(served: Served, stub: Any) -> None:
