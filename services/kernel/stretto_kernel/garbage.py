@@ -15,14 +15,16 @@ import gc
 from typing import NoReturn
 
 YOUNG_OBJECTS_MAX = 25_000
-"""Python's own limit stays, for a stretch that makes so many: some 8 ms."""
+"""Python's own limit stays, for a stretch or a fold that makes so many at once: some 8 ms."""
 NEVER = 1_000_000_000
 INTERVAL_S_MIN = 0.05
 INTERVAL_S_MAX = 0.5
-YOUNG_S_AIM = 0.003
-"""The interval follows from what collecting the young takes: it is to be about this."""
-MIDDLE_S_MAX = 0.008
-"""What survives is looked at again once the young it came from took so long together."""
+YOUNG_S = 0.003
+"""How long to collect the young; the interval follows from what it took."""
+MIDDLE_S = 0.004
+"""What survived is looked at again once the collections that it survived took so long together."""
+BURST_S = 0.008
+"""Beyond this it is what a fold or a large plan brought in, and not looked at again."""
 
 
 def rest_mostly() -> None:
@@ -31,18 +33,24 @@ def rest_mostly() -> None:
 
 
 async def keep_collecting() -> NoReturn:
-    """Collect until cancelled. No collection is much longer than MIDDLE_S_MAX."""
+    """Collect until cancelled, some milliseconds at a time."""
     gc.set_threshold(YOUNG_OBJECTS_MAX, NEVER, NEVER)
-    interval_s, middle_s = INTERVAL_S_MAX, 0.0
+    interval_s = INTERVAL_S_MAX
+    middle_s, young_count = 0.0, 0
     while True:
         await asyncio.sleep(interval_s)
         took_s = _collect(0)
-        middle_s += took_s
-        interval_s = min(max(interval_s * YOUNG_S_AIM / took_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
-        if middle_s > MIDDLE_S_MAX:
-            await asyncio.sleep(interval_s)
+        middle_s, young_count = middle_s + took_s, young_count + 1
+        interval_s = min(max(interval_s * YOUNG_S / took_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
+        is_burst = middle_s > BURST_S or gc.get_count()[1] > young_count
+        if is_burst:
+            gc.freeze()
+        elif middle_s > MIDDLE_S:
+            await asyncio.sleep(0)
             _collect(1)
-            middle_s = 0.0
+        else:
+            continue
+        middle_s, young_count = 0.0, 0
 
 
 def _collect(generation: int) -> float:

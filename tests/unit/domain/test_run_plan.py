@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
-from stretto_core.errors import InvalidArgument, Unimplemented
-from stretto_core.ids import TaskName
-from stretto_kernel.domain.run import queries
+from stretto_core.errors import FieldViolation, InvalidArgument, Unimplemented
+from stretto_core.ids import RequestId, TaskName
+from stretto_kernel.domain.run import RunEvent, RunState, decide, queries
+from stretto_kernel.domain.run import commands as cmd
+from stretto_kernel.domain.run.canonical import digest_of, encoding_graph, encoding_tasks
+from stretto_kernel.domain.run.judging import judging_tasks
+from stretto_kernel.domain.run.parts import PART_TASKS, whole
+from stretto_kernel.domain.run.plan import read_graph
 from stretto_kernel.domain.run.refusals import PlanSealed, TaskConflict, TaskLimit
 
-from tests.model.runs import Story, below, graph, kinds, started, task
+from tests.model.runs import T0, Story, below, graph, kinds, started, task
 
 
 def _violations(*tasks: plan.TaskSpec, **policies: object) -> dict[str, str]:
@@ -23,6 +30,13 @@ def _violations(*tasks: plan.TaskSpec, **policies: object) -> dict[str, str]:
         story.start(graph(*tasks, **policies))
     assert story.state.version == 0
     return {each.field: each.description for each in caught.value.violations}
+
+
+def _outcome(state: RunState, command: cmd.Command) -> Sequence[RunEvent | FieldViolation]:
+    try:
+        return decide(state, command)
+    except InvalidArgument as refusal:
+        return refusal.violations
 
 
 def _output_of(name: str, pointer: str = "") -> plan.Binding:
@@ -271,6 +285,35 @@ def test_a_plan_that_comes_again_is_judged_and_recorded_alike() -> None:
     assert second.state.tasks[TaskName("a")].epoch == 0, "what is remembered is never changed"
     for _ in range(3):
         assert _violations(task("a", "a")) == _violations(task("a", "a")) != {}
+
+
+def test_a_slice_judged_ahead_in_parts_is_decided_as_one_judged_at_once() -> None:
+    tasks = tuple(task(f"t{n}", *([f"t{n - 1}"] if n % 7 else [])) for n in range(3 * PART_TASKS))
+    wrong = task("wrong", "nobody")
+    wrong.priority = 101
+    story = started(task("first"), growing=True, task_count_max=1_000)
+    for slice_ in (tasks, (*tasks, wrong)):
+        parts = judging_tasks("tasks", slice_)
+        assert sum(1 for _ in parts) >= 2, "others run in between"
+        plain = cmd.AddTasks(
+            now_ns=T0, request_id=RequestId("r"), request_digest=b"d", tasks=slice_
+        )
+        ahead = replace(plain, judged=whole(judging_tasks("tasks", slice_)))
+        outcomes = [_outcome(story.state, command) for command in (plain, ahead, ahead)]
+        assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert [each.field for each in outcomes[0] if isinstance(each, FieldViolation)] == [
+        f"tasks[{len(tasks)}].priority",
+        f"tasks[{len(tasks)}].dependencies[0].task",
+    ]
+
+
+def test_a_plan_encoded_in_parts_has_the_digest_of_one_encoded_at_once() -> None:
+    large = graph(*(task(f"t{n}") for n in range(10 * PART_TASKS)))
+    policies, specs = read_graph(large)
+    at_once = digest_of(policies, list(specs))
+    assert digest_of(whole(encoding_graph(large))) == at_once
+    assert digest_of(whole(encoding_tasks(large.tasks))) == digest_of(list(specs))
+    assert sum(1 for _ in encoding_graph(large)) >= 9, "others run in between"
 
 
 def test_a_task_without_a_fairness_key_has_the_runs_spawned_ones_too() -> None:

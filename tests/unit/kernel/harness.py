@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from stretto.common.v1.lease_pb2 import LeaseToken
@@ -24,9 +24,10 @@ from stretto_kernel.adapters.memory_run_keys import MemoryRunKeys
 from stretto_kernel.app.asking import Answered
 from stretto_kernel.app.blob_calls import BlobCalls
 from stretto_kernel.app.recovery import NoRunIndex
-from stretto_kernel.app.run_calls import Caller
+from stretto_kernel.app.run_calls import Caller, RunStart
 from stretto_kernel.app.run_keys import RunKeys
 from stretto_kernel.app.sealer import SealLimits
+from stretto_kernel.app.start_batch import Outcome, start_runs
 from stretto_kernel.dispatch.death_watch import DialResult
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
@@ -196,3 +197,13 @@ class PlannedFaults(NoFaults):
 
 def types_of(store: MemoryStore) -> list[str]:
     return [event.type.rpartition(".")[2] for event in store.events]
+
+
+async def start_batch(kernel: Kernel, starts: Iterable[RunStart | Refusal]) -> list[Outcome]:
+    """Start runs as one call, each parsed as it is taken."""
+
+    async def parsed() -> AsyncIterator[RunStart | Refusal]:
+        for start in starts:
+            yield start
+
+    return await start_runs(kernel.partition.calls, parsed())

@@ -23,7 +23,6 @@ from stretto_kernel.app.run_ends import (
     RunEnd,
     RunEnds,
 )
-from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.domain.requests import RequestIdReused
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
@@ -38,6 +37,7 @@ from tests.unit.kernel.harness import (
     graph,
     new_store,
     start,
+    start_batch,
     start_kernel,
     task,
     types_of,
@@ -97,8 +97,8 @@ async def kill(kernel: Kernel, run_id: str) -> None:
 async def test_each_start_is_answered_in_its_place(kernel: Kernel, store: MemoryStore) -> None:
     again = IDS.uuid7()
     wrong = plan_pb2.TaskGraph(tasks=[task("a"), task("a")])
-    outcomes = await start_runs(
-        kernel.partition.calls,
+    outcomes = await start_batch(
+        kernel,
         [
             a_start(kernel, again),
             InvalidArgument("as parsed"),
@@ -122,7 +122,7 @@ async def test_each_start_is_answered_in_its_place(kernel: Kernel, store: Memory
 async def test_starts_go_in_few_groups(kernel: Kernel, faults: PlannedFaults) -> None:
     before = faults.append_count
     starts = [a_start(kernel) for _ in range(200)]
-    assert len(await start_runs(kernel.partition.calls, starts)) == 200
+    assert len(await start_batch(kernel, starts)) == 200
     assert faults.append_count - before <= 200 / 20
 
 
@@ -138,8 +138,8 @@ async def test_ids_that_may_be_old_are_looked_up_together(
 
     monkeypatch.setattr(kernel.ports.log, "existing_streams", counted)
     names = [f"not-a-uuid-{number}" for number in range(30)]
-    first = await start_runs(kernel.partition.calls, [a_start(kernel, name) for name in names])
-    again = await start_runs(kernel.partition.calls, [a_start(kernel, name) for name in names])
+    first = await start_batch(kernel, [a_start(kernel, name) for name in names])
+    again = await start_batch(kernel, [a_start(kernel, name) for name in names])
     assert [_run_id(each) for each in first] == [_run_id(each) for each in again]
     assert types_of(store) == ["RunStarted"] * 30
     assert sum(lookups) == 30 and len(lookups) <= 2
@@ -149,7 +149,7 @@ async def test_a_group_that_is_not_stored_is_decided_again(
     kernel: Kernel, store: MemoryStore, faults: PlannedFaults
 ) -> None:
     faults.next = [AppendFault(Fault.REFUSED)]
-    outcomes = await start_runs(kernel.partition.calls, [a_start(kernel) for _ in range(5)])
+    outcomes = await start_batch(kernel, [a_start(kernel) for _ in range(5)])
     assert all(isinstance(each, Answered) for each in outcomes)
     assert types_of(store) == ["RunStarted"] * 5
 
@@ -266,7 +266,7 @@ async def test_a_kernel_that_ends_ends_the_wait(store: MemoryStore) -> None:
 async def test_a_result_and_its_end_are_told_to_followers_of_many(kernel: Kernel) -> None:
     worker = FrameWorker(kernel)
     worker.grant(10)
-    outcomes = await start_runs(kernel.partition.calls, [a_start(kernel) for _ in range(10)])
+    outcomes = await start_batch(kernel, [a_start(kernel) for _ in range(10)])
     ends = followed(kernel, *(_run_id(each) for each in outcomes))
     await until(lambda: len(worker.assignments) == 10)
     for assignment in worker.assignments:
@@ -321,7 +321,7 @@ async def test_others_run_between_starts_that_are_refused(kernel: Kernel) -> Non
             yield InvalidArgument("the plan is wrong")
 
     beside = asyncio.create_task(others())
-    assert len(await start_runs(kernel.partition.calls, refused())) == 10
+    assert len(await start_batch(kernel, refused())) == 10
     beside.cancel()
 
 
@@ -330,9 +330,7 @@ async def test_large_ends_are_told_in_several_messages(kernel: Kernel) -> None:
     worker.grant(40)
     output = plan_pb2.Binding(task_output=plan_pb2.TaskOutputRef(task="a"))
     plan = plan_pb2.TaskGraph(tasks=[task("a")], output=output)
-    outcomes = await start_runs(
-        kernel.partition.calls, [a_start(kernel, plan=plan) for _ in range(40)]
-    )
+    outcomes = await start_batch(kernel, [a_start(kernel, plan=plan) for _ in range(40)])
     ends = followed(kernel, *(_run_id(each) for each in outcomes))
     await until(lambda: len(worker.assignments) == 40)
     for assignment in worker.assignments:

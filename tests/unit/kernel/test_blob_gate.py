@@ -11,7 +11,6 @@ from stretto.work.v1 import work_pb2
 from stretto_core.eventlog.memory import MemoryStore
 from stretto_core.rpc.status import from_status
 from stretto_kernel.app.blob_store import BlobMissing
-from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.domain.run import commands
 from stretto_kernel.kernel import Kernel
 
@@ -20,6 +19,7 @@ from tests.unit.kernel.harness import (
     graph,
     new_store,
     start,
+    start_batch,
     start_kernel,
     task,
     types_of,
@@ -48,7 +48,7 @@ async def kernel(store: MemoryStore) -> AsyncIterator[Kernel]:
 async def test_starts_and_slices(kernel: Kernel, store: MemoryStore) -> None:
     with pytest.raises(BlobMissing):
         await start(kernel, graph(NAMING))
-    (refused,) = await start_runs(kernel.partition.calls, [a_start(kernel, plan=graph(NAMING))])
+    (refused,) = await start_batch(kernel, [a_start(kernel, plan=graph(NAMING))])
     assert isinstance(refused, BlobMissing)
     growing = plan_pb2.TaskGraph(tasks=[task("a")], growing=True)
     run_id = (await start(kernel, growing)).answer.run_id

@@ -1,4 +1,4 @@
-"""Garbage is collected in callbacks of its own, and only what is young or was a moment ago."""
+"""Garbage is collected in callbacks of its own: the young, what survived that, and no more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from stretto_kernel import garbage
 
 from tests.waiting import until
 
+MS = 0.001
+
 
 class Circle:
     """Only a collection frees it."""
@@ -20,37 +22,58 @@ class Circle:
         self.itself = self
 
 
-@pytest.fixture
-def collector() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def process() -> Iterator[None]:
+    """The collector is the process's: as it was afterwards, and as at a start before."""
     thresholds = gc.get_threshold()
+    gc.collect()
     yield
     gc.set_threshold(*thresholds)
+    gc.unfreeze()
 
 
-async def test_the_young_are_collected_and_so_is_what_survived_that_once(
-    collector: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(garbage, "MIDDLE_S_MAX", 0.0)
-    monkeypatch.setattr(garbage, "INTERVAL_S_MAX", garbage.INTERVAL_S_MIN)
-    older = Circle()
-    gc.collect(0)
-    young = Circle()
-    refs = [weakref.ref(older), weakref.ref(young)]
-    del older, young
-    collecting = asyncio.create_task(garbage.keep_collecting())
-    await until(lambda: [ref() for ref in refs] == [None, None])
-    collecting.cancel()
-
-
-async def test_what_is_old_is_never_walked_by_itself(collector: None) -> None:
+async def test_the_young_are_collected_and_the_old_are_not() -> None:
     old = Circle()
     gc.collect(1)
-    ref = weakref.ref(old)
-    del old
+    young = Circle()
+    refs = [weakref.ref(young), weakref.ref(old)]
+    del old, young
     collecting = asyncio.create_task(garbage.keep_collecting())
-    await asyncio.sleep(0)
+    await until(lambda: refs[0]() is None)
     kept = [[] for _ in range(3 * garbage.YOUNG_OBJECTS_MAX)]  # type: ignore[var-annotated]
-    assert kept and ref() is not None
+    assert kept and refs[1]() is not None
     collecting.cancel()
-    gc.collect()
-    assert ref() is None
+
+
+@pytest.mark.parametrize(
+    ("took_s", "generations", "is_frozen"),
+    [
+        ([MS, MS, MS, 2 * MS, MS], [0, 0, 0, 0, 1, 0], False),
+        ([MS, garbage.BURST_S, MS], [0, 0, 0], True),
+    ],
+)
+async def test_what_survives_is_looked_at_once_more_unless_it_came_in_a_burst(
+    monkeypatch: pytest.MonkeyPatch,
+    took_s: list[float],
+    generations: list[int],
+    is_frozen: bool,
+) -> None:
+    collected = []
+    left_s = iter(took_s)
+    frozen_count = gc.get_freeze_count()
+
+    def collect(generation: int) -> float:
+        collected.append(generation)
+        return next(left_s, MS) if generation == 0 else MS
+
+    monkeypatch.setattr(garbage, "INTERVAL_S_MAX", garbage.INTERVAL_S_MIN)
+    monkeypatch.setattr(garbage, "_collect", collect)
+    gc.disable()
+    try:
+        collecting = asyncio.create_task(garbage.keep_collecting())
+        await until(lambda: len(collected) >= len(generations))
+        collecting.cancel()
+    finally:
+        gc.enable()
+    assert collected == generations
+    assert (gc.get_freeze_count() > frozen_count) is is_frozen

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from stretto.eventlog.v1 import event_log_service_pb2 as log_pb
+from stretto.run.v1 import run_service_pb2 as run_pb
 from stretto_core.eventlog.memory import MemoryStore
+from stretto_core.rpc.call import Call, begin_call
 from stretto_kernel.app import stream_host
 from stretto_kernel.app.follow_limits import FollowLimits
 from stretto_kernel.app.log_feed import LogFeed
@@ -21,12 +23,18 @@ from stretto_kernel.dispatch import ready_bucket
 from stretto_kernel.dispatch.dispatcher import GRANTS_PER_STRETCH_MAX, Dispatcher
 from stretto_kernel.dispatch.later_looks import TASKS_PER_STRETCH, LaterLooks
 from stretto_kernel.dispatch.own_commands import DECIDED_PER_STRETCH_MAX
-from stretto_kernel.domain.run import commands
+from stretto_kernel.domain.run import commands, plan_check
+from stretto_kernel.domain.run import plan as plan_module
+from stretto_kernel.domain.run.parts import PART_TASKS
+from stretto_kernel.domain.run.plan_check import SLICE_TASKS_MAX
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.servicers import event_log_servicer
 from stretto_kernel.servicers.event_log_servicer import SHOWN_PER_STRETCH, EventLogServicer
+from stretto_kernel.servicers.run_servicer import RunServicer
 
 from tests.unit.kernel.harness import (
+    IDS,
+    USER,
     Dialer,
     FrameWorker,
     get,
@@ -96,6 +104,40 @@ async def test_a_large_plan_is_offered_in_parts(
         await start(kernel, large())
         await until(lambda: kernel.partition.ready_count == TASKS)
     assert max(looks.values()) <= TASKS_PER_STRETCH
+
+
+async def test_a_large_plan_is_taken_in_in_parts(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = await start_kernel(store)
+    unused: Any = None
+    runs = RunServicer(kernel, unused, unused)
+    begin_call(Call("", USER, deadline_s=None, traceparent="", peer=""))
+    plan = graph(*(task(f"a{number}") for number in range(SLICE_TASKS_MAX)), growing=True)
+    with (
+        calls_per_turn(monkeypatch, plan_check, "_check_task") as checked,
+        calls_per_turn(monkeypatch, plan_module, "_read_task") as read,
+    ):
+        batch = run_pb.StartRunsRequest(
+            requests=[run_pb.StartRunRequest(request_id=IDS.uuid7(), task_graph=plan)]
+        )
+        (started,) = (await runs.StartRuns(batch, None)).results
+        name = started.started.run.name
+        alone = run_pb.StartRunRequest(request_id=IDS.uuid7(), task_graph=plan)
+        alone.task_graph.tasks[0].name = "another"
+        assert (await runs.StartRun(alone, None)).run.name != name
+        slice_ = [task(f"b{number}") for number in range(SLICE_TASKS_MAX)]
+        more = run_pb.AddTasksRequest(name=name, request_id=IDS.uuid7(), tasks=slice_, sealed=True)
+        added = await runs.AddTasks(more, None)
+        assert added.run.task_counts.total_count == 2 * SLICE_TASKS_MAX
+        await kernel.stop()
+        plan_module._read_remembered.cache_clear()
+        again = await start_kernel(store)
+        await until(lambda: again.partition.ready_count == 3 * SLICE_TASKS_MAX)
+        await again.stop()
+    assert sum(checked.values()) == 3 * SLICE_TASKS_MAX
+    assert max(checked.values()) <= PART_TASKS
+    assert max(read.values()) <= 2 * PART_TASKS, "of two runs that are folded"
 
 
 async def test_a_fold_and_a_lifted_hold_offer_in_parts(

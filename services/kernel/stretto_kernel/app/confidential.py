@@ -7,8 +7,7 @@ field cannot be forgotten. Pure but for the key's nonces.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,7 +66,7 @@ def decrypt(message: Message, key: DataKey) -> None:
     reveal(message, lambda _: key)
 
 
-def decrypting(message: Message, key: DataKey) -> Iterator[None]:
+def decrypting(message: Message, key: DataKey) -> Generator[None, None, None]:
     """Put back, in place, what was encrypted with `key`, as `revealing` does."""
     return revealing(message, lambda _: key)
 
@@ -81,7 +80,7 @@ def reveal(message: Message, key_of: KeyOf) -> None:
         pass
 
 
-def revealing(message: Message, key_of: KeyOf) -> Iterator[None]:
+def revealing(message: Message, key_of: KeyOf) -> Generator[None, None, None]:
     """Do what `reveal` does as it is iterated, some milliseconds of it at a time."""
     for number, bearer in enumerate(_bearers(message), start=1):
         if ciphertext := getattr(bearer, ENCRYPTED):
@@ -92,12 +91,6 @@ def revealing(message: Message, key_of: KeyOf) -> Iterator[None]:
                 _decrypt(bearer, ciphertext, key)
         if number % SLICE_BEARERS == 0:
             yield
-
-
-async def in_slices(work: Iterator[None]) -> None:
-    """Do work to its end, and let others run in between."""
-    for _ in work:
-        await asyncio.sleep(0)
 
 
 def key_ids_in(messages: Iterable[Message]) -> set[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -33,6 +34,7 @@ from stretto_kernel.app.confidential import reveal
 from stretto_kernel.app.fact_bytes import check_fact_bytes
 from stretto_kernel.app.hosted_run import HostedRun
 from stretto_kernel.app.hosted_stream import DecidedAgain
+from stretto_kernel.app.in_parts import in_parts
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX, count_within
 from stretto_kernel.app.presence import RunPresence
 from stretto_kernel.app.run_keys import StartKeys
@@ -40,6 +42,8 @@ from stretto_kernel.app.stream_host import StreamHost
 from stretto_kernel.domain.run import RunState, decide, evolve, new_run
 from stretto_kernel.domain.run.blob_names import BlobName, in_graph, in_payload, in_tasks
 from stretto_kernel.domain.run.commands import AddTasks, Command, StartRun
+from stretto_kernel.domain.run.judging import judging_graph, judging_tasks
+from stretto_kernel.domain.run.parts import has_parts
 from stretto_kernel.domain.run.refusals import RunNotFound
 from stretto_kernel.domain.run.resource import to_run, to_task
 
@@ -115,16 +119,17 @@ class RunCalls:
         asked = self.put_start(start)
         if asked is not None:
             return await self.started(start, asked)
+        start = start._replace(command=await _judged(command))
         if blobs_in_start(command):
             await self._require_blobs(start)
         return await ask(self._host, self._start_finder(start), partial(self._start, start))
 
     def put_start(self, start: RunStart) -> Asked[run_pb2.Run] | None:
-        """Decide a start at once; None when its id, a blob or a key has to be looked up first.
+        """Decide a start at once; None when it is large, or something has to be looked up first.
 
         Raises what `start_run` does, for a plan that is wrong.
         """
-        if blobs_in_start(start.command):
+        if has_parts(start.command.graph.tasks) or blobs_in_start(start.command):
             return None
         run_id = self.run_id_of(start.namespace, start.command.request_id)
         run = self._host.find(run_id)
@@ -188,7 +193,7 @@ class RunCalls:
         self, namespace: Namespace, command: StartRun, caller: Caller
     ) -> run_pb2.Run:
         """Check a start, store nothing, and return the run as it would be."""
-        state = await self._check_start(namespace, command)
+        state = await self._check_start(namespace, await _judged(command))
         return to_run(state, command.now_ns, creator=caller.principal, with_input=False)
 
     async def _check_start(self, namespace: Namespace, command: StartRun) -> RunState:
@@ -251,6 +256,8 @@ class RunCalls:
             run = await self.find(namespace, run_id)
             if not run.is_shredded:
                 await self._blobs.require(namespace, blobs, run.state.key_id)
+            judged = await in_parts(judging_tasks("tasks", command.tasks))
+            command = replace(command, judged=judged)
 
         def question(run: HostedRun) -> Decided[run_pb2.Run]:
             own_facts = self._host.take(run, command, self.cause(run, caller))
@@ -314,6 +321,13 @@ class RunCalls:
 def blobs_in_start(command: StartRun) -> frozenset[BlobName]:
     """Return the blobs that a start names."""
     return frozenset((*in_graph(command.graph), *in_payload(command.input)))
+
+
+async def _judged(command: StartRun) -> StartRun:
+    """Judge a large plan in parts, ahead of its decision."""
+    if not has_parts(command.graph.tasks):
+        return command
+    return replace(command, judged=await in_parts(judging_graph(command.graph)))
 
 
 def _marked(run: HostedRun, shown: Shown) -> Shown:

@@ -17,8 +17,9 @@ from google.protobuf.message import Message
 from stretto_core.errors import FailedPrecondition, Refusal
 from stretto_core.ids import Namespace, RunId
 
-from stretto_kernel.app.confidential import in_slices, key_ids_in, revealing
+from stretto_kernel.app.confidential import key_ids_in, revealing
 from stretto_kernel.app.data_key import SECRET_BYTES, DataKey, RandomBytes
+from stretto_kernel.app.in_parts import in_parts
 from stretto_kernel.app.run_key_store import KeyOfRun, RunKeyStore, StoredKey
 
 KEYS_MAX = 4_096
@@ -98,7 +99,7 @@ class RunKeys:
             await self._prove_or_let_go()
         keys = await self._load(key_ids)
         for message in messages:
-            await in_slices(revealing(message, keys.get))
+            await in_parts(revealing(message, keys.get))
 
     async def _prove_or_let_go(self) -> None:
         prove = self._prove

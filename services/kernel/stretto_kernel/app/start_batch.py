@@ -1,14 +1,14 @@
 """Many starts in one call: decided one after another, answered together.
 
 Each is independent and answered as `RunCalls.start_run` would, in the order asked. No task of the
-loop's for each: only a start whose id must be looked up first waits by itself, and all of those
-are looked up by one statement.
+loop's for each: only a start that is large or whose id must be looked up first goes by itself, and
+all of the latter are looked up by one statement.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from stretto.run.v1 import run_pb2
@@ -30,7 +30,7 @@ Outcome = Answered[run_pb2.Run] | Refusal
 _Pending = _Put | asyncio.Task[Answered[run_pb2.Run]] | Refusal
 
 
-async def start_runs(calls: RunCalls, starts: Iterable[RunStart | Refusal]) -> list[Outcome]:
+async def start_runs(calls: RunCalls, starts: AsyncIterator[RunStart | Refusal]) -> list[Outcome]:
     """Return what became of each start, in order; a Refusal among them stands for itself.
 
     starts: read one by one as they are decided, so that they may be parsed on the way.
@@ -38,7 +38,7 @@ async def start_runs(calls: RunCalls, starts: Iterable[RunStart | Refusal]) -> l
     pending: list[_Pending] = []
     try:
         tasks = 0
-        for start in starts:
+        async for start in starts:
             pending.append(_put(calls, start))
             # What a refused one took to read is not known any more: it may have been large.
             tasks += (

@@ -19,7 +19,7 @@ from stretto_core.eventlog.codec import Cause, Codec
 from stretto_core.eventlog.port import EventLog
 from stretto_core.ids import Namespace, RunId, StreamId
 
-from stretto_kernel.app.confidential import decrypting, in_slices
+from stretto_kernel.app.confidential import decrypting
 from stretto_kernel.app.data_key import DataKey
 from stretto_kernel.app.ended_runs import EndedRuns
 from stretto_kernel.app.fact_writer import Decider, FactWriter
@@ -33,15 +33,19 @@ from stretto_kernel.app.hosted_run import (
     void_watchers,
 )
 from stretto_kernel.app.hosted_stream import advance
+from stretto_kernel.app.in_parts import in_parts
 from stretto_kernel.app.run_keys import RunKeyMissing, RunKeys
 from stretto_kernel.app.snapshots import Snapshots
 from stretto_kernel.domain.run import Touched, conclude, decide, evolve, new_run
 from stretto_kernel.domain.run.commands import Command
+from stretto_kernel.domain.run.judging import reading_ahead
 from stretto_kernel.domain.run.refusals import RunNotFound
 
 FOLD_PAGE_EVENTS = 1_000
 FOLD_SLICE_EVENTS = 200
 """A fold lets others run after so many events: a synchronous stretch stays under 20 ms."""
+READ_AHEAD_BYTES = 4 * 1024
+"""Of an event that may bring many tasks: it is read in parts before the fold takes it in."""
 FOLD_EVENT_BYTES = 500
 """A larger event counts as so many more, and one that adds tasks as these."""
 FOLD_REOPENING_STEPS = 5
@@ -290,7 +294,9 @@ class StreamHost:
                     if with_key and (key_id := decoded.envelope.key_id):
                         give_key(run, await self._keys.find(key_id))
                 if run.key is not None:
-                    await in_slices(decrypting(decoded.recorded.event, run.key))
+                    await in_parts(decrypting(decoded.recorded.event, run.key))
+                if len(stored.stored_bytes) > READ_AHEAD_BYTES:
+                    await in_parts(reading_ahead(decoded.recorded.event))
                 known_count, before = len(run.state.tasks), run.state.reopening
                 advance(run, stored, decoded, evolve)
                 added_count = len(run.state.tasks) - known_count

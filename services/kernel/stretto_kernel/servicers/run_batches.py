@@ -5,7 +5,7 @@ An item's refusal is the google.rpc.Status that StartRun or GetRun would have en
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 from google.rpc import status_pb2
@@ -15,13 +15,20 @@ from stretto_core.ids import RunId
 from stretto_core.rpc.guard import MessageTooLarge
 from stretto_core.rpc.status import to_status
 
+from stretto_kernel.app.in_parts import in_parts
 from stretto_kernel.app.page_bytes import PAGE_BYTES_MAX
 from stretto_kernel.app.run_calls import RunStart
 from stretto_kernel.app.run_ends import Named, RunEnd, RunEnds
 from stretto_kernel.app.start_batch import Outcome
+from stretto_kernel.domain.run.parts import has_parts
 from stretto_kernel.servicers.asked import Asked
 from stretto_kernel.servicers.fields import DEFAULT_NAMESPACE, Fields
-from stretto_kernel.servicers.run_requests import parse_run_name, parse_start, position_of
+from stretto_kernel.servicers.run_requests import (
+    encoding_plan,
+    parse_run_name,
+    parse_start,
+    position_of,
+)
 
 STARTS_MAX = 500
 NAMES_MAX = 1_000
@@ -29,18 +36,28 @@ NAME_CHARACTERS_MAX = 512
 """Of a name that is refused by itself: it comes back with its refusal."""
 
 
-def parse_starts(request: pb.StartRunsRequest, asked: Asked) -> Iterator[RunStart | Refusal]:
+def parse_starts(request: pb.StartRunsRequest, asked: Asked) -> AsyncIterator[RunStart | Refusal]:
     """Return the starts, each parsed as it is taken. Raises InvalidArgument for the call itself."""
     fields = Fields()
     if not 1 <= len(request.requests) <= STARTS_MAX:
         fields.wrong("requests", f"must be 1-{STARTS_MAX}")
     fields.refuse("the request")
-    return (_parse_one(each, asked) for each in request.requests)
+    return _parse_each(request, asked)
 
 
-def _parse_one(request: pb.StartRunRequest, asked: Asked) -> RunStart | Refusal:
+async def _parse_each(
+    request: pb.StartRunsRequest, asked: Asked
+) -> AsyncIterator[RunStart | Refusal]:
+    for each in request.requests:
+        yield await _parse_one(each, asked)
+
+
+async def _parse_one(request: pb.StartRunRequest, asked: Asked) -> RunStart | Refusal:
     try:
-        start = parse_start(request, asked)
+        plan = None
+        if has_parts(request.task_graph.tasks):
+            plan = await in_parts(encoding_plan(request))
+        start = parse_start(request, asked, plan)
         alone = [("wait_timeout", start.wait_ns > 0), ("validate_only", start.validate_only)]
         wrong = [FieldViolation(f, "belongs to StartRun only") for f, given in alone if given]
         if wrong:

@@ -6,6 +6,7 @@ names its fields the same way.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +16,15 @@ from stretto_core.ids import Namespace, RunId, TaskName
 
 from stretto_kernel.app.run_calls import Caller
 from stretto_kernel.domain.run import commands
-from stretto_kernel.domain.run.canonical import digest_of, graph_encoding
-from stretto_kernel.domain.run.plan import read_tasks
+from stretto_kernel.domain.run.canonical import (
+    Encoded,
+    digest_of,
+    encoding_graph,
+    encoding_tasks,
+    graph_encoding,
+)
+from stretto_kernel.domain.run.parts import Work
+from stretto_kernel.domain.run.plan_check import check_task_count
 from stretto_kernel.servicers.asked import Asked
 from stretto_kernel.servicers.fields import Fields
 
@@ -48,8 +56,25 @@ class Steer:
     caller: Caller
 
 
-def parse_start(request: pb.StartRunRequest, asked: Asked) -> Start:
-    """Raises InvalidArgument with every violation, Unimplemented."""
+def encoding_plan(request: pb.StartRunRequest) -> Work[Encoded]:
+    """Encode the plan of a start for its digest, in parts. Raises InvalidArgument."""
+    _check_task_count("task_graph.tasks", request.task_graph.tasks)
+    if request.validate_only:  # What is never stored is never compared with a repeat.
+        return Encoded()
+    return (yield from encoding_graph(request.task_graph))
+
+
+def encoding_slice(request: pb.AddTasksRequest) -> Work[Encoded]:
+    """Encode the tasks of a slice for its digest, in parts. Raises InvalidArgument."""
+    _check_task_count("tasks", request.tasks)
+    return (yield from encoding_tasks(request.tasks))
+
+
+def parse_start(request: pb.StartRunRequest, asked: Asked, plan: Encoded | None = None) -> Start:
+    """Return the start. Raises InvalidArgument with every violation, Unimplemented.
+
+    plan: what `encoding_plan` came to, for one that is large.
+    """
     fields = Fields()
     namespace = fields.namespace("parent", request.parent)
     request_id = fields.request_id(request.request_id)
@@ -71,11 +96,11 @@ def parse_start(request: pb.StartRunRequest, asked: Asked) -> Start:
     fields.refuse("the request")
     given = request.input if request.HasField("input") else None
     digest = b""
-    if not request.validate_only:  # What is never stored is never compared with a repeat.
+    if not request.validate_only:
         digest = digest_of(
             "StartRun",
             namespace,
-            graph_encoding(request.task_graph),
+            graph_encoding(request.task_graph) if plan is None else plan,
             given,
             labels,
             name,
@@ -175,15 +200,18 @@ def parse_shred(request: pb.ShredRunRequest, asked: Asked) -> Steer:
     return Steer(namespace, run_id, command, asked.caller(request_id, digest))
 
 
-def parse_add_tasks(request: pb.AddTasksRequest, asked: Asked) -> Steer:
-    """Raises InvalidArgument with every violation."""
+def parse_add_tasks(request: pb.AddTasksRequest, asked: Asked, tasks: Encoded) -> Steer:
+    """Return the slice; tasks: what `encoding_slice` came to.
+
+    Raises InvalidArgument with every violation.
+    """
     fields = Fields()
     namespace, run_id = fields.run("name", request.name)
     request_id = fields.request_id(request.request_id)
     if not request.tasks and not request.sealed:
         fields.wrong("tasks", "must not be empty unless the slice seals the plan")
     fields.refuse("the request")
-    digest = digest_of("AddTasks", run_id, read_tasks(request.tasks), request.sealed)
+    digest = digest_of("AddTasks", run_id, tasks, request.sealed)
     command = commands.AddTasks(
         now_ns=asked.now_ns,
         request_id=request_id,
@@ -223,6 +251,13 @@ def parse_run_name(field: str, text: str) -> tuple[Namespace, RunId]:
 def position_of(partition: str, number: int) -> Position:
     """A place in the log as a reply carries it."""
     return Position(partition=partition, number=number)
+
+
+def _check_task_count(field: str, tasks: Sized) -> None:
+    """Refuse too many at once: reading them all is work that nobody asked for."""
+    fields = Fields()
+    check_task_count(fields, field, len(tasks))
+    fields.refuse("the request")
 
 
 def _hold_id(fields: Fields, text: str) -> str:

@@ -16,9 +16,11 @@ from stretto_core.rpc.call import current_call
 
 from stretto_kernel.app.admission import Admitted
 from stretto_kernel.app.follow_limits import FollowLimits
+from stretto_kernel.app.in_parts import in_parts
 from stretto_kernel.app.run_ends import RunEnds
-from stretto_kernel.app.start_batch import TASKS_PER_STRETCH, start_runs
+from stretto_kernel.app.start_batch import start_runs
 from stretto_kernel.app.watching import WatcherGate, watch_run
+from stretto_kernel.domain.run.parts import has_parts
 from stretto_kernel.kernel import Kernel
 from stretto_kernel.owned_partition import OwnedPartition
 from stretto_kernel.projections.past_runs import PastRuns
@@ -70,9 +72,10 @@ class RunServicer(RunServiceServicer):
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """See the contract."""
         with self._admit(request.parent, request):
-            start = parse.parse_start(request, self._asked())
-            if len(request.task_graph.tasks) > TASKS_PER_STRETCH:
-                await asyncio.sleep(0)  # As in AddTasks.
+            plan = None
+            if has_parts(request.task_graph.tasks):
+                plan = await in_parts(parse.encoding_plan(request))
+            start = parse.parse_start(request, self._asked(), plan)
             calls = self._kernel.partition.calls
             if start.validate_only:
                 run = await calls.validate_start(start.namespace, start.command, start.caller)
@@ -199,9 +202,8 @@ class RunServicer(RunServiceServicer):
     async def AddTasks(self, request: pb.AddTasksRequest, context: Any) -> pb.AddTasksResponse:
         """See the contract."""
         with self._admit(request.name, request):
-            slice_ = parse.parse_add_tasks(request, self._asked())
-            # A large slice is parsed in one stretch, and decided in another.
-            await asyncio.sleep(0)
+            tasks = await in_parts(parse.encoding_slice(request))
+            slice_ = parse.parse_add_tasks(request, self._asked(), tasks)
             return await self._steer(slice_, pb.AddTasksResponse)
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:

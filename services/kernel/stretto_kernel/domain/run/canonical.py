@@ -17,6 +17,7 @@ from stretto.common.v1.failure_pb2 import Failure
 from stretto.common.v1.payload_pb2 import Artifact, BlobRef, Payload
 from stretto.run.v1 import plan_pb2
 
+from stretto_kernel.domain.run.parts import Work, parts_of, whole
 from stretto_kernel.domain.run.plan import (
     PLANS_REMEMBERED_MAX,
     Dependency,
@@ -25,7 +26,8 @@ from stretto_kernel.domain.run.plan import (
     TaskSpec,
     Timeouts,
     duration_ns,
-    read_graph,
+    read_policies,
+    read_tasks,
     remembered_bytes,
 )
 
@@ -41,18 +43,35 @@ class Encoded(bytes):
 
 def graph_encoding(graph: plan_pb2.TaskGraph) -> Encoded:
     """Return a plan's policies and tasks, encoded."""
+    return whole(encoding_graph(graph))
+
+
+def encoding_graph(graph: plan_pb2.TaskGraph) -> Work[Encoded]:
+    """Encode a plan's policies and tasks, in parts."""
     serialized = remembered_bytes(graph)
-    return _encode_graph(graph) if serialized is None else _encode_remembered_graph(serialized)
+    if serialized is not None:
+        return _encode_remembered_graph(serialized)
+    return (yield from _encoding_graph(graph))
 
 
-def _encode_graph(graph: plan_pb2.TaskGraph) -> Encoded:
-    policies, tasks = read_graph(graph)
-    return Encoded(_encode_all((policies, list(tasks))))
+def _encoding_graph(graph: plan_pb2.TaskGraph) -> Work[Encoded]:
+    tasks = yield from encoding_tasks(graph.tasks)
+    return Encoded(_encode_all((read_policies(graph),)) + tasks)
+
+
+def encoding_tasks(tasks: Sequence[plan_pb2.TaskSpec]) -> Work[Encoded]:
+    """Encode the list of the tasks as read, in parts."""
+    content: list[bytes] = []
+    for part in parts_of(tasks):
+        if content:
+            yield
+        content.append(_encode_all(read_tasks(part)))
+    return Encoded(_tagged(b"t", b"".join(content)))
 
 
 @lru_cache(maxsize=PLANS_REMEMBERED_MAX)
 def _encode_remembered_graph(serialized: bytes) -> Encoded:
-    return _encode_graph(plan_pb2.TaskGraph.FromString(serialized))
+    return whole(_encoding_graph(plan_pb2.TaskGraph.FromString(serialized)))
 
 
 def success_digest(

@@ -20,6 +20,7 @@ from stretto.run.v1 import events_pb2 as ev
 from stretto.run.v1 import plan_pb2 as plan
 from stretto_core.ids import RequestId, SessionId, TaskName, WorkerId
 
+from stretto_kernel.domain.run.judging import JudgedGraph, JudgedTasks
 from stretto_kernel.domain.run.task import NO_CALL
 
 
@@ -43,20 +44,28 @@ class Requested(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRun(Requested):
-    """Accept a run: the first command of every stream."""
+    """Accept a run: the first command of every stream.
+
+    judged: the graph, when it was judged ahead of its decision.
+    """
 
     graph: plan.TaskGraph
     input: Payload | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     display_name: str = ""
+    judged: JudgedGraph | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddTasks(Requested):
-    """Add a slice to a growing plan; `sealed` says that no further one will come."""
+    """Add a slice to a growing plan; `sealed` says that no further one will come.
+
+    judged: the tasks, when they were judged ahead of the decision.
+    """
 
     tasks: tuple[plan.TaskSpec, ...]
     sealed: bool = False
+    judged: JudgedTasks | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

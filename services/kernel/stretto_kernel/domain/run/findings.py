@@ -39,6 +39,14 @@ class Findings:
         """Whether `refuse` would raise."""
         return bool(self._violations or self._features)
 
+    def copy(self) -> Findings:
+        """Return what was found, to find more without adding to this."""
+        twin = Findings()
+        twin._violations = self._violations.copy()
+        twin._features = self._features.copy()
+        twin._count = self._count
+        return twin
+
     def wrong(self, field: str, description: str) -> None:
         """Note a wrong field by its path."""
         self._count += 1

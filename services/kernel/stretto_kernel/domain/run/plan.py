@@ -17,8 +17,12 @@ from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.clock import NS_PER_S
 from stretto_core.ids import TaskName
 
+from stretto_kernel.domain.run.parts import Work, parts_of
+
 PLANS_REMEMBERED_MAX = 256
 _SHARED_MAX = 1_024
+_TASKS_REMEMBERED_MAX = 4_096
+"""Four slices of the largest size: each is read in parts ahead of the step that takes it in."""
 _REMEMBERED_BYTES_MAX = 4 * 1024
 
 Labels = tuple[tuple[str, str], ...]
@@ -189,6 +193,24 @@ def read_tasks(specs: Iterable[pb.TaskSpec]) -> list[TaskSpec]:
     return [_read_planned(spec) for spec in specs]
 
 
+def reading_graph(graph: pb.TaskGraph) -> Work[tuple[Policies, Sequence[TaskSpec]]]:
+    """Do what `read_graph` does, in parts."""
+    serialized = remembered_bytes(graph)
+    if serialized is not None:
+        return _read_remembered_graph(serialized)
+    return read_policies(graph), (yield from reading_tasks(graph.tasks))
+
+
+def reading_tasks(specs: Sequence[pb.TaskSpec]) -> Work[list[TaskSpec]]:
+    """Do what `read_tasks` does, in parts."""
+    read: list[TaskSpec] = []
+    for part in parts_of(specs):
+        if read:
+            yield
+        read += read_tasks(part)
+    return read
+
+
 def read_spawned(
     specs: Iterable[pb.TaskSpec], spawner: TaskSpec, exists: Callable[[TaskName], bool]
 ) -> list[TaskSpec]:
@@ -237,7 +259,7 @@ def _read_planned(spec: pb.TaskSpec) -> TaskSpec:
     return _read_remembered(serialized)
 
 
-@lru_cache(maxsize=_SHARED_MAX)
+@lru_cache(maxsize=_TASKS_REMEMBERED_MAX)
 def _read_remembered(serialized: bytes) -> TaskSpec:
     """Read a task of a plan: `decide` to judge it and, a moment later, `evolve` to add it."""
     spec = pb.TaskSpec.FromString(serialized)

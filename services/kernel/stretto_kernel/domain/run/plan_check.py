@@ -63,12 +63,21 @@ def check_policies(findings: Findings, path: str, graph: pb.TaskGraph) -> None:
         findings.wrong(f"{path}.tasks", "a plan that does not grow needs at least one task")
 
 
-def check_tasks(findings: Findings, path: str, tasks: Sequence[pb.TaskSpec]) -> None:
-    """Note what is wrong in the tasks of one slice or spawn, each by itself."""
-    if len(tasks) > SLICE_TASKS_MAX:
-        findings.wrong(path, f"has {len(tasks)} tasks; a slice takes {SLICE_TASKS_MAX}")
-        return
-    for index, task in enumerate(tasks):
+def check_task_count(findings: Findings, path: str, task_count: int) -> bool:
+    """Note that a slice or spawn has too many tasks; whether it has not."""
+    if task_count > SLICE_TASKS_MAX:
+        findings.wrong(path, f"has {task_count} tasks; a slice takes {SLICE_TASKS_MAX}")
+    return task_count <= SLICE_TASKS_MAX
+
+
+def check_tasks(
+    findings: Findings, path: str, tasks: Sequence[pb.TaskSpec], *, first_index: int = 0
+) -> None:
+    """Note what is wrong in tasks of one slice or spawn, each by itself.
+
+    first_index: which of them the first is.
+    """
+    for index, task in enumerate(tasks, start=first_index):
         _check_task(findings, f"{path}[{index}]", task)
 
 

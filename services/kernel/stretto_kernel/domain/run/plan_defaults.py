@@ -25,21 +25,16 @@ TASK_COUNT_MAX = 10_000
 QUEUE = "default"
 
 
-def filled_graph(graph: pb.TaskGraph) -> pb.TaskGraph:
-    """Return a copy of the graph with every default written out, tasks included."""
-    filled = pb.TaskGraph()
-    filled.CopyFrom(graph)
-    if not filled.HasField("slice_timeout"):
-        filled.slice_timeout.seconds = SLICE_TIMEOUT_S
-    if not filled.HasField("cancel_grace"):
-        filled.cancel_grace.seconds = CANCEL_GRACE_S
-    if not filled.HasField("clean_up_timeout"):
-        filled.clean_up_timeout.seconds = CLEAN_UP_TIMEOUT_S
-    filled.failure_policy = filled.failure_policy or pb.FAILURE_POLICY_CONTINUE
-    filled.task_count_max = filled.task_count_max or TASK_COUNT_MAX
-    for task in filled.tasks:
-        _fill(task)
-    return filled
+def fill_policies(graph: pb.TaskGraph) -> None:
+    """Write the defaults of the run-wide part into a graph."""
+    if not graph.HasField("slice_timeout"):
+        graph.slice_timeout.seconds = SLICE_TIMEOUT_S
+    if not graph.HasField("cancel_grace"):
+        graph.cancel_grace.seconds = CANCEL_GRACE_S
+    if not graph.HasField("clean_up_timeout"):
+        graph.clean_up_timeout.seconds = CLEAN_UP_TIMEOUT_S
+    graph.failure_policy = graph.failure_policy or pb.FAILURE_POLICY_CONTINUE
+    graph.task_count_max = graph.task_count_max or TASK_COUNT_MAX
 
 
 def filled_tasks(tasks: Iterable[pb.TaskSpec]) -> list[pb.TaskSpec]:
@@ -48,12 +43,13 @@ def filled_tasks(tasks: Iterable[pb.TaskSpec]) -> list[pb.TaskSpec]:
     for task in tasks:
         copy = pb.TaskSpec()
         copy.CopyFrom(task)
-        _fill(copy)
+        fill_task(copy)
         filled.append(copy)
     return filled
 
 
-def _fill(task: pb.TaskSpec) -> None:
+def fill_task(task: pb.TaskSpec) -> None:
+    """Write the defaults into a task."""
     task.arguments_json = task.arguments_json or "{}"
     task.queue = task.queue or QUEUE
     task.on_failure = task.on_failure or pb.ON_FAILURE_FAIL

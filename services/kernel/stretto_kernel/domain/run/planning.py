@@ -6,8 +6,6 @@ Everything new is judged as a whole: all of it enters, or nothing does and every
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 from stretto.common.v1.payload_pb2 import Payload
 from stretto.run.v1 import events_pb2 as ev
@@ -16,17 +14,12 @@ from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.commands import AddTasks, StartRun
 from stretto_kernel.domain.run.findings import Findings
-from stretto_kernel.domain.run.plan import (
-    PLANS_REMEMBERED_MAX,
-    TaskSpec,
-    read_graph,
-    read_spawned,
-    read_tasks,
-    remembered_bytes,
-)
-from stretto_kernel.domain.run.plan_check import check_policies, check_tasks
-from stretto_kernel.domain.run.plan_defaults import filled_graph, filled_tasks
-from stretto_kernel.domain.run.plan_graph import Slice, check_graph, check_output
+from stretto_kernel.domain.run.judging import judging_graph, judging_tasks
+from stretto_kernel.domain.run.parts import whole
+from stretto_kernel.domain.run.plan import TaskSpec, read_spawned
+from stretto_kernel.domain.run.plan_check import check_task_count, check_tasks
+from stretto_kernel.domain.run.plan_defaults import filled_tasks
+from stretto_kernel.domain.run.plan_graph import Slice, check_graph
 from stretto_kernel.domain.run.refusals import (
     PlanSealed,
     RunClosed,
@@ -44,8 +37,8 @@ DISPLAY_NAME_CHARS_MAX = 200
 def start_run(state: RunState, command: StartRun) -> tuple[RunEvent, ...]:
     """Accept the run with every default written out. Repeats were answered before."""
     assert state.start is None
-    findings = Findings()
-    judged = _judge(findings, command.graph)
+    judged = command.judged or whole(judging_graph(command.graph))
+    findings = judged.findings.copy()
     if command.input is not None:
         findings.check_payload("input", command.input)
     findings.check_labels("labels", dict(command.labels))
@@ -62,51 +55,18 @@ def start_run(state: RunState, command: StartRun) -> tuple[RunEvent, ...]:
     )
 
 
-class _Judged(NamedTuple):
-    """A plan with every default written out; never changed. wrong: mistakes were noted."""
-
-    graph: pb.TaskGraph
-    is_wrong: bool
-
-
-def _judge(findings: Findings, graph: pb.TaskGraph) -> _Judged:
-    """Fill the plan in and note what is wrong in it; one that was right before is right again."""
-    serialized = remembered_bytes(graph)
-    if serialized is not None and not (judged := _judge_remembered(serialized)).is_wrong:
-        return judged
-    return _judge_anew(findings, graph)
-
-
-@lru_cache(maxsize=PLANS_REMEMBERED_MAX)
-def _judge_remembered(serialized: bytes) -> _Judged:
-    return _judge_anew(Findings(), pb.TaskGraph.FromString(serialized))
-
-
-def _judge_anew(findings: Findings, graph: pb.TaskGraph) -> _Judged:
-    filled = filled_graph(graph)
-    check_policies(findings, "task_graph", filled)
-    check_tasks(findings, "task_graph.tasks", filled.tasks)
-    policies, tasks = read_graph(filled)
-    new = Slice("task_graph.tasks", tasks, existing=lambda name: None)
-    check_graph(findings, new)
-    if not policies.growing:
-        check_output(findings, "task_graph.output", policies.output, new)
-    return _Judged(filled, is_wrong=findings.any)
-
-
 def add_tasks(state: RunState, command: AddTasks) -> tuple[RunEvent, ...]:
     """Add a slice; tasks that are there already with the same spec are left out of it."""
     if state.end is not None or state.stopping is not None:
         raise RunClosed(
             "the run takes no further tasks: it has ended or is stopping; start another"
         )
-    tasks = filled_tasks(command.tasks)
-    findings = Findings()
-    check_tasks(findings, "tasks", tasks)
-    new = Slice("tasks", read_tasks(tasks), existing=lambda name: _spec(state, name))
+    judged = command.judged or whole(judging_tasks("tasks", command.tasks))
+    findings = judged.findings.copy()
+    new = Slice("tasks", judged.specs, existing=lambda name: _spec(state, name))
     check_graph(findings, new)
     findings.refuse("the slice")
-    fresh = _without_existing(state, tasks, new.tasks)
+    fresh = _without_existing(state, judged.tasks, judged.specs)
     if state.sealed:
         if fresh:
             raise PlanSealed("the plan was sealed: no further slice is taken")
@@ -128,7 +88,8 @@ def spawned_tasks(
         raise SpawnNotAllowed("the task's spec does not let it spawn", task=spawner.name)
     filled = filled_tasks(tasks)
     findings = Findings()
-    check_tasks(findings, path, filled)
+    if check_task_count(findings, path, len(filled)):
+        check_tasks(findings, path, filled)
     if spawner.depth >= DEPTH_MAX:
         findings.wrong(path, f"spawning goes at most {DEPTH_MAX} levels deep")
     for index, task in enumerate(filled):
