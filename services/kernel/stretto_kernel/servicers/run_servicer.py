@@ -204,6 +204,7 @@ class RunServicer(RunServiceServicer):
         with self._admit(request.name, request):
             tasks = await in_parts(parse.encoding_slice(request))
             slice_ = parse.parse_add_tasks(request, self._asked(), tasks)
+            await asyncio.sleep(0)  # What was read in one stretch is judged in another.
             return await self._steer(slice_, pb.AddTasksResponse)
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.RetryRunResponse:
