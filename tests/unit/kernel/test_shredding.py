@@ -101,6 +101,19 @@ async def suite() -> AsyncIterator[Suite]:
     await suite.kernel.stop()
 
 
+async def begin_encrypting(suite: Suite) -> Kernel:
+    """Start a kernel that encrypts, over keys that can be destroyed."""
+    kernel = await suite.begin()
+    suite.keys.may_destroy.set()
+    await set_encryption(kernel)
+    return kernel
+
+
+async def next_owner(suite: Suite) -> Kernel:
+    """Start another kernel beside the one there is, which does not hear of it."""
+    return await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+
+
 async def set_encryption(kernel: Kernel) -> None:
     command = UpdateNamespace(
         now_ns=kernel.ports.clock.now_ns(),
@@ -165,9 +178,7 @@ async def test_a_store_that_fails_is_asked_again(suite: Suite) -> None:
 
 
 async def test_a_start_that_comes_again_gives_a_shredded_run_no_key(suite: Suite) -> None:
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     plan = graph(await suite.put(b"a secret", encrypts=True))
     request_id = IDS.uuid7()
     run_id = await ended(kernel, plan, request_id)
@@ -185,9 +196,7 @@ async def test_a_start_that_comes_again_gives_a_shredded_run_no_key(suite: Suite
 
 
 async def test_what_a_shredded_run_is_told_to_take_gives_it_no_key_of_a_blob(suite: Suite) -> None:
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     naming = await suite.put(b"a secret", encrypts=True)
     other_id = await ended(kernel, graph(naming))
     run_id = await ended(kernel, graph(task("a"), growing=True))
@@ -202,9 +211,7 @@ async def test_what_a_shredded_run_is_told_to_take_gives_it_no_key_of_a_blob(sui
 
 async def test_a_start_that_is_refused_keeps_no_key_of_a_blob(suite: Suite) -> None:
     """There is no run that could be shredded to let go of it."""
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     naming = await suite.put(b"a secret", encrypts=True)
     with pytest.raises(InvalidArgument):
         await start(kernel, graph(naming, task("b", executor="?")))
@@ -222,11 +229,9 @@ async def test_a_kernel_that_lost_its_partition_reads_nothing_that_the_next_owne
     suite: Suite,
 ) -> None:
     """It serves views meanwhile, and may own the partition again."""
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     run_id = await ended(kernel, graph(task("a")))
-    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    following = await next_owner(suite)
     with pytest.raises(Refusal):
         await get(kernel, run_id)
     await until(lambda: not kernel.is_owner)
@@ -242,9 +247,7 @@ async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_
     suite: Suite,
 ) -> None:
     """It answers from views and the log; nothing was committed, probed or asked for since."""
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     run_id = await ended(kernel, graph(task("a", arguments_json='{"secret": 1}')))
     (stored, *_) = (await kernel.ports.log.read_stream(StreamId(run_id))).events
 
@@ -254,7 +257,7 @@ async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_
         return event
 
     clear = await started()
-    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    following = await next_owner(suite)
     await shred(following, run_id)
     assert kernel.is_owner, "as far as it knows"
     gone = await started()
@@ -266,9 +269,7 @@ async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_
 async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_no_shredded_lines(
     suite: Suite,
 ) -> None:
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     run_id = await ended(kernel, graph(task("a")))
     logs = TaskLogs(MemoryTaskLogs(), kernel.ports.clock)
     run = kernel.partition.host.find(run_id)
@@ -282,7 +283,7 @@ async def test_a_kernel_that_does_not_know_yet_that_it_lost_its_partition_reads_
         return (await anext(lines)).entries[0].content
 
     assert await read() == b"a secret\n"
-    following = await start_kernel(suite.store, exclusive=False, keys=suite.keys, blobs=suite.blobs)
+    following = await next_owner(suite)
     await shred(following, run_id)
     assert kernel.is_owner, "as far as it knows"
     with pytest.raises(PartitionMoved):
@@ -307,9 +308,7 @@ async def test_a_clear_start_that_comes_again_is_answered_though_keys_are_asked_
 async def test_lines_that_somebody_follows_are_told_to_nobody_after_the_shredding(
     suite: Suite,
 ) -> None:
-    kernel = await suite.begin()
-    suite.keys.may_destroy.set()
-    await set_encryption(kernel)
+    kernel = await begin_encrypting(suite)
     run_id = RunId((await start(kernel, graph(task("a")))).answer.run_id)
     logs = TaskLogs(MemoryTaskLogs(), kernel.ports.clock)
     run = kernel.partition.host.find(run_id)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from psycopg.rows import DictRow
 
-from stretto_kernel.adapters.view_tables import ViewTables, common_statements
+from stretto_kernel.adapters.view_tables import ViewTables
 from stretto_kernel.app.chores import FailingChore
+from stretto_kernel.projections.store import Stop
 
 PREFIX = "chore:"
 """No view's table has a colon."""
-REASON = "INTERNAL"
 
 
 class ChoreBoardTable:
@@ -19,26 +19,14 @@ class ChoreBoardTable:
 
     def __init__(self, tables: ViewTables) -> None:
         self._tables = tables
-        self._common = common_statements(tables.schema)
 
     async def note_failing(self, name: str, message: str) -> None:
         """See `ChoreBoard`."""
-        noted = {"view": PREFIX + name, "position": 0, "reason": REASON, "message": message}
-        await self._tables.transact(
-            lambda cursor: (
-                cursor.execute(self._common["create"]),
-                cursor.execute(self._common["stop"], noted),
-            )
-        )
+        await self._tables.note_beside(PREFIX + name, Stop(0, "INTERNAL", message))
 
     async def note_well(self, name: str) -> None:
         """See `ChoreBoard`."""
-        await self._tables.transact(
-            lambda cursor: (
-                cursor.execute(self._common["create"]),
-                cursor.execute(self._common["follow"], {"views": [PREFIX + name]}),
-            )
-        )
+        await self._tables.note_beside(PREFIX + name, None)
 
 
 def failing_chores(stops: Mapping[str, DictRow]) -> tuple[FailingChore, ...]:

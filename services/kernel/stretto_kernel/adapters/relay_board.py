@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from stretto_kernel.adapters.view_tables import ViewTables, common_statements
+from stretto_kernel.adapters.view_tables import ViewTables
+from stretto_kernel.projections.store import Stop
 from stretto_kernel.relay.place import RELAY
 
 
@@ -11,24 +12,11 @@ class RelayBoardTable:
 
     def __init__(self, tables: ViewTables) -> None:
         self._tables = tables
-        self._common = common_statements(tables.schema)
 
     async def note_stop(self, position: int, reason: str, message: str) -> None:
         """See `RelayBoard`."""
-        noted = {"view": RELAY, "position": position, "reason": reason, "message": message}
-
-        await self._tables.transact(
-            lambda cursor: (
-                cursor.execute(self._common["create"]),
-                cursor.execute(self._common["stop"], noted),
-            )
-        )
+        await self._tables.note_beside(RELAY, Stop(position, reason, message))
 
     async def note_following(self) -> None:
         """See `RelayBoard`."""
-        await self._tables.transact(
-            lambda cursor: (
-                cursor.execute(self._common["create"]),
-                cursor.execute(self._common["follow"], {"views": [RELAY]}),
-            )
-        )
+        await self._tables.note_beside(RELAY, None)

@@ -95,18 +95,28 @@ class ViewTables:
 
     async def note_stop(self, target: Target, stop: Stop) -> None:
         """See `ViewStore`."""
-        noted = {
-            "view": target.table,
-            "position": stop.position,
-            "reason": stop.reason,
-            "message": stop.message,
-        }
+        noted = _noted(target.table, stop)
         await self.transact(lambda cursor: _run(cursor, self._common["stop"], noted))
 
     async def note_following(self, targets: Collection[Target]) -> None:
         """See `ViewStore`."""
         tables = {"views": [target.table for target in targets]}
         await self.transact(lambda cursor: _run(cursor, self._common["follow"], tables))
+
+    async def note_beside(self, name: str, stop: Stop | None) -> None:
+        """Write down that something that is no view stands still; None: that it does not.
+
+        Raises StoreDown.
+        """
+
+        def note(cursor: Cursor[DictRow]) -> None:
+            cursor.execute(self._common["create"])
+            if stop is None:
+                cursor.execute(self._common["follow"], {"views": [name]})
+            else:
+                cursor.execute(self._common["stop"], _noted(name, stop))
+
+        await self.transact(note)
 
     async def transact(self, work: Callable[[Cursor[DictRow]], R], *, commit: bool = True) -> R:
         """Return what `work` returns, in a transaction of its own. Raises StoreDown."""
@@ -151,6 +161,15 @@ class ViewTables:
             cursor.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(self.schema, table)))
         if older:
             _run(cursor, self._common["forget"], {"views": older})
+
+
+def _noted(name: str, stop: Stop) -> dict[str, object]:
+    return {
+        "view": name,
+        "position": stop.position,
+        "reason": stop.reason,
+        "message": stop.message,
+    }
 
 
 def common_statements(schema: str) -> dict[str, Composed]:
