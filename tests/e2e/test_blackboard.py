@@ -172,11 +172,26 @@ def test_the_relay_race_is_won(suite: Suite) -> None:
     assert told.stdout.splitlines()[-1] == "won at 7"
 
 
-def test_a_program_writes_with_the_command_as_the_page_says(suite: Suite, tmp_path: Path) -> None:
+def test_a_program_writes_as_the_page_says(suite: Suite, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "blackboard.md").read_text()
     plan = tmp_path / "plan.yaml"
     plan.write_text(page.partition("```yaml\n")[2].partition("```")[0])
     run = json_of(suite.stretto("run", plan, "--json"))
     (entry,) = json_of(suite.stretto("board", "list", run["run_id"], "--json"))["entries"]
-    assert (entry["key"], entry["value"]) == ("build:progress/percent", 50)
-    assert entry["writer"] == "operator", "and not the worker under its lease"
+    assert (entry["key"], entry["value"]) == ("build:result/size", 42)
+    assert (entry["writer_kind"], entry["task"], entry["attempt"]) == ("WORKER", "build", 1)
+    written = suite.stretto("events", run["run_id"], "--type", "BoardEntriesWritten", "--json")
+    assert len(written.stdout.splitlines()) == 2
+
+
+def test_a_line_that_is_refused_fails_the_attempt(suite: Suite) -> None:
+    line = '{"key": "context/goal", "value": 1}'
+    script = f"echo '{line}' > $STRETTO_BOARD"
+    arguments = {"argv": ["sh", "-c", script], "output": "none", "blackboard": True}
+    once = {"max_attempts": 1}
+    task = {"name": "a", "executor": "process", "retry": once, "arguments": arguments}
+    started = suite.stretto("run", "-", "--json", stdin=json.dumps({"tasks": [task]}))
+    assert started.returncode == ExitStatus.FAILED, started.stderr
+    ended = json.loads(started.stdout)
+    assert ended["failure"]["reason"] == "BOARD_WRITE_REFUSED"
+    assert "line 1" in ended["failure"]["message"], "of the run's scope, which is not the task's"

@@ -39,6 +39,7 @@ class Command:
     """What to run. stdin: bytes to feed. spawns: the output is {"output": ..., "spawn": [...]}.
 
     artifacts: paths and glob patterns relative to cwd, of the files to leave behind.
+    blackboard: it gets a pipe to write to the run's.
     """
 
     argv: tuple[str, ...]
@@ -51,6 +52,7 @@ class Command:
     final_exit_codes: frozenset[int]
     output_bytes_max: int
     artifacts: tuple[str, ...] = ()
+    blackboard: bool = False
 
     def is_retryable(self, code: int) -> bool:
         """Whether another attempt may help after this exit code (-N: ended by signal N)."""
@@ -105,6 +107,7 @@ def read_command(fields: Fields, fill: Placeholders) -> Command:
         output_bytes_max=fields.integer("output_bytes_max", low=1, high=OUTPUT_BYTES_MAX)
         or OUTPUT_BYTES_DEFAULT,
         artifacts=_patterns(fields, fill),
+        blackboard=fields.boolean("blackboard"),
     )
     if command.spawns and command.output is not OutputForm.JSON:
         fields.wrong("spawn", 'needs the output to be "json"')

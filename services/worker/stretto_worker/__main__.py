@@ -49,6 +49,7 @@ async def serve(settings: Settings) -> Ended:
         ReaperClient(inherited),
         find_secret=secrets.find,
         clock=clock,
+        ids=ids,
         limits=ProcessLimits(stop_grace_s=settings.stop_grace_s),
     )
     functions = PythonExecutor(

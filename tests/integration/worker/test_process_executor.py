@@ -23,6 +23,7 @@ from stretto.work.v1 import work_pb2
 from stretto.work.v1 import work_service_pb2 as wire
 from stretto_core.clock.system import SystemClock
 from stretto_core.errors import Refusal, Unavailable
+from stretto_core.ids.system import SystemIds
 from stretto_core.telemetry.secret import Secret
 from stretto_sdk.arguments.secret_references import FindSecret
 from stretto_sdk.blobs import Source, ref_of
@@ -115,6 +116,7 @@ class Bench:
             self.reaper,
             find_secret=find_secret or SecretStore(None, {"TOKEN": Secret(PASSWORD)}).find,
             clock=SystemClock(),
+            ids=SystemIds(),
             limits=ProcessLimits(stop_grace_s=0.2, revoke_grace_s=0.1, pipe_drain_s=0.2),
         )
         self.executor.attach(self.reported)

@@ -2,7 +2,8 @@
 
 The arguments are described in stretto_sdk/arguments/process.py, what an end means in
 domain/results.py. The process finds itself named in STRETTO_RUN, STRETTO_TASK, STRETTO_ATTEMPT,
-STRETTO_EPOCH and STRETTO_IDEMPOTENCY_KEY. A stop is SIGTERM to the whole group, then SIGKILL after
+STRETTO_EPOCH and STRETTO_IDEMPOTENCY_KEY, and the pipe to its run's blackboard, if it asked for
+one, in STRETTO_BOARD. A stop is SIGTERM to the whole group, then SIGKILL after
 a grace; an end of the first process is the end of the group. Runs on the protocol's loop and never
 blocks it.
 """
@@ -21,12 +22,14 @@ from stretto.tasklog.v1.task_log_pb2 import LOG_STREAM_STDERR, LOG_STREAM_STDOUT
 from stretto.work.v1 import work_pb2
 from stretto_core.clock import NS_PER_S, Clock
 from stretto_core.errors import Refusal, Unavailable
+from stretto_core.ids import IdSource
 from stretto_sdk.arguments.process import (
     Command,
     OutputForm,
     parse_command,
 )
 from stretto_sdk.arguments.secret_references import FindSecret, SecretUnavailable
+from stretto_sdk.blackboard import Blackboard
 from stretto_sdk.worker.artifacts import artifact_of
 from stretto_sdk.worker.context import idempotency_key
 from stretto_sdk.worker.effects import (
@@ -48,6 +51,7 @@ from stretto_worker.domain.environment import environment_of
 from stretto_worker.domain.redaction import Redaction
 from stretto_worker.domain.results import STDERR_TAIL_BYTES, ending_of_exit, ending_of_no_start
 from stretto_worker.processes.artifact_files import ArtifactMissing, find_artifacts
+from stretto_worker.processes.board_pipe import BoardPipe
 from stretto_worker.processes.capture import Capture
 from stretto_worker.processes.reaper_client import Exited, NotStarted, ReaperClient, ReaperGone
 from stretto_worker.processes.redacted_pipe import RedactedPipe
@@ -87,9 +91,11 @@ class ProcessExecutor:
         *,
         find_secret: FindSecret,
         clock: Clock,
+        ids: IdSource,
         limits: ProcessLimits | None = None,
     ) -> None:
         self._reaper = reaper
+        self._ids = ids
         self._find_secret = find_secret
         self._clock = clock
         self._limits = limits or ProcessLimits()
@@ -158,15 +164,37 @@ class ProcessExecutor:
         environment = {**env, **_named(assignment)}
         assert self._reports is not None, "attached before the first body"
         log = self._reports.task_log(key)
+        board: BoardPipe | None = None
         try:
+            if command.blackboard:
+                board = BoardPipe(self._blackboard(assignment), redaction)
+                environment["STRETTO_BOARD"] = str(board.path)
             ending = await self._execute(command, environment, log, redaction, attempt)
+            if board is not None and attempt.stop is None:
+                ending = await board.ending(ending)
+                if attempt.stop is not None:
+                    return Stopped()
             if command.artifacts and isinstance(ending, Succeeded):
                 ending = await self._with_artifacts(key, command, ending)
                 if attempt.stop is not None:
                     return Stopped()
         except OSError as error:  # No descriptors or no disk left: it may pass.
             return failed("NOT_STARTED", str(error), retryable=True)
+        finally:
+            if board is not None:
+                board.close()
         return ending
+
+    def _blackboard(self, assignment: work_pb2.Assignment) -> Blackboard:
+        reports = self._reports
+        assert reports is not None, "attached before the first body"
+        return Blackboard(
+            lambda: reports.boards,
+            assignment.run,
+            new_id=self._ids.uuid7,
+            scope=assignment.task,
+            token=assignment.token,
+        )
 
     def _ended(self, key: LeaseKey, task: asyncio.Task[Ending]) -> None:
         attempt = self._attempts.pop(key)
