@@ -34,6 +34,8 @@ from stretto_kernel.projections.run_phases import RUN_PHASES, RunPhaseRow
 from stretto_kernel.projections.store import Target
 from stretto_kernel.projections.tasks import TASKS
 from stretto_kernel.projections.usage import ALL_RUNS, USAGE
+from stretto_kernel.projections.view import View
+from stretto_kernel.projections.workers import WORKERS, WorkerRow
 
 from tests.integration.kernel.serving import (
     IDS,
@@ -121,6 +123,11 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         QUEUES.table,
         (QueueRow(f"q{n}", 1, 2, changed_by=r"\x") for n in range(RUN_COUNT)),  # type: ignore[arg-type]
     )
+    await copy_rows(
+        fresh_database,
+        WORKERS.table,
+        (WorkerRow(f"w{n:06}", "s", 1, 1, 1) for n in range(RUN_COUNT)),
+    )
     runs, attempts = RunIndexTable(PARTITION, log.tracking), AttemptTable(PARTITION, log.tracking)
     artifacts, usage = ArtifactTable(PARTITION, log.tracking), UsageTable(PARTITION, log.tracking)
     filters = [
@@ -164,10 +171,17 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         found = await plan(fresh_database, statement)
         assert "Seq Scan" not in found, found
         assert "Index" in found, found
-    queues = view_statements("stretto_p0", Target(QUEUES))
-    page_of_queues = await plan(fresh_database, queues["page"], {"after": "q7", "count": 101})
-    named_queues = await plan(fresh_database, queues["named"], {"queues": ["q7", "q8"]})
-    for found in (page_of_queues, named_queues):
+    span = {"after_version": 0, "until_version": 9}
+    by_name: list[tuple[View, str, dict[str, object]]] = [
+        (QUEUES, "page", {"after": "q7", "count": 101}),
+        (QUEUES, "named", {"queues": ["q7", "q8"]}),
+        (WORKERS, "page", {"after": "w7", "count": 101}),
+        (RUN_INDEX, "version", {"run_id": a_run}),
+        (RUN_PHASES, "as_of", {"run_id": a_run, "version": 9}),
+        (RUN_PHASES, "changes", {"run_id": a_run, "count": 101, **span}),
+    ]
+    for view, name, asked in by_name:
+        found = await plan(fresh_database, view_statements("stretto_p0", Target(view))[name], asked)
         assert all(word not in found for word in ("Seq Scan", "Sort")) and "Index" in found, found
     page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
     assert [run.run_id for run in page.runs] == [a_run]
