@@ -279,7 +279,8 @@ class Laws:
         task.outcomes[epoch] = event
         self._revoke([task])
         if isinstance(event, ev.AttemptReleased):
-            self._given_back(task)
+            if event.cause == ev.RELEASE_CAUSE_RETURNED:
+                self._given_back(task)
         elif not isinstance(event, ev.AttemptSucceeded):
             task.returns = 0
         if isinstance(event, ev.AttemptFailed):

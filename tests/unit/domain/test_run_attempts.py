@@ -175,15 +175,12 @@ def test_what_is_given_back_in_a_row_waits_ever_longer_up_to_a_bound() -> None:
     assert return_wait_ns(10**9) == 30 * SECOND
 
 
-@pytest.mark.parametrize("cause", [ev.RELEASE_CAUSE_RETURNED, ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED])
 @pytest.mark.parametrize("between", [Story.fail, Story.lose, Story.wait])
-def test_a_row_of_returns_ends_with_work(
-    between: Callable[[Story, Any], object], cause: ev.ReleaseCause.ValueType
-) -> None:
+def test_a_row_of_returns_ends_with_work(between: Callable[[Story, Any], object]) -> None:
     story = _leased(retry=plan.RetryPolicy(max_attempts=9))
-    story.release("a", cause=cause)
+    story.release("a")
     story.lease("a")
-    story.release("a", cause=cause)
+    story.release("a")
     story.wait(1)
     story.lease("a")
     if between is Story.wait:
@@ -192,8 +189,17 @@ def test_a_row_of_returns_ends_with_work(
         between(story, "a")
         story.wait(100)
         story.lease("a")
-    story.release("a", cause=cause)
+    story.release("a")
     assert kinds(story.lease("a")) == ["AttemptLeased"]
+
+
+def test_what_the_kernel_takes_back_is_offered_at_once_however_often() -> None:
+    story = _leased()
+    for cause in (ev.RELEASE_CAUSE_NOT_ACKNOWLEDGED, ev.RELEASE_CAUSE_NOT_HELD) * 5:
+        story.release("a", cause=cause)
+        story.lease("a")
+    story.release("a")
+    assert kinds(story.lease("a")) == ["AttemptLeased"], "the first that a holder gave back"
 
 
 def test_a_lost_attempt_is_offered_at_once_and_a_failed_one_after_its_backoff() -> None:

@@ -431,9 +431,9 @@ Global___AttemptLost: _TypeAlias = AttemptLost  # noqa: Y015
 
 @_typing.final
 class AttemptReleased(_message.Message):
-    """An attempt was given back; it consumed no try. The second in a row without a failure, a loss or more
-    than 30 s of work between is offered again after 0.1 s, each further one after twice that, 30 s at
-    most.
+    """An attempt was given back; it consumed no try. What its holders returned twice in a row, without a
+    failure, a loss or more than 30 s of work between, is offered again after 0.1 s, each further time
+    after twice that, 30 s at most.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -191,9 +191,9 @@ class WorkServiceServicer:
 
     def ReleaseWork(self, request, context):
         """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
-        never came and will not be asked for again. Consumes no try; the work is offered again at once, or
-        after a growing wait when it comes back again and again (see OutcomeReleased). A worker that ends
-        on purpose gives back all it holds.
+        never came and will not be asked for again. Consumes no try; the work is offered again at once, what
+        is given back by token again and again after a growing wait (see OutcomeReleased). A worker that
+        ends on purpose gives back all it holds.
 
         Idempotency: by token; a call that is not known or holds nothing is no error.
 

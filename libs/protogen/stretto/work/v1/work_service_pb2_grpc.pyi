@@ -120,9 +120,9 @@ class WorkServiceStub:
     """
     ReleaseWork: _grpc.UnaryUnaryMultiCallable[_work_service_pb2.ReleaseWorkRequest, _work_service_pb2.ReleaseWorkResponse]
     """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
-    never came and will not be asked for again. Consumes no try; the work is offered again at once, or
-    after a growing wait when it comes back again and again (see OutcomeReleased). A worker that ends
-    on purpose gives back all it holds.
+    never came and will not be asked for again. Consumes no try; the work is offered again at once, what
+    is given back by token again and again after a growing wait (see OutcomeReleased). A worker that
+    ends on purpose gives back all it holds.
 
     Idempotency: by token; a call that is not known or holds nothing is no error.
 
@@ -243,9 +243,9 @@ class WorkServiceAsyncStub(WorkServiceStub):
     """
     ReleaseWork: _aio.UnaryUnaryMultiCallable[_work_service_pb2.ReleaseWorkRequest, _work_service_pb2.ReleaseWorkResponse]  # type: ignore[assignment]
     """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
-    never came and will not be asked for again. Consumes no try; the work is offered again at once, or
-    after a growing wait when it comes back again and again (see OutcomeReleased). A worker that ends
-    on purpose gives back all it holds.
+    never came and will not be asked for again. Consumes no try; the work is offered again at once, what
+    is given back by token again and again after a growing wait (see OutcomeReleased). A worker that
+    ends on purpose gives back all it holds.
 
     Idempotency: by token; a call that is not known or holds nothing is no error.
 
@@ -393,9 +393,9 @@ class WorkServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_work_service_pb2.ReleaseWorkResponse, _abc.Awaitable[_work_service_pb2.ReleaseWorkResponse]]:
         """Gives work back that will not be done: leases by their tokens, and LeaseWork calls whose answers
-        never came and will not be asked for again. Consumes no try; the work is offered again at once, or
-        after a growing wait when it comes back again and again (see OutcomeReleased). A worker that ends
-        on purpose gives back all it holds.
+        never came and will not be asked for again. Consumes no try; the work is offered again at once, what
+        is given back by token again and again after a growing wait (see OutcomeReleased). A worker that
+        ends on purpose gives back all it holds.
 
         Idempotency: by token; a call that is not known or holds nothing is no error.
 

@@ -1,8 +1,8 @@
 """What the end of an attempt means for its task: tried again, failed for good, or cancelled.
 
-Called by `evolve` only. A try is consumed by a failure, a loss and a timeout; not by a release,
-which only waits longer the more of them come in a row: whoever gives back what it is given, process
-after process, must not fill the log.
+Called by `evolve` only. A try is consumed by a failure, a loss and a timeout; not by a release. But
+what its holders give back waits longer the more often they do so in a row: whoever gives back all
+that it is given must not fill the log. What never arrived, and the kernel takes back, does not.
 """
 
 from __future__ import annotations
@@ -69,15 +69,16 @@ def end_attempt(
     """Offer the task again, fail it, or cancel it.
 
     failure: what consumed a try; None = released, nothing was.
-    silent: the holder did not say so: no backoff, and its late result is welcome until passed on.
+    silent: the holder did not say so: offered at once, and its late result is welcome until passed
+    on.
     """
     state = settling.state
     was_asked_to_stop = stop_deadline_ns(state, record) is not None
     not_before_ns = settling.time_ns
-    if failure is None:
+    if failure is None and not silent:
         record.returns = 1 if _was_worked_on(record, settling.time_ns) else record.returns + 1
         not_before_ns += return_wait_ns(record.returns)
-    else:
+    elif failure is not None:
         record.tries += 1
         record.returns = 0
         record.failure = _with_task(failure, record)

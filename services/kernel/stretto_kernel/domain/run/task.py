@@ -112,7 +112,7 @@ class TaskRecord:
     epoch: the newest fencing token, 0 before the first lease; rises for ever.
     retry: which retry of the run opened this activation, 0 = none.
     tries: attempts of this activation that were consumed (released ones are not).
-    returns: how often in a row it was given back, without a failure, a loss or long work between.
+    returns: how often in a row holders gave it back, no failure, loss or long work between.
     ready_ns: when it first became ready in this activation, 0 before.
     outcomes: digest of the accepted word of each epoch's holder: tells a repeat from a conflict.
     refused_epochs: granted epochs with a recorded refused write.
