@@ -8,6 +8,7 @@ the suite that the file names, one of a data directory to the suite of that dire
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from stretto_cli.suite.directory import SuiteDirectory
 from stretto_cli.suite.known import other_running_suites
 
 DEFAULT_NAMESPACE = "default"
+_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def effective_settings(
     """Return what is in effect, with origins.
 
     discover: without any word, take the one suite that runs on this machine, wherever its data is.
-    Raises InvalidArgument (the config file, a token file, several suites run), OSError.
+    Raises InvalidArgument (the config file, a token file, a namespace, several suites), OSError.
     """
     path, path_origin = config_path(flags.config, environ)
     context = read_context(path, flags.context or environ.get("STRETTO_CONTEXT"))
@@ -95,12 +97,7 @@ def effective_settings(
         address=found,
         token=token,
         data_dir=data_dir,
-        namespace=_first(
-            (flags.namespace, "--namespace"),
-            (environ.get("STRETTO_NAMESPACE"), "$STRETTO_NAMESPACE"),
-            (context.namespace, context.origin),
-            (DEFAULT_NAMESPACE, "default"),
-        ),
+        namespace=_namespace(flags, environ, context),
         config=Setting(str(path), path_origin if path.exists() else "absent"),
         context=context.name,
         elsewhere=bool(address.value),
@@ -172,6 +169,20 @@ def _token(
         except TokenRefused:
             pass  # Not ours to read, or no suite yet: the kernel says what anonymous may.
     return Setting("", "none: anonymous"), None
+
+
+def _namespace(flags: Flags, environ: Mapping[str, str], context: ConfigContext) -> Setting:
+    found = _first(
+        (flags.namespace, "--namespace"),
+        (environ.get("STRETTO_NAMESPACE"), "$STRETTO_NAMESPACE"),
+        (context.namespace, context.origin),
+        (DEFAULT_NAMESPACE, "default"),
+    )
+    if not _NAMESPACE.fullmatch(found.value):
+        raise InvalidArgument(
+            f"{found.origin}: {found.value!r} is no namespace: 1-63 characters of a-z, 0-9 and -"
+        )
+    return found
 
 
 def _from_file(path: Path, origin: str) -> tuple[Setting, Secret]:

@@ -91,6 +91,20 @@ def test_a_mistake_in_the_file_is_named(
     assert "secret" not in refused.value.message
 
 
+def test_what_is_no_namespace_is_refused_by_who_said_it(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    config(tmp_path, '[default]\nnamespace = "-c"\n')
+    said = {**environ, "STRETTO_NAMESPACE": "E"}
+    for flags, environment, says in [
+        (Flags(namespace="a b"), said, "--namespace: 'a b' is no namespace"),
+        (Flags(), said, "STRETTO_NAMESPACE: 'E' is no namespace"),
+        (Flags(), environ, "'-c' is no namespace"),
+    ]:
+        with pytest.raises(InvalidArgument, match=says):
+            effective_settings(flags, environment)
+
+
 def test_a_token_goes_only_to_the_suite_it_belongs_to(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
