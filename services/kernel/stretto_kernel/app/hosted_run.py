@@ -33,10 +33,14 @@ class RunWatch:
         self._changed = asyncio.Event()
 
     def note(self, touched: Touched) -> None:
-        """Add what a fact touched."""
-        self.tasks.update(dict.fromkeys(touched.tasks))
-        self.run_wide = self.run_wide or touched.run_wide
-        self._changed.set()
+        """Add what a fact touched; called for each fact, for each who follows."""
+        if not self.run_wide:  # Else all of it is looked at anyway.
+            tasks = self.tasks
+            for name in touched.tasks:
+                tasks[name] = None
+            self.run_wide = touched.run_wide
+        if not self._changed.is_set():
+            self._changed.set()
 
     def void(self) -> None:
         """The run's memory is void: look at all of it again."""
