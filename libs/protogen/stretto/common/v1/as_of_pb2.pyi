@@ -22,7 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class AsOf(_message.Message):
     """A moment in the life of one stream: what is read is as it stood right after the event that this
     names, and what only the clock decides (a backoff that is over) is judged at that moment. None set:
-    as it is now. What is read as of a moment that has passed never changes.
+    as it is now. What is read as of a version or a position never changes; of an instant it does only as
+    long as facts bear that time that are not stored yet, which is milliseconds unless the store is down.
 
     OUT_OF_RANGE: the stream has no such version yet, or had not begun at that moment, or the log has
     no such position yet.
