@@ -393,7 +393,11 @@ async def _respond(body: bytes, content_type: str = "text/plain") -> web.StreamR
 
 async def test_a_host_that_cannot_be_reached_may_be_later(bench: Bench, server: HttpServer) -> None:
     ended = await bench.call("http://127.0.0.1:1/")
-    assert failure(ended)[:2] == ("NOT_CONNECTED", True)
+    assert failure(ended) == (
+        "NOT_CONNECTED",
+        True,
+        "GET http://127.0.0.1:1/: 127.0.0.1:1: Connection refused",
+    )
     ended = await bench.call("http://nobody.invalid/")
     assert failure(ended) == (
         "HOST_UNKNOWN",

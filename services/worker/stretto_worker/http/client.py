@@ -9,6 +9,7 @@ the task's headers, but for those in _HARMLESS, and never with a body.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ class HttpClient:
             what = "connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "answer"
             raise CallBroken("HTTP_TIMEOUT", f"no {what} in time") from None
         except aiohttp.ClientConnectorError as error:
-            raise CallBroken("NOT_CONNECTED", _reason_of(error)) from None
+            raise CallBroken("NOT_CONNECTED", _no_connection(error)) from None
         except (aiohttp.ClientError, OSError) as error:
             raise CallBroken("CONNECTION_LOST", _reason_of(error)) from None
         except ValueError as error:
@@ -212,3 +213,11 @@ def _denied(host: str) -> str:
 
 def _reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _no_connection(error: aiohttp.ClientConnectorError) -> str:
+    """Return why; the error's own text speaks of TLS whether there is any, and of itself."""
+    cause = error.os_error
+    if cause.errno is None or isinstance(cause, ssl.SSLError):  # Whose numbers are its own.
+        return _reason_of(error)
+    return f"{error.host}:{error.port}: {os.strerror(cause.errno)}"
