@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stretto.run.v1.plan_pb2 import TaskGraph
+from stretto_core.errors import InvalidArgument
 
 from stretto_sdk.plan_files.read import read_plan_file, read_plan_text
 from stretto_sdk.plan_form import RunForm, parse_run
@@ -211,6 +212,8 @@ def form_of(plan: AnyPlan) -> RunForm:
             return plan
         case TaskGraph():
             return RunForm(graph=plan)
+        case str() if "\n" not in plan and plan.endswith((".yaml", ".yml", ".json")):
+            raise InvalidArgument(f"a text is a plan itself: for a file give Path({plan!r})")
         case str():
             return read_plan_text(plan, source="the plan")
         case Path():

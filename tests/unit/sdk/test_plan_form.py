@@ -9,7 +9,7 @@ import pytest
 from stretto.run.v1 import plan_pb2 as pb
 from stretto_core.errors import FieldViolation, InvalidArgument
 from stretto_sdk.form_paths import form_path
-from stretto_sdk.plan import Plan
+from stretto_sdk.plan import Plan, form_of
 from stretto_sdk.plan_form import parse_run, parse_tasks
 
 
@@ -232,3 +232,10 @@ def test_what_the_kernel_refuses_is_told_whole_by_the_fields_of_the_form() -> No
     )
     plain = InvalidArgument("the request is not valid")
     assert form.told(plain) is plain
+
+
+def test_the_name_of_a_file_is_not_taken_for_the_text_of_a_plan() -> None:
+    with pytest.raises(InvalidArgument, match=r"for a file give Path\('night\.yaml'\)"):
+        form_of("night.yaml")
+    text = "tasks:\n  - {name: a, executor: process, arguments: {argv: [a]}}\nname: x.json"
+    assert form_of(text).name == "x.json"
