@@ -16,6 +16,7 @@ from stretto_core.eventlog.postgres.log import PostgresLog
 from stretto_core.ids import Namespace, RunId
 from stretto_kernel.adapters.artifact_table import ArtifactTable
 from stretto_kernel.adapters.attempt_table import AttemptTable
+from stretto_kernel.adapters.board_table import BoardTable
 from stretto_kernel.adapters.past_views import NEWEST, PastViewTables
 from stretto_kernel.adapters.run_index_table import RunIndexTable
 from stretto_kernel.adapters.usage_table import UsageTable
@@ -25,6 +26,7 @@ from stretto_kernel.app.attempt_listing import AttemptFilter
 from stretto_kernel.app.run_listing import RunFilter
 from stretto_kernel.owned_partition import RUN_CODEC
 from stretto_kernel.projections.artifacts import ARTIFACTS
+from stretto_kernel.projections.blackboard import BLACKBOARD
 from stretto_kernel.projections.past_runs import TaskQuery
 from stretto_kernel.projections.projector import Projector
 from stretto_kernel.projections.queues import QUEUES, QueueRow
@@ -185,6 +187,31 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         assert all(word not in found for word in ("Seq Scan", "Sort")) and "Index" in found, found
     page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
     assert [run.run_id for run in page.runs] == [a_run]
+    await log.close()
+
+
+async def test_an_entry_of_then_is_found_at_once_however_often_it_was_written(
+    fresh_database: str,
+) -> None:
+    log = await PostgresLog.open(fresh_database, PARTITION)
+    await ViewTables(PARTITION, log.tracking).prepare([Target(BLACKBOARD)])
+    run, key, said = f"p0-{7:032x}", "progress/percent", ("default", "", "progress", False)
+    last = RUN_COUNT // 10
+    await copy_rows(
+        fresh_database,
+        BLACKBOARD.table,
+        (
+            (run, key, n, None if n == last else n + 1, *said, 3, b"", b"%d" % n, n)
+            for n in range(1, last + 1)
+        ),
+    )
+    board = BoardTable(PARTITION, log.tracking)
+    statement = board.keys_statement(RunId(run), last // 2, [key, "progress/none"])
+    found = await plan(fresh_database, statement)
+    assert all(word not in found for word in ("Seq Scan", "Sort", "to_version")), found
+    async with await psycopg.AsyncConnection.connect(fresh_database) as connection:
+        rows = await (await connection.execute(statement)).fetchall()
+    assert [row[:3] for row in rows] == [(run, key, last // 2)]
     await log.close()
 
 

@@ -24,8 +24,7 @@ class BoardTable:
 
     async def keys_as_of(self, run_id: RunId, version: int, keys: Collection[str]) -> BoardRows:
         """See `PastBoardView`."""
-        named = SQL("key = ANY({}::text[])").format(Literal(list(keys)))
-        return await self._read(self.statement(run_id, version, [named], len(keys)), len(keys))
+        return await self._read(self.keys_statement(run_id, version, keys), len(keys))
 
     async def entries_as_of(
         self, run_id: RunId, version: int, query: EntryQuery, count_max: int
@@ -46,6 +45,20 @@ class BoardTable:
         if query.writer_kind:
             terms.append(SQL("writer_kind = {}").format(Literal(query.writer_kind)))
         return terms
+
+    def keys_statement(self, run_id: RunId, version: int, keys: Collection[str]) -> Composed:
+        """Return what reads some entries as of a version: one look each, however often written."""
+        return SQL(
+            "SELECT kept.* FROM unnest({keys}::text[]) AS asked (key), LATERAL ("
+            " SELECT * FROM {table} AS every WHERE run_id = {run_id} AND every.key = asked.key"
+            ' COLLATE "C" AND from_version <= {version} ORDER BY from_version DESC LIMIT 1'
+            ") AS kept WHERE NOT deleted"
+        ).format(
+            keys=Literal(list(keys)),
+            table=self._reader.table,
+            run_id=Literal(run_id),
+            version=Literal(version),
+        )
 
     def statement(
         self, run_id: RunId, version: int, terms: Sequence[Composable], count: int
