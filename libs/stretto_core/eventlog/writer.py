@@ -281,24 +281,26 @@ class WriterMachine:
 
     def _append(self) -> Append:
         group: list[Batch] = []
-        events_count = bytes_count = 0
-        while self._pending:
-            batch = self._pending[0]
-            events_count += len(batch.events)
+        events: list[NewEvent] = []
+        bytes_count = 0
+        for batch in self._pending:
             bytes_count += batch.stored_bytes_count
             over = (
-                events_count > self._limits.group_events_max
+                len(events) + len(batch.events) > self._limits.group_events_max
                 or bytes_count > self._limits.group_bytes_max
             )
             if group and over:
                 break
-            group.append(self._pending.popleft())
-            self._pending_events_count -= len(batch.events)
+            group.append(batch)
+            events += batch.events
+        for _ in group:
+            self._pending.popleft()
+        self._pending_events_count -= len(events)
         self._in_flight = tuple(group)
         self._crowded = bool(self._pending)
         self._phase = Phase.APPENDING
         self._serve_barriers()
-        return Append(self._events_in_flight())
+        return Append(tuple(events))
 
     def _serve_barriers(self) -> None:
         self._barrier_wanted = False
