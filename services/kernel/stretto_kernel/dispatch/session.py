@@ -99,8 +99,13 @@ class _Outbox:
     signals: list[work_pb2.Signal] = field(default_factory=list)
     drain: work_pb2.Drain | None = None
 
+    @property
     def item_count(self) -> int:
         return len(self.assignments) + len(self.receipts) + len(self.signals)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.assignments or self.receipts or self.signals or self.drain)
 
 
 class WorkSession:
@@ -264,16 +269,16 @@ class WorkSession:
         """
         if self._welcome is None:
             return None
+        if not self._welcome_due:
+            self._resend(now_mono_ns)
+            is_quiet = now_mono_ns - self._said_mono_ns >= KEEPALIVE_NS
+            if self._outbox.is_empty and not is_quiet:
+                return None
         frame = work_service_pb2.WorkResponse()
         if self._welcome_due:
             frame.welcome.CopyFrom(self._welcome)
             self._welcome_due = False
-        else:
-            self._resend(now_mono_ns)
         self._fill(frame)
-        said = frame.ByteSize() > 0
-        if not said and now_mono_ns - self._said_mono_ns < KEEPALIVE_NS:
-            return None
         self._said_mono_ns = now_mono_ns
         return frame
 
@@ -291,7 +296,7 @@ class WorkSession:
     @property
     def is_overfull(self) -> bool:
         """Whether the worker reads so slowly that the stream is to be ended."""
-        return self._outbox.item_count() > OUTBOX_ITEMS_MAX
+        return self._outbox.item_count > OUTBOX_ITEMS_MAX
 
     def _resend(self, now_mono_ns: int) -> None:
         while self._unacknowledged:
