@@ -1,6 +1,6 @@
 """What lease holders' messages mean: from an outcome or a spawn to a command. Pure.
 
-Checks the limits of the values in them; what a plan may hold is the decider's.
+Checks the limits of failures and details; results and what a plan may hold are the decider's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from stretto.work.v1 import work_pb2
 from stretto_core.errors import InvalidArgument
 from stretto_core.ids import TaskName
 
-from stretto_kernel.dispatch.holder_payloads import check_details, check_result, checked_failure
+from stretto_kernel.dispatch.holder_payloads import check_details, checked_failure
 from stretto_kernel.dispatch.lease_table import Lease
 from stretto_kernel.domain.run import commands
 
@@ -38,7 +38,6 @@ def outcome_command(
         case "succeeded":
             succeeded = outcome.succeeded
             result = succeeded.result if succeeded.HasField("result") else None
-            check_result(result)
             return commands.Complete(
                 now_ns=now_ns,
                 task=task,

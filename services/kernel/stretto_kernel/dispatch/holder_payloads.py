@@ -1,4 +1,7 @@
-"""The limits of values that lease holders send. Pure; the decider checks what a plan may hold."""
+"""The limits of values that lease holders send, and the blobs in them. Pure.
+
+The decider checks results, and what a plan may hold.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,9 @@ _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 def check_details(details: Payload | None) -> None:
     """Refuse details beyond the limits. Raises InvalidArgument."""
     if details is not None:
-        _check("details", details, is_inline=True)
-
-
-def check_result(result: Payload | None) -> None:
-    """Refuse a result beyond the limits. Raises InvalidArgument."""
-    if result is not None:
-        _check("succeeded.result", result, is_inline=False)
-
-
-def _check(field: str, payload: Payload, *, is_inline: bool) -> None:
-    findings = Findings()
-    findings.check_payload(field, payload, is_inline=is_inline)
-    findings.refuse("the outcome")
+        findings = Findings()
+        findings.check_payload("details", details, is_inline=True)
+        findings.refuse("the outcome")
 
 
 def checked_failure(failure: Failure) -> Failure:
