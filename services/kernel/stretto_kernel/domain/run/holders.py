@@ -84,7 +84,7 @@ def lease(state: RunState, command: Lease) -> tuple[RunEvent, ...]:
         manifest_digest=state.keyed(manifest.digest),
         request_id=command.request_id,
     )
-    leased.ttl.FromNanoseconds(ttl_ns)
+    leased.ttl.seconds, leased.ttl.nanos = divmod(ttl_ns, NS_PER_S)
     return (leased,)
 
 
