@@ -228,7 +228,8 @@ async def test_a_worker_lost_with_many_leases_is_cleared_in_parts(
     with calls_per_turn(monkeypatch, StreamHost, "take") as takes:
         successor = FrameWorker(kernel, session_id="02000000-0000-7000-8000-000000000001")
         successor.grant(TASKS)
-        await until(lambda: len(successor.assignments) == TASKS)
+        # What is not acknowledged within a second comes again.
+        await until(lambda: len(successor.assignments) >= TASKS)
     # As many are lost as are granted anew in the same turn; in the first by the hello as well.
     assert max(takes.values()) <= DECIDED_PER_STRETCH_MAX + 2 * GRANTS_PER_STRETCH_MAX
     assert (await get(kernel, run_id)).task_counts.running_count == TASKS
