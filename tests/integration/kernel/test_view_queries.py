@@ -56,6 +56,21 @@ MINE = RunFilter(namespace=Namespace("default"))
 PHASE = RunPhaseRow("", 1, RUNNING, 0, False, False, 0, 0, b"")
 
 
+A_RUN = f"p0-{7:032x}"
+READS_BY_NAME: tuple[tuple[View, str, dict[str, object]], ...] = (
+    (QUEUES, "page", {"after": "q7", "count": 101}),
+    (QUEUES, "named", {"queues": ["q7", "q8"]}),
+    (WORKERS, "page", {"after": "w7", "count": 101}),
+    (RUN_INDEX, "version", {"run_id": A_RUN}),
+    (RUN_PHASES, "as_of", {"run_id": A_RUN, "version": 9}),
+    (
+        RUN_PHASES,
+        "changes",
+        {"run_id": A_RUN, "count": 101, "after_version": 0, "until_version": 9},
+    ),
+)
+
+
 async def copy_rows(dsn: str, table: str, rows: Iterable[tuple[object, ...]]) -> None:
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         cursor = connection.cursor()
@@ -90,7 +105,6 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
     log = await PostgresLog.open(fresh_database, PARTITION)
     await ViewTables(PARTITION, log.tracking).prepare([Target(view) for view in VIEWS])
     await copy_rows(fresh_database, RUN_INDEX.table, run_rows())
-    a_run = f"p0-{7:032x}"
     await copy_rows(
         fresh_database,
         "attempts_v1",
@@ -145,9 +159,9 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         replace(MINE, display_name="none", state=SUCCEEDED),
     ]
     filters += [replace(each, oldest_first=True) for each in filters]
-    filters += [replace(each, after=(60_000, a_run)) for each in filters]
-    of_run = AttemptFilter(namespace=Namespace("default"), run_id=RunId(a_run))
-    files = ArtifactFilter(run_id=RunId(a_run))
+    filters += [replace(each, after=(60_000, A_RUN)) for each in filters]
+    of_run = AttemptFilter(namespace=Namespace("default"), run_id=RunId(A_RUN))
+    files = ArtifactFilter(run_id=RunId(A_RUN))
     after = ArtifactPlace("t1", 1, "f")
     statements = [runs.list_statement(each, 51) for each in filters]
     statements += [
@@ -161,7 +175,7 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         )
     ]
     statements += [
-        usage.sums_statement(Namespace("default"), run_id, 100) for run_id in (RunId(a_run), None)
+        usage.sums_statement(Namespace("default"), run_id, 100) for run_id in (RunId(A_RUN), None)
     ]
     statements += [
         attempts.list_statement(of_run, 101),
@@ -173,20 +187,11 @@ async def test_every_query_has_an_index_in_a_hundred_thousand_runs(fresh_databas
         found = await plan(fresh_database, statement)
         assert "Seq Scan" not in found, found
         assert "Index" in found, found
-    span = {"after_version": 0, "until_version": 9}
-    by_name: list[tuple[View, str, dict[str, object]]] = [
-        (QUEUES, "page", {"after": "q7", "count": 101}),
-        (QUEUES, "named", {"queues": ["q7", "q8"]}),
-        (WORKERS, "page", {"after": "w7", "count": 101}),
-        (RUN_INDEX, "version", {"run_id": a_run}),
-        (RUN_PHASES, "as_of", {"run_id": a_run, "version": 9}),
-        (RUN_PHASES, "changes", {"run_id": a_run, "count": 101, **span}),
-    ]
-    for view, name, asked in by_name:
+    for view, name, asked in READS_BY_NAME:
         found = await plan(fresh_database, view_statements("stretto_p0", Target(view))[name], asked)
         assert all(word not in found for word in ("Seq Scan", "Sort")) and "Index" in found, found
     page = await runs.list_runs(replace(MINE, labels_json='{"ticket": "k7"}'), count_max=50)
-    assert [run.run_id for run in page.runs] == [a_run]
+    assert [run.run_id for run in page.runs] == [A_RUN]
     await log.close()
 
 
