@@ -3,8 +3,8 @@
 Left to itself Python collects on top of whatever happens to make the object too many, and after a
 while walks all that is in memory, which for a million queued tasks is seconds. What the kernel
 holds are trees without cycles, freed as they are let go of; the cycles are those of gRPC, a few
-objects for every call, which are garbage at once. So the young are looked at often, what survived
-that once more when there is a little of it, and then never again. Owns Python's collector for the
+objects for every call, which are garbage at once. So the young are looked at often, the little that
+survives beside a rest once more, and then never again. Owns Python's collector for the
 process of the kernel; the projector, which answers nobody, has `rest_mostly`.
 """
 
@@ -22,9 +22,10 @@ INTERVAL_S_MAX = 0.5
 YOUNG_S = 0.003
 """How long to collect the young; the interval follows from what it took."""
 MIDDLE_S = 0.004
-"""What survived is looked at again once the collections that it survived took so long together."""
-BURST_S = 0.008
-"""Beyond this it is what a fold or a large plan brought in, and not looked at again."""
+"""What survived is looked at once more when the kernel rests, unless the collections that it
+survived took longer together: then it is what many calls or a large plan brought in."""
+REST_S = 0.000_3
+"""The kernel rests when collecting the young takes no longer."""
 
 
 def rest_mostly() -> None:
@@ -36,21 +37,19 @@ async def keep_collecting() -> NoReturn:
     """Collect until cancelled, some milliseconds at a time."""
     gc.set_threshold(YOUNG_OBJECTS_MAX, NEVER, NEVER)
     interval_s = INTERVAL_S_MAX
-    middle_s, young_count = 0.0, 0
+    generation, middle_s, young_count = 0, 0.0, 0
     while True:
         await asyncio.sleep(interval_s)
-        took_s = _collect(0)
-        middle_s, young_count = middle_s + took_s, young_count + 1
-        interval_s = min(max(interval_s * YOUNG_S / took_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
-        is_burst = middle_s > BURST_S or gc.get_count()[1] > young_count
-        if is_burst:
-            gc.freeze()
-        elif middle_s > MIDDLE_S:
-            await asyncio.sleep(0)
-            _collect(1)
+        took_s = _collect(generation)
+        if generation:
+            middle_s, young_count = 0.0, 0
         else:
-            continue
-        middle_s, young_count = 0.0, 0
+            middle_s, young_count = middle_s + took_s, young_count + 1
+        if middle_s > MIDDLE_S or gc.get_count()[1] > young_count:  # Python did so by itself, too.
+            gc.freeze()
+            middle_s, young_count = 0.0, 0
+        interval_s = min(max(interval_s * YOUNG_S / took_s, INTERVAL_S_MIN), INTERVAL_S_MAX)
+        generation = 1 if took_s < REST_S else 0
 
 
 def _collect(generation: int) -> float:

@@ -182,7 +182,8 @@ def _task_failed(settling: Settling, event: ev.TaskFailed) -> None:
 
 
 def _write_refused(settling: Settling, event: ev.WriteRefused) -> None:
-    settling.state.edit(TaskName(event.task)).refused_epochs.add(event.epoch)
+    record = settling.state.edit(TaskName(event.task))
+    record.refused_epochs |= {event.epoch}
 
 
 def _hold_placed(settling: Settling, event: ev.HoldPlaced) -> None:

@@ -11,7 +11,7 @@ from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.joins import Settling, lineage
 from stretto_kernel.domain.run.plan import TaskSpec
-from stretto_kernel.domain.run.task import Blocked, Cancelled, Leased, TaskRecord
+from stretto_kernel.domain.run.task import Blocked, Cancelled, Leased, TaskRecord, with_name
 
 
 def add_slice(settling: Settling, specs: Sequence[TaskSpec]) -> None:
@@ -30,7 +30,7 @@ def add_spawned(settling: Settling, spawner: TaskName, specs: Sequence[TaskSpec]
     records = [TaskRecord(spec, state.owner, spawner, parent.depth + 1) for spec in specs]
     for record in records:
         state.add(record)
-        parent.children.append(record.name)
+        parent.children = with_name(parent.children, record.name)
     for above in lineage(state, parent):
         for name in above.subtree_dependents:
             if isinstance(state.tasks[name].phase, Blocked):
@@ -49,6 +49,9 @@ def _link(settling: Settling, records: Sequence[TaskRecord]) -> None:
     for record in records:
         for edge in record.spec.dependencies:
             target = state.own(edge.task)
-            (target.subtree_dependents if edge.subtree else target.dependents).append(record.name)
+            if edge.subtree:
+                target.subtree_dependents = with_name(target.subtree_dependents, record.name)
+            else:
+                target.dependents = with_name(target.dependents, record.name)
     for record in records:
         settling.link(record)

@@ -7,6 +7,7 @@ the same in a run of ten tasks or a hundred thousand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
@@ -140,10 +141,10 @@ class TaskRecord:
     broken_count: int = 0
     changed_version: int = 0
     outcomes: dict[int, bytes] = field(default_factory=dict)
-    refused_epochs: set[int] = field(default_factory=set)
-    dependents: list[TaskName] = field(default_factory=list)
-    subtree_dependents: list[TaskName] = field(default_factory=list)
-    children: list[TaskName] = field(default_factory=list)
+    refused_epochs: frozenset[int] = frozenset()
+    dependents: Sequence[TaskName] = ()
+    subtree_dependents: Sequence[TaskName] = ()
+    children: Sequence[TaskName] = ()
 
     @property
     def name(self) -> TaskName:
@@ -185,8 +186,19 @@ class TaskRecord:
             broken_count=self.broken_count,
             changed_version=self.changed_version,
             outcomes=dict(self.outcomes),
-            refused_epochs=set(self.refused_epochs),
-            dependents=list(self.dependents),
-            subtree_dependents=list(self.subtree_dependents),
-            children=list(self.children),
+            refused_epochs=self.refused_epochs,
+            dependents=tuple(self.dependents),
+            subtree_dependents=tuple(self.subtree_dependents),
+            children=tuple(self.children),
         )
+
+
+def with_name(names: Sequence[TaskName], name: TaskName) -> Sequence[TaskName]:
+    """Return a record's own names and one more.
+
+    Most tasks never have any: a list is made with the first, and grows in place.
+    """
+    if isinstance(names, list):
+        names.append(name)
+        return names
+    return [*names, name]
