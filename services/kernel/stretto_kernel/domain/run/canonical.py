@@ -43,18 +43,14 @@ class Encoded(bytes):
 
 def graph_encoding(graph: plan_pb2.TaskGraph) -> Encoded:
     """Return a plan's policies and tasks, encoded."""
+    serialized = remembered_bytes(graph)
+    if serialized is not None:
+        return _encode_remembered_graph(serialized)
     return whole(encoding_graph(graph))
 
 
 def encoding_graph(graph: plan_pb2.TaskGraph) -> Work[Encoded]:
-    """Encode a plan's policies and tasks, in parts."""
-    serialized = remembered_bytes(graph)
-    if serialized is not None:
-        return _encode_remembered_graph(serialized)
-    return (yield from _encoding_graph(graph))
-
-
-def _encoding_graph(graph: plan_pb2.TaskGraph) -> Work[Encoded]:
+    """Do what `graph_encoding` does of a large plan, in parts."""
     tasks = yield from encoding_tasks(graph.tasks)
     return Encoded(_encode_all((read_policies(graph),)) + tasks)
 
@@ -71,7 +67,7 @@ def encoding_tasks(tasks: Sequence[plan_pb2.TaskSpec]) -> Work[Encoded]:
 
 @lru_cache(maxsize=PLANS_REMEMBERED_MAX)
 def _encode_remembered_graph(serialized: bytes) -> Encoded:
-    return whole(_encoding_graph(plan_pb2.TaskGraph.FromString(serialized)))
+    return whole(encoding_graph(plan_pb2.TaskGraph.FromString(serialized)))
 
 
 def success_digest(

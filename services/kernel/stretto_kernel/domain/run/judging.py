@@ -60,20 +60,19 @@ def judging_tasks(path: str, tasks: Sequence[pb.TaskSpec]) -> Work[JudgedTasks]:
     return JudgedTasks(filled, specs, findings)
 
 
-def judging_graph(graph: pb.TaskGraph) -> Work[JudgedGraph]:
+def judge_graph(graph: pb.TaskGraph) -> JudgedGraph:
     """Judge a first plan; a small one that was judged before is not judged again."""
     serialized = remembered_bytes(graph)
-    if serialized is not None:
-        return _judge_remembered(serialized)
-    return (yield from _judging_anew(graph))
+    return whole(judging_graph(graph)) if serialized is None else _judge_remembered(serialized)
 
 
 @lru_cache(maxsize=PLANS_REMEMBERED_MAX)
 def _judge_remembered(serialized: bytes) -> JudgedGraph:
-    return whole(_judging_anew(pb.TaskGraph.FromString(serialized)))
+    return whole(judging_graph(pb.TaskGraph.FromString(serialized)))
 
 
-def _judging_anew(graph: pb.TaskGraph) -> Work[JudgedGraph]:
+def judging_graph(graph: pb.TaskGraph) -> Work[JudgedGraph]:
+    """Do what `judge_graph` does of a large plan, in parts."""
     findings = Findings()
     filled = pb.TaskGraph()
     filled.CopyFrom(graph)

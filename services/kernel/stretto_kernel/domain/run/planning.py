@@ -14,7 +14,7 @@ from stretto_core.ids import TaskName
 
 from stretto_kernel.domain.run.commands import AddTasks, StartRun
 from stretto_kernel.domain.run.findings import Findings
-from stretto_kernel.domain.run.judging import judging_graph, judging_tasks
+from stretto_kernel.domain.run.judging import judge_graph, judging_tasks
 from stretto_kernel.domain.run.parts import whole
 from stretto_kernel.domain.run.plan import TaskSpec, read_spawned
 from stretto_kernel.domain.run.plan_check import check_task_count, check_tasks
@@ -37,7 +37,7 @@ DISPLAY_NAME_CHARS_MAX = 200
 def start_run(state: RunState, command: StartRun) -> tuple[RunEvent, ...]:
     """Accept the run with every default written out. Repeats were answered before."""
     assert state.start is None
-    judged = command.judged or whole(judging_graph(command.graph))
+    judged = command.judged or judge_graph(command.graph)
     findings = judged.findings.copy()
     if command.input is not None:
         findings.check_payload("input", command.input)
