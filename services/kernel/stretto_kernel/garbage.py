@@ -19,9 +19,9 @@ YOUNG_OBJECTS_MAX = 25_000
 NEVER = 1_000_000_000
 INTERVAL_S_MIN = 0.05
 INTERVAL_S_MAX = 0.5
-YOUNG_S = 0.003
+YOUNG_S = 0.005
 """How long to collect the young; the interval follows from what it took."""
-MIDDLE_S = 0.004
+MIDDLE_S = 0.006
 """What survived is looked at once more when the kernel rests, unless the collections that it
 survived took longer together: then it is what many calls or a large plan brought in."""
 REST_S = 0.000_3
