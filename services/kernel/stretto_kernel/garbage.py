@@ -15,7 +15,7 @@ import gc
 from typing import NoReturn
 
 YOUNG_OBJECTS_MAX = 25_000
-"""Python's own limit stays, for a stretch or a fold that makes so many at once: some 8 ms."""
+"""Python's own limit stays, for a stretch or a fold that makes so many at once: some 5 ms."""
 NEVER = 1_000_000_000
 INTERVAL_S_MIN = 0.05
 INTERVAL_S_MAX = 0.5
