@@ -172,8 +172,8 @@ async def test_callers_that_try_again_all_come_in(kernel: Served, fresh_database
         )
         return (await caller.call(kernel.runs.StartRun, request)).run.name
 
-    starts = [asyncio.create_task(start(n)) for n in range(50)]
     async with held_writer(fresh_database):
+        starts = [asyncio.create_task(start(n)) for n in range(50)]
         await until(lambda: kernel.kernel.admission.refused_count > 50)
         assert kernel.kernel.admission.weight == WEIGHT_MAX
     assert len(set(await asyncio.gather(*starts))) == 50
@@ -187,8 +187,10 @@ async def test_clients_come_in_by_themselves(kernel: Served, fresh_database: str
         clients = [
             await stack.enter_async_context(Client(kernel.address)) for _ in range(WEIGHT_MAX)
         ]
-        starts = [asyncio.create_task(client.start(plan)) for client in clients for _ in range(20)]
         async with held_writer(fresh_database):
+            starts = [
+                asyncio.create_task(client.start(plan)) for client in clients for _ in range(20)
+            ]
             await until(lambda: kernel.kernel.admission.refused_count >= WEIGHT_MAX)
         assert len({run.run_id for run in await asyncio.gather(*starts)}) == len(starts)
 
